@@ -1,0 +1,155 @@
+"""Readers of the artefacts that stages and trainers share.
+
+Each reader opens one file, checks it (`store.open_artefact`) and gives arrays by name. A reader
+holds an open HDF5 file: open one per process and never before a fork.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pri3d import geometry, store
+
+CLOUDS = "pri3d-clouds"
+OVERLAP = "pri3d-overlap"
+PAIRS = "pri3d-pairs"
+CHUNKS = "pri3d-chunks"
+
+
+class _Reader:
+    format: str
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.file = store.open_artefact(path, self.format)
+        self.digest = str(self.file.attrs["digest"])
+        self.settings = json.loads(self.file.attrs["settings"])
+        self.inputs = json.loads(self.file.attrs["inputs"])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Clouds(_Reader):
+    """`clouds/<scene>.h5`: the kept frames of one scan; F may be 0.
+
+    index u32 [F] (frame numbers in the scan), world_from_camera f64 [F, 4, 4], points u32 [F],
+    shape (H, W) and K [3, 3] of the depth images, color_K [3, 3] and color_shape of the stored
+    colour images, color_from_depth [4, 4], dropped: list of (frame number, reason),
+    status: "ok", "partial: ..." or "failed: ...".
+    """
+
+    format = CLOUDS
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        attrs = self.file.attrs
+        self.scene = str(attrs["scene"])
+        self.status = str(attrs["status"])
+        self.index = self.file["frames/index"][()]
+        self.world_from_camera = self.file["frames/world_from_camera"][()]
+        self.points = self.file["frames/points"][()]
+        self.shape = tuple(int(n) for n in self.file["frames/depth"].shape[1:])
+        self.depth_shift = float(attrs["depth_shift"])
+        self.K = np.array(attrs["depth_intrinsic"], np.float64)[:3, :3]
+        self.color_K = np.array(attrs["color_intrinsic"], np.float64)[:3, :3]
+        self.color_shape = tuple(int(n) for n in attrs["color_shape"])
+        self.color_from_depth = np.array(attrs["color_from_depth"], np.float64)
+        self.dropped = [
+            (int(frame), reason.decode())
+            for frame, reason in zip(
+                self.file["dropped/index"][()], self.file["dropped/reason"][()]
+            )
+        ]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def raw_depth(self, row: int) -> np.ndarray:
+        """u16 [H, W], 0 = no point; metres are this divided by `depth_shift`."""
+        return self.file["frames/depth"][row]
+
+    def depth(self, row: int) -> np.ndarray:
+        """float64 [H, W] metres, 0 = no point."""
+        return self.raw_depth(row) / np.float64(self.depth_shift)
+
+    def view(self, row: int) -> geometry.View:
+        """The frame as a posed depth image."""
+        return geometry.View(self.depth(row), self.K, self.world_from_camera[row])
+
+    def cloud(self, row: int) -> np.ndarray:
+        """The frame's points, float32 [N, 3], metres, world, in row order of the image."""
+        points, valid = geometry.unproject(self.depth(row), self.K)
+        return geometry.transform(self.world_from_camera[row], points[valid]).astype(np.float32)
+
+    def color_jpeg(self, row: int) -> bytes:
+        """The stored JPEG file of the frame's colour image; empty where the scan has no colour."""
+        start, stop = self.file["frames/color_offset"][row : row + 2]
+        return self.file["frames/color"][int(start) : int(stop)].tobytes()
+
+
+class Overlap(_Reader):
+    """`overlap/<scene>.h5`: index u32 [F], points u32 [F], matches u32 [F, F]."""
+
+    format = OVERLAP
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self.scene = str(self.file.attrs["scene"])
+        self.index = self.file["frames/index"][()]
+        self.points = self.file["points"][()]
+        self.matches = self.file["matches"][()]
+
+
+class Pairs(_Reader):
+    """`pairs.h5`: the kept pairs of all scans.
+
+    scenes: list of names. frame_scene, frame_index, frame_points u32 [T]; a, b u32 [P] (rows of
+    the frame table, a < b); matches_ab, matches_ba u32 [P]; overlap f32 [P].
+    """
+
+    format = PAIRS
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self.scenes = [name.decode() for name in self.file["scenes/name"][()]]
+        self.frame_scene = self.file["frames/scene"][()]
+        self.frame_index = self.file["frames/index"][()]
+        self.frame_points = self.file["frames/points"][()]
+        self.a = self.file["pairs/a"][()]
+        self.b = self.file["pairs/b"][()]
+        self.matches_ab = self.file["pairs/matches_ab"][()]
+        self.matches_ba = self.file["pairs/matches_ba"][()]
+        self.overlap = self.file["pairs/overlap"][()]
+
+
+class Chunks(_Reader):
+    """`chunks/<scene>.h5`: the surface's voxels, and for each frame the rows in its frustum box.
+
+    voxel i32 [V, 3] = floor(p / voxel_m), unique, sorted (x, then y, then z); color u8 [V, 3];
+    index u32 [F]; box i32 [F, 2, 3] lowest and highest voxel, both inside.
+    """
+
+    format = CHUNKS
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self.scene = str(self.file.attrs["scene"])
+        self.voxel_m = float(self.file.attrs["voxel_m"])
+        self.voxel = self.file["surface/voxel"][()]
+        self.color = self.file["surface/color"][()]
+        self.index = self.file["frames/index"][()]
+        self.box = self.file["frames/box"][()]
+        self._offset = self.file["frames/offset"][()]
+
+    def rows(self, frame: int) -> np.ndarray:
+        """Rows of `voxel` that lie in the box of the frame at position `frame`; u32, ascending."""
+        start, stop = (int(n) for n in self._offset[frame : frame + 2])
+        return self.file["frames/rows"][start:stop]

@@ -1,0 +1,1 @@
+"""Which points of two frames, or of a frame and a surface, are the same place."""

@@ -1,0 +1,1 @@
+"""Networks, with the state-dict names of the published checkpoints."""

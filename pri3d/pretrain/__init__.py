@@ -1,0 +1,1 @@
+"""Contrastive pretraining: samples, augmentations, losses and the modes made of them."""

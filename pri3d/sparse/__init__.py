@@ -1,0 +1,1 @@
+"""Sparse 3D convolution: coordinates, kernel maps, layers and their engines."""

@@ -1,0 +1,244 @@
+"""Artefacts: HDF5 files that are whole or not there, and that notice damage.
+
+An artefact is written under a temporary name beside its target, flushed to disk, and renamed; a
+reader never sees half of one, whatever was killed when. Every data set carries a Fletcher-32
+checksum, so that a flipped bit is an error and not a number. The root attributes are
+
+    format    "pri3d-clouds", "pri3d-overlap", "pri3d-pairs" or "pri3d-chunks"
+    schema    1
+    settings  JSON of the settings that made it
+    inputs    JSON, name -> digest of each input
+    digest    SHA-256 of the content: data sets and other attributes, not settings or inputs, and
+              nothing that depends on time, machine or number of cores
+    complete  true, written last
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pri3d.errors import Pri3DError
+
+SCHEMA = 1
+_ENVELOPE = ("schema", "settings", "inputs", "digest", "complete")
+_BLOCK_BYTES = 1 << 24
+
+
+class ArtefactWriter:
+    """Adds data sets to an artefact that `publish` opened; each is checksummed."""
+
+    def __init__(self, file: h5py.File):
+        self.file = file
+
+    def attribute(self, name: str, value: Any) -> None:
+        """A root attribute that belongs to the content (and hence to the digest)."""
+        self.file.attrs[name] = value
+
+    def dataset(
+        self, name: str, data: np.ndarray, compress: bool = False, chunks: tuple | None = None
+    ) -> None:
+        """One array, whole. Compression is gzip after a byte shuffle (lossless)."""
+        data = np.asarray(data)
+        self._create(name, data.shape, data.dtype, compress, chunks)[...] = data
+
+    def empty(
+        self,
+        name: str,
+        shape: tuple,
+        dtype: Any,
+        compress: bool = False,
+        chunks: tuple | None = None,
+    ) -> h5py.Dataset:
+        """A data set of the given shape to be filled piece by piece."""
+        return self._create(name, shape, np.dtype(dtype), compress, chunks)
+
+    def _create(self, name, shape, dtype, compress, chunks) -> h5py.Dataset:
+        if chunks is None:
+            # A file of a few arrays: one chunk a MiB or so keeps the index small.
+            row = max(1, int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize)
+            rows = max(1, min(shape[0] if shape else 1, (1 << 20) // row))
+            chunks = tuple(max(1, n) for n in (rows, *shape[1:]))
+        if 0 in shape:
+            # HDF5 cannot make a chunk larger than a fixed empty extent; let the extent grow.
+            maxshape = tuple(None if n == 0 else n for n in shape)
+        else:
+            maxshape, chunks = None, tuple(min(c, n) for c, n in zip(chunks, shape))
+        options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+        return self.file.create_dataset(
+            name,
+            shape=shape,
+            dtype=dtype,
+            maxshape=maxshape,
+            chunks=chunks,
+            fletcher32=True,
+            track_times=False,
+            **(options if compress else {}),
+        )
+
+
+@contextlib.contextmanager
+def publish(
+    path: str | Path, format: str, settings: dict[str, Any], inputs: dict[str, str]
+) -> Iterator[ArtefactWriter]:
+    """Write an artefact atomically: nothing appears at `path` unless the block ends without error.
+
+    settings: what made it, JSON-able. inputs: name -> digest of every file it was made from.
+    """
+    path = Path(path)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        file.attrs["format"] = format
+        yield ArtefactWriter(file)
+        file.attrs["schema"] = SCHEMA
+        file.attrs["settings"] = json.dumps(settings, sort_keys=True)
+        file.attrs["inputs"] = json.dumps(inputs, sort_keys=True)
+        file.flush()
+        file.attrs["digest"] = content_digest(file)
+        file.attrs["complete"] = True
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path`; renamed to it when the block ends, removed when it fails."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; artefacts are shared
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def content_digest(file: h5py.File) -> str:
+    """SHA-256 (hex) over names, types, shapes and values of all content, in name order."""
+    digest = hashlib.sha256()
+    objects: list[tuple[str, h5py.Dataset | h5py.Group]] = [("", file)]
+    file.visititems(lambda name, item: objects.append((name, item)))
+    for name, item in sorted(objects, key=lambda pair: pair[0]):
+        for key in sorted(item.attrs):
+            if name or key not in _ENVELOPE:
+                digest.update(f"@{name}:{key}={_plain(item.attrs[key])!r}\n".encode())
+        if isinstance(item, h5py.Dataset):
+            digest.update(f"#{name}:{item.dtype.str}:{item.shape}\n".encode())
+            for block in _blocks(item):
+                digest.update(np.ascontiguousarray(block).tobytes())
+    return digest.hexdigest()
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+    if dataset.shape == () or 0 in dataset.shape:
+        if dataset.shape == ():
+            yield _as_bytes(dataset[()])
+        return
+    row_bytes = max(1, dataset.nbytes // dataset.shape[0])
+    step = max(1, _BLOCK_BYTES // row_bytes)
+    for start in range(0, dataset.shape[0], step):
+        yield _as_bytes(dataset[start : start + step])
+
+
+def _as_bytes(values: Any) -> np.ndarray:
+    """Variable-length strings have no fixed bytes; encode them with their lengths."""
+    array = np.asarray(values)
+    if array.dtype.kind == "O":
+        encoded = [v if isinstance(v, bytes) else str(v).encode() for v in array.ravel()]
+        return np.frombuffer(b"".join(b"%d:%s" % (len(v), v) for v in encoded), np.uint8)
+    return array
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def open_artefact(path: str | Path, format: str) -> h5py.File:
+    """Open an artefact for reading after checking that it is one, of this format, and complete.
+
+    Raises Pri3DError naming the file and what to do.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise Pri3DError(f"{path}: no such file; run the stage that makes it") from None
+    except OSError:
+        raise Pri3DError(
+            f"{path}: not a readable HDF5 file (cut or overwritten?); remove it and run again"
+        ) from None
+    found, schema = file.attrs.get("format"), file.attrs.get("schema")
+    problem = None
+    if found != format:
+        problem = f"holds {found or 'something else'!r}, expected {format!r}; give the right file"
+    elif schema != SCHEMA:
+        problem = f"has schema {schema}, this version reads {SCHEMA}; remove it and run again"
+    elif not file.attrs.get("complete", False):
+        problem = "is incomplete; remove it and run again"
+    if problem:
+        file.close()
+        raise Pri3DError(f"{path}: {problem}")
+    return file
+
+
+def artefact_digest(path: str | Path) -> str:
+    """The recorded content digest of any artefact."""
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["digest"])
+    except (OSError, KeyError):
+        raise Pri3DError(f"{path}: not a complete artefact; remove it and run again") from None
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 (hex) of a plain file's bytes."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Pri3DError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def check_content(path: str | Path, format: str) -> str:
+    """Read everything back and compare with the recorded digest; returns the digest.
+
+    Raises Pri3DError when a checksum fails or the content is not what was published.
+    """
+    with open_artefact(path, format) as file:
+        try:
+            found = content_digest(file)
+        except OSError:
+            raise Pri3DError(
+                f"{path}: a data set fails its checksum (damaged on disk?); "
+                "remove the file and run again"
+            ) from None
+        recorded = file.attrs.get("digest")
+        if found != recorded:
+            raise Pri3DError(
+                f"{path}: content does not match its digest (edited or damaged?); "
+                "remove the file and run again"
+            )
+        return found
