@@ -1,0 +1,99 @@
+"""The 2D network of Pri3D (Hou et al., "Pri3D: Can 3D Priors Help 2D Representation Learning?",
+ICCV 2021): a ResNet encoder and a decoder of up-projections (Laina et al., "Deeper Depth
+Prediction with Fully Convolutional Residual Networks", 3DV 2016) with additive skips.
+
+Shapes: B images, C channels, H x W pixels. Parameter names are those of the published weights,
+whose checkpoints put `backbone.` before them.
+"""
+
+from __future__ import annotations
+
+import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+# name: (torchvision model, its weights, channels at strides 4, 8, 16, 32)
+ENCODERS = {
+    "resnet18": ("ResNet18_Weights", (64, 128, 256, 512)),
+    "resnet34": ("ResNet34_Weights", (64, 128, 256, 512)),
+    "resnet50": ("ResNet50_Weights", (256, 512, 1024, 2048)),
+}
+
+
+def resunet(name: str, imagenet: bool = False) -> ResUNet:
+    """A ResNet UNet: `resnet18`, `resnet34` or `resnet50`.
+
+    imagenet: start the encoder from torchvision's ImageNet weights (IMAGENET1K_V1, downloaded into
+    torch's cache on first use). Raises ValueError for another name.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"resunet: no encoder {name!r}; there are {', '.join(ENCODERS)}")
+    weights_name, channels = ENCODERS[name]
+    weights = getattr(torchvision.models, weights_name).IMAGENET1K_V1 if imagenet else None
+    encoder = getattr(torchvision.models, name)(weights=weights)
+    del encoder.fc, encoder.avgpool
+    return ResUNet(encoder, channels)
+
+
+class ResUNet(nn.Module):
+    """See `resunet`. Images [B, 3, H, W] to features [B, channels, H/2, W/2].
+
+    `channels` is 32 with ResNet-18 and -34, 128 with ResNet-50. Sides may be any number of pixels;
+    the result is twice the size of the encoder's map at stride 4.
+    """
+
+    def __init__(self, encoder: nn.Module, encoder_channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(encoder_channels)
+        self.channels = encoder_channels[0] // 2
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        encoder = self.encoder
+        x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(x_BCHW))))
+        at4 = encoder.layer1(x)
+        at8 = encoder.layer2(at4)
+        at16 = encoder.layer3(at8)
+        at32 = encoder.layer4(at16)
+        return self.decoder(at4, at8, at16, at32)
+
+
+class Decoder(nn.Module):
+    """Four up-projections, each halving the channels; the last one ends at stride 2."""
+
+    def __init__(self, encoder_channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        c4, c8, c16, c32 = encoder_channels
+        self.up1 = UpProjection(c32, c16)
+        self.up2 = UpProjection(c16, c8)
+        self.up3 = UpProjection(c8, c4)
+        self.up4 = UpProjection(c4, c4 // 2)
+        self.conv0 = nn.Conv2d(c4 // 2, c4 // 2, 1)
+
+    def forward(self, at4: Tensor, at8: Tensor, at16: Tensor, at32: Tensor) -> Tensor:
+        x = self.up1(at32, at16.shape[-2:]) + at16
+        x = self.up2(x, at8.shape[-2:]) + at8
+        x = self.up3(x, at4.shape[-2:]) + at4
+        height, width = at4.shape[-2:]
+        x = self.up4(x, (2 * height, 2 * width))
+        return self.conv0(x)
+
+
+class UpProjection(nn.Module):
+    """Bilinear up-sampling followed by a residual block of 5x5 and 3x3 convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 5, padding=2, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv1_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn1_2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(in_channels, out_channels, 5, padding=2, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        x = interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+        branch1 = nn.functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        branch1 = self.bn1_2(self.conv1_2(branch1))
+        branch2 = self.bn2(self.conv2(x))
+        return nn.functional.relu(branch1 + branch2, inplace=True)
