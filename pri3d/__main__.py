@@ -1,0 +1,5 @@
+"""`python -m pri3d` is `pri3d`."""
+
+from pri3d.cli import main
+
+main()

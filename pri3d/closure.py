@@ -1,0 +1,97 @@
+"""The digest of a stage's code, so that an edited formula reruns what it feeds, a comment nothing.
+
+Snakemake sees the text of a rule and not the package behind it; each rule therefore carries the
+digest of its stage as a parameter.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+PACKAGE = "pri3d"
+ROOT = Path(__file__).parent.parent
+
+# Settings reach a rule as values, which are parameters of their own: a new setting of one stage,
+# or a better description, is no change of the others.
+OUTSIDE = {"pri3d.config"}
+
+
+def code_digest(module: str) -> str:
+    """SHA-256 (hex) of a module of this package and of every module of it that it imports.
+
+    Imports are followed wherever they stand, inside functions too; names computed at run time are
+    not seen. Comments, layout, docstrings and `__version__` do not count. A module that does not
+    exist raises ModuleNotFoundError.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(import_closure(module)):
+        digest.update(f"{name}\n{_normal_form(name)}\n".encode())
+    return digest.hexdigest()
+
+
+def import_closure(module: str) -> set[str]:
+    """The module, the modules of this package that it imports, theirs, and their packages."""
+    if _source(module) is None:
+        raise ModuleNotFoundError(f"{ROOT} has no module {module}")
+    seen: set[str] = set()
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        if name not in seen and name not in OUTSIDE:
+            seen.add(name)
+            queue += imports(name)
+    return seen
+
+
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """Modules of this package that one module imports directly, with the packages they are in."""
+    package = module if _source(module).name == "__init__.py" else module.rpartition(".")[0]
+    named = {package}
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            named.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = importlib.util.resolve_name("." * node.level + base, package)
+            named.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+    parts = [name.split(".") for name in named if name.split(".")[0] == PACKAGE]
+    within = {".".join(path[:end]) for path in parts for end in range(1, len(path) + 1)}
+    return frozenset(name for name in within if name != module and _source(name))
+
+
+def _source(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    for file in (path / "__init__.py", path.with_suffix(".py")):
+        if file.is_file():
+            return file
+    return None
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_source(module).read_bytes())
+
+
+@functools.cache
+def _normal_form(module: str) -> str:
+    """The module's source without what does not act.
+
+    Unparsed rather than dumped: the dump of one and the same tree differs between Python versions.
+    """
+    tree = ast.parse(_source(module).read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+            node.body = [statement for statement in node.body if not _is_version(statement)]
+    return ast.unparse(tree)
+
+
+def _is_version(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and any(
+        isinstance(target, ast.Name) and target.id == "__version__" for target in statement.targets
+    )
