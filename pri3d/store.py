@@ -14,6 +14,7 @@ checksum, so that a flipped bit is an error and not a number. The root attribute
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -106,10 +107,14 @@ def publish(
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`; renamed to it when the block ends, removed when it fails."""
+    """A temporary name beside `path`; renamed to it when the block ends, removed when it fails.
+
+    A killed writer cannot remove its temporary file; the next writer of the same artefact does.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    _remove_leftovers(path)
+    handle, name = tempfile.mkstemp(f".{os.getpid()}.tmp", f".{path.name}.", path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -123,6 +128,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of writers of `path` that live no more.
+
+    A writer on another machine cannot be seen from here. It loses its file, and so fails when it
+    renames: an artefact is never torn, and the writer that started last has its way.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
+        try:
+            os.kill(int(leftover.suffixes[-2][1:]), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            pass  # not one of ours, or alive and somebody else's
 
 
 def _sync_folder(folder: Path) -> None:
