@@ -7,6 +7,7 @@ interrupted. Results of `--json` go to stdout, everything else to stderr.
 import json
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,7 +69,7 @@ def _settings(section: str, **values: Any) -> Any:
         raise typer.BadParameter(str(error)) from None
 
 
-def options(section: config.Section, leave_out: tuple[str, ...] = ()) -> str:
+def options(section: config.Section, leave_out: Collection[str] = ()) -> str:
     """A section of the settings as the options of its verb, quoted for a shell."""
     words = []
     for field, value in section.model_dump(exclude=set(leave_out)).items():
@@ -79,12 +80,13 @@ def options(section: config.Section, leave_out: tuple[str, ...] = ()) -> str:
     return shlex.join(words)
 
 
-def assignments(section: config.Section) -> str:
-    """A section of the settings as `--set key=value ...`, quoted for a shell."""
-    pairs = section.model_dump(mode="json").items()
-    return shlex.join(
-        word for key, value in pairs for word in ("--set", f"{key}={json.dumps(value)}")
-    )
+def assignments(
+    section: config.Section, leave_out: Collection[str] = (), only: Collection[str] | None = None
+) -> str:
+    """A section of the settings, or some of it, as `--set key=value ...`, quoted for a shell."""
+    chosen = section.model_dump(exclude=set(leave_out), include=only and set(only))
+    pairs = (f"{key}={json.dumps(value)}" for key, value in chosen.items())
+    return " ".join(f"--set {shlex.quote(pair)}" for pair in pairs)
 
 
 SensFile = Annotated[Path, typer.Argument(metavar="SCAN.sens", help="a scan in ScanNet's format")]

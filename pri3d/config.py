@@ -125,6 +125,12 @@ class Pretrain(Section):
     )
 
 
+class Report(Section):
+    runs: list[Literal["view", "geo", "joint"]] = Field(
+        ["joint"], description="pretraining runs that the report waits for"
+    )
+
+
 class Settings(Section):
     scans: str = Field("demo", description="`demo`, or the folder that holds the scans")
     scenes: list[str] | str | None = Field(
@@ -136,6 +142,7 @@ class Settings(Section):
     chunks: Chunks = Chunks()
     demo: Demo = Demo()
     pretrain: Pretrain = Pretrain()
+    report: Report = Report()
 
 
 def parse(raw: dict[str, Any]) -> Settings:

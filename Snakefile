@@ -1,0 +1,48 @@
+"""Raw .sens scans -> clouds -> overlap -> pairs; clouds + surface -> chunks; all of them -> runs.
+
+    snakemake --cores 2                                               the demo, whole
+    snakemake --cores 8 results/pairs.h5 --config scans=/data/scannet     real scans
+
+Settings: config.yaml, over it --configfile workflow/presets/<name>.yaml, over that --config.
+"""
+
+
+configfile: workflow.basedir + "/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/scans.smk"
+include: "workflow/rules/pairs.smk"
+include: "workflow/rules/chunks.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+
+
+rule clouds:
+    input:
+        expand(rules.scan_clouds.output, scene=SCANS),
+
+
+rule overlap:
+    input:
+        expand(rules.scan_overlap.output, scene=SCANS),
+
+
+rule chunks:
+    input:
+        expand(rules.scan_chunks.output, scene=SCANS),
+
+
+for mode in MODES:
+
+    rule:
+        name:
+            f"pretrain_{mode}"
+        input:
+            expand(rules.pretrain.output, mode=mode),

@@ -1,0 +1,27 @@
+"""Clouds + surface -> chunks."""
+
+
+rule scan_chunks:
+    input:
+        clouds=rules.scan_clouds.output,
+        surface=lambda wildcards: SCANS[wildcards.scene].surface or [],
+    output:
+        "results/chunks/{scene}.h5",
+    params:
+        settings=options(settings.chunks),
+        surface=lambda wildcards, input: ["--surface", input.surface] if input.surface else [],
+        code=code_digest("pri3d.stages.chunks"),
+    log:
+        "results/logs/chunks/{scene}.log",
+    benchmark:
+        "results/benchmarks/chunks/{scene}.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    message:
+        "chunks: voxelising the surface of {wildcards.scene}"
+    shell:
+        "{pri3d} chunks {input.clouds} {output} {params.surface:q} {params.settings} > {log} 2>&1"

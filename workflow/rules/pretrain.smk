@@ -1,0 +1,36 @@
+"""Pairs, clouds and chunks -> pretrained networks."""
+
+# How a run is done, and not what comes out: a change of these retrains nothing.
+HOW = ["device", "workers", "checkpoint_every", "log_every"]
+pretrain_how = assignments(settings.pretrain, only=HOW)
+
+
+rule pretrain:
+    input:
+        pairs=rules.pairs.output,
+        clouds=expand(rules.scan_clouds.output, scene=SCANS),
+        chunks=lambda wildcards: (
+            [] if wildcards.mode == "view" else expand(rules.scan_chunks.output, scene=SCANS)
+        ),
+    # Checkpoints lie beside it and are not declared: Snakemake deletes what a failed job declares.
+    output:
+        "results/runs/{mode}/model.safetensors",
+    params:
+        settings=assignments(settings.pretrain, leave_out=HOW),
+        code=code_digest("pri3d.training"),
+    log:
+        "results/logs/pretrain/{mode}.log",
+    benchmark:
+        "results/benchmarks/pretrain/{mode}.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 64
+    resources:
+        mem_mb=16000,
+        runtime=60 * 48,
+    message:
+        "pretrain: {wildcards.mode} (progress: results/runs/{wildcards.mode}/metrics.jsonl)"
+    shell:
+        "{pri3d} pretrain --mode {wildcards.mode} --pairs {input.pairs} --clouds results/clouds"
+        " --chunks results/chunks --out results/runs/{wildcards.mode}"
+        " {params.settings} {pretrain_how} 2>&1 | tee {log}"

@@ -1,0 +1,27 @@
+"""Everything that was made -> one page."""
+
+
+rule report:
+    input:
+        pairs=rules.pairs.output,
+        overlaps=expand(rules.scan_overlap.output, scene=SCANS),
+        chunks=expand(rules.scan_chunks.output, scene=SCANS),
+        runs=expand(rules.pretrain.output, mode=settings.report.runs),
+    output:
+        "results/report/index.html",
+    params:
+        code=code_digest("pri3d.report"),
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    message:
+        "report: drawing {output}"
+    shell:
+        "{pri3d} report results --out {output} > {log} 2>&1"
