@@ -7,7 +7,7 @@ Settings: config.yaml, over it --configfile workflow/presets/<name>.yaml, over t
 """
 
 
-configfile: workflow.basedir + "/config.yaml"
+configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "workflow/rules/common.smk"

@@ -4,7 +4,7 @@
 rule scan_chunks:
     input:
         clouds=rules.scan_clouds.output,
-        surface=lambda wildcards: SCANS[wildcards.scene].surface or [],
+        surface=lambda wildcards: SCANS[wildcards.scene][1] or [],
     output:
         "results/chunks/{scene}.h5",
     params:
@@ -24,4 +24,4 @@ rule scan_chunks:
     message:
         "chunks: voxelising the surface of {wildcards.scene}"
     shell:
-        "{pri3d} chunks {input.clouds} {output} {params.surface:q} {params.settings} > {log} 2>&1"
+        "python -m pri3d chunks {input.clouds:q} {output:q} {params.surface:q} {params.settings} > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-"""What every rule shares: the settings, the scans, and how the package is called."""
+"""What all rules share: the settings, the scans, and how the package is called."""
 
 import os
 import shlex
@@ -8,20 +8,53 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-# The package beside this workflow, in the Python that runs Snakemake; with --sdm conda in the
-# environment of envs/, which Snakemake then puts in front.
+# The package beside this workflow runs, in the Python that runs Snakemake; with --sdm conda in the
+# environment of envs/, which Snakemake puts in front of PATH.
 sys.path.insert(0, workflow.basedir)
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-pri3d = f"PYTHONPATH={shlex.quote(workflow.basedir)} python -m pri3d"
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedir)}; ")
 
 from pri3d.cli import assignments, options
 from pri3d.closure import code_digest
 from pri3d.config import parse as parse_settings
 from pri3d.errors import Pri3DError
+from pri3d.scans import demo
+from pri3d.scans.find import find_scans
 
 MODES = ["view", "geo", "joint"]
 
+
+def find_all(settings):
+    """Scene -> (its .sens, its surface or None) of all scans there are, or will be."""
+    if settings.scans != "demo":
+        return find_scans(settings.scans)
+    stems = {scene: f"results/demo/{scene}/{scene}" for scene in demo.scene_ids(settings.demo)}
+    return {scene: (f"{stem}.sens", f"{stem}_vh_clean_2.ply") for scene, stem in stems.items()}
+
+
+def choose(found, wanted):
+    """The scans of the wanted scenes (all where it is None), and the scenes that have none."""
+    if isinstance(wanted, str):
+        try:
+            wanted = Path(wanted).read_text().split()
+        except OSError as error:
+            raise Pri3DError(f"{wanted}: no list of scenes ({error.strerror}); one id a line")
+    wanted = list(found) if wanted is None else list(dict.fromkeys(wanted))
+    missing = [scene for scene in wanted if scene not in found]
+    return {scene: found[scene] for scene in wanted if scene in found}, missing
+
+
 try:
     settings = parse_settings(config)
+    SCANS, MISSING = choose(find_all(settings), settings.scenes)
+    if not SCANS:
+        raise Pri3DError(f"{settings.scans}: no scan of those asked for; look at `scans`, `scenes`")
 except Pri3DError as error:
     raise WorkflowError(str(error))
+if MISSING:
+    logger.warning(f"No scan for {len(MISSING)} scenes, the ledger tells: {' '.join(MISSING)}")
+
+
+wildcard_constraints:
+    scene="[^/]+",
+    mode="|".join(MODES),

@@ -3,7 +3,7 @@
 
 rule scan_clouds:
     input:
-        lambda wildcards: SCANS[wildcards.scene].sens,
+        lambda wildcards: SCANS[wildcards.scene][0],
     output:
         "results/clouds/{scene}.h5",
     params:
@@ -22,7 +22,7 @@ rule scan_clouds:
     message:
         "clouds: reading {wildcards.scene}"
     shell:
-        "{pri3d} clouds {input:q} {output} {params.settings} --keep-going > {log} 2>&1"
+        "python -m pri3d clouds {input:q} {output:q} {params.settings} --keep-going > {log:q} 2>&1"
 
 
 rule scan_overlap:
@@ -46,7 +46,7 @@ rule scan_overlap:
     message:
         "overlap: counting shared points in {wildcards.scene}"
     shell:
-        "{pri3d} overlap {input} {output} {params.settings} --threads {threads} > {log} 2>&1"
+        "python -m pri3d overlap {input:q} {output:q} {params.settings} --threads {threads} > {log:q} 2>&1"
 
 
 rule pairs:
@@ -56,7 +56,7 @@ rule pairs:
         "results/pairs.h5",
     params:
         settings=options(settings.pairs),
-        missing=[f"--missing {shlex.quote(scene)}" for scene in MISSING],
+        missing=[word for scene in MISSING for word in ("--missing", scene)],
         code=code_digest("pri3d.stages.pairs"),
     log:
         "results/logs/pairs.log",
@@ -71,4 +71,4 @@ rule pairs:
     message:
         "pairs: choosing pairs of frames"
     shell:
-        "{pri3d} pairs {input} {output} {params.settings} {params.missing} > {log} 2>&1"
+        "python -m pri3d pairs {input:q} {output} {params.settings} {params.missing:q} > {log:q} 2>&1"

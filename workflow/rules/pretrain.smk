@@ -2,7 +2,6 @@
 
 # How a run is done, and not what comes out: a change of these retrains nothing.
 HOW = ["device", "workers", "checkpoint_every", "log_every"]
-pretrain_how = assignments(settings.pretrain, only=HOW)
 
 
 rule pretrain:
@@ -17,6 +16,8 @@ rule pretrain:
         "results/runs/{mode}/model.safetensors",
     params:
         settings=assignments(settings.pretrain, leave_out=HOW),
+        # What takes `threads` is not recorded, so that it is no reason to run again.
+        how=lambda wildcards, threads: assignments(settings.pretrain, only=HOW),
         code=code_digest("pri3d.training"),
     log:
         "results/logs/pretrain/{mode}.log",
@@ -31,6 +32,6 @@ rule pretrain:
     message:
         "pretrain: {wildcards.mode} (progress: results/runs/{wildcards.mode}/metrics.jsonl)"
     shell:
-        "{pri3d} pretrain --mode {wildcards.mode} --pairs {input.pairs} --clouds results/clouds"
+        "python -m pri3d pretrain --mode {wildcards.mode} --pairs {input.pairs} --clouds results/clouds"
         " --chunks results/chunks --out results/runs/{wildcards.mode}"
-        " {params.settings} {pretrain_how} 2>&1 | tee {log}"
+        " {params.settings} {params.how} 2>&1 | tee {log}"

@@ -24,4 +24,4 @@ rule report:
     message:
         "report: drawing {output}"
     shell:
-        "{pri3d} report results --out {output} > {log} 2>&1"
+        "python -m pri3d report results --out {output} > {log:q} 2>&1"

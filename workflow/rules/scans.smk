@@ -1,7 +1,4 @@
-"""Which scans there are: those of a folder, or procedural ones that are made here."""
-
-from pri3d.scans import demo
-from pri3d.scans.find import Scan, find_scans
+"""The procedural scans of `scans: demo`, written as genuine scans are."""
 
 
 rule demo:
@@ -25,40 +22,4 @@ rule demo:
     message:
         "demo: making {wildcards.scene}"
     shell:
-        "{pri3d} demo results/demo --scene {wildcards.scene} {params.settings} > {log} 2>&1"
-
-
-def list_scans():
-    """Scene -> Scan of the scenes that are asked for, and the names of those without a scan."""
-    if settings.scans == "demo":
-        outputs = rules.demo.output
-        found = {
-            scene: Scan(outputs.sens.format(scene=scene), outputs.surface.format(scene=scene))
-            for scene in demo.scene_ids(settings.demo)
-        }
-    else:
-        found = find_scans(settings.scans)
-    wanted = settings.scenes
-    if isinstance(wanted, str):
-        try:
-            wanted = Path(wanted).read_text().split()
-        except OSError as error:
-            raise Pri3DError(f"{wanted}: no list of scenes ({error.strerror}); give a text file")
-    wanted = list(dict.fromkeys(wanted)) if wanted is not None else list(found)
-    present = {scene: found[scene] for scene in wanted if scene in found}
-    if not present:
-        raise Pri3DError(f"{settings.scans}: no scans (of those asked for); set `scans`, `scenes`")
-    return present, [scene for scene in wanted if scene not in found]
-
-
-try:
-    SCANS, MISSING = list_scans()
-except Pri3DError as error:
-    raise WorkflowError(str(error))
-if MISSING:
-    logger.warning(f"{len(MISSING)} scenes have no .sens: {', '.join(MISSING[:5])} ...")
-
-
-wildcard_constraints:
-    scene="|".join(map(re.escape, SCANS)),
-    mode="|".join(MODES),
+        "python -m pri3d demo results/demo --scene {wildcards.scene:q} {params.settings} > {log:q} 2>&1"
