@@ -1,0 +1,62 @@
+"""PointInfoNCE reproduces the published losses: Pri3D's, SLidR's and PointContrast's."""
+
+import pytest
+import torch
+from golden_vectors import Golden, cases
+
+from pri3d.pretrain.losses import point_info_nce
+
+pytestmark = pytest.mark.golden
+
+
+@pytest.mark.parametrize(("file", "case"), cases("04_loss_contrastive_pri3d"))
+def test_pri3d(file, case):
+    golden = Golden(file)
+    q = golden.tensor(f"{case}.q").requires_grad_()
+    k = golden.tensor(f"{case}.k").requires_grad_()
+    ignore = golden.tensor(f"{case}.mask") if f"{case}.mask" in golden else None
+    tau = golden.about["cases"][case]["tau"]
+    loss = point_info_nce(q, k, tau, normalise=True, symmetric=True, ignore_NN=ignore)
+    loss.backward()
+    golden.check(f"{case}.loss", loss)
+    golden.check(f"{case}.grad.q", q.grad)
+    golden.check(f"{case}.grad.k", k.grad)
+
+
+@pytest.mark.parametrize(("file", "case"), cases("04_loss_nce_slidr"))
+def test_slidr(file, case):
+    golden = Golden(file)
+    points = golden.tensor(f"{case}.k_points").requires_grad_()
+    pixels = golden.tensor(f"{case}.q_pixels").requires_grad_()
+    tau = golden.about["cases"][case]["tau"]
+    loss = point_info_nce(points, pixels, tau, normalise=False)
+    loss.backward()
+    golden.check(f"{case}.loss", loss)
+    golden.check(f"{case}.grad.k_points", points.grad)
+    golden.check(f"{case}.grad.q_pixels", pixels.grad)
+
+
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [case for case in cases("04_loss_pointcontrast") if case.values[1].startswith("infonce")],
+)
+def test_pointcontrast(file, case):
+    golden = Golden(file)
+    f0 = golden.tensor(f"{case}.F0").requires_grad_()
+    f1 = golden.tensor(f"{case}.F1").requires_grad_()
+    pairs, uniform = golden.tensor(f"{case}.pairs"), golden.tensor(f"{case}.uniform")
+    anchors = torch.unique(pairs[:, 0])
+    candidates = []
+    for anchor, draw in zip(anchors, uniform):
+        partners = pairs[pairs[:, 0] == anchor, 1]
+        candidates.append(partners[int(draw * len(partners))])
+    candidates = torch.stack(candidates)
+    if f"{case}.sampled" in golden:
+        sampled = golden.tensor(f"{case}.sampled")
+        anchors, candidates = anchors[sampled], candidates[sampled]
+    tau = golden.about["cases"][case]["tau"]
+    loss = point_info_nce(f0[anchors], f1[candidates], tau, normalise=False)
+    loss.backward()
+    golden.check(f"{case}.loss", loss)
+    golden.check(f"{case}.grad.F0", f0.grad)
+    golden.check(f"{case}.grad.F1", f1.grad)
