@@ -1,0 +1,175 @@
+"""Voxels of a surface, and the nearest of them to any point.
+
+A voxel is named by three integers, floor(p / voxel_m); its centre is (v + 0.5) * voxel_m. The
+look-up is a hash table from voxel to row: a point asks the cells around it whose centres can be
+closer than the radius, and the true distance to a centre decides (Pri3D, Hou et al. 2021, section
+3.2: a pixel corresponds to an occupied voxel within 2 cm of its world point).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from pri3d.errors import Pri3DError
+
+_BITS = 21  # of each axis in a key
+_LIMIT = 1 << (_BITS - 1)  # voxel coordinates lie in [-_LIMIT, _LIMIT): 20 km each way at 2 cm
+_EMPTY = -1
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: multiplicative hashing
+
+
+class VoxelTable(NamedTuple):
+    """An open-addressing hash table; slots int64 [M, 2] of (key, row), shift = 64 - log2 M."""
+
+    slots: np.ndarray
+    shift: int
+
+
+def voxelise(
+    points: np.ndarray, color: np.ndarray, voxel_m: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Occupied voxels of a point set with their mean colours.
+
+    points: [N, 3] metres, finite; color: u8 [N, 3]. Returns voxel int32 [V, 3], unique and sorted
+    by x, then y, then z, and color u8 [V, 3], the mean rounded to nearest (halves up). The order
+    of the points does not matter. Raises Pri3DError where a point is too far out to be numbered.
+    """
+    cells = np.floor(np.asarray(points, np.float64) / voxel_m)
+    _check_range(cells)
+    keys, inverse, count = np.unique(
+        _pack(cells.astype(np.int64)), return_inverse=True, return_counts=True
+    )
+    mean = np.empty((len(keys), 3), np.uint8)
+    for channel in range(3):  # sums of bytes are exact in float64, so in any order the same
+        total = np.bincount(inverse, color[:, channel], minlength=len(keys)).astype(np.int64)
+        mean[:, channel] = (2 * total + count) // (2 * count)
+    mask = (1 << _BITS) - 1
+    axes = [(keys >> (_BITS * axis) & mask) - _LIMIT for axis in (2, 1, 0)]
+    return np.stack(axes, axis=1).astype(np.int32), mean
+
+
+def build_table(voxel: np.ndarray) -> VoxelTable:
+    """The look-up table of voxel int [V, 3]; of equal voxels the lowest row counts.
+
+    Raises Pri3DError for coordinates outside [-2^20, 2^20).
+    """
+    voxel = np.asarray(voxel).reshape(-1, 3)
+    _check_range(voxel)
+    log2 = max(3, int(2 * len(voxel) - 1).bit_length())  # at most half full
+    slots = np.full((1 << log2, 2), _EMPTY, np.int64)
+    _insert(slots, 64 - log2, _pack(voxel.astype(np.int64)))
+    return VoxelTable(slots, 64 - log2)
+
+
+def nearest_voxel(
+    table: VoxelTable, points: np.ndarray, voxel_m: float, radius: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The occupied voxel whose centre is nearest to each point and closer than the radius.
+
+    points: [n, 3] metres; voxel_m, radius: metres. Returns row int64 [n] (-1 = none; equally near:
+    the lowest row) and distance float64 [n] in metres (inf = none). A point that is not finite has
+    none.
+    """
+    points = np.ascontiguousarray(points, np.float64).reshape(-1, 3)
+    rows = np.empty(len(points), np.int64)
+    distance = np.empty(len(points))
+    _nearest(table.slots, table.shift, points, float(voxel_m), float(radius), rows, distance)
+    return rows, distance
+
+
+def _check_range(cells: np.ndarray) -> None:
+    outside = ~((cells >= -_LIMIT) & (cells < _LIMIT)).all(axis=1)  # not (...): NaN is outside
+    if outside.any():
+        row = int(outside.argmax())
+        raise Pri3DError(
+            f"surface point {row}: its voxel {tuple(cells[row].tolist())} is outside "
+            f"+-{_LIMIT} voxels; check the surface's unit (metres) or take larger voxels"
+        )
+
+
+def _pack(voxel: np.ndarray) -> np.ndarray:
+    """One int64 a voxel whose order is that of (x, y, z)."""
+    x, y, z = (voxel + _LIMIT).T
+    return (x << 2 * _BITS) | (y << _BITS) | z
+
+
+@njit(cache=True, nogil=True)
+def _insert(slots, shift, keys):
+    mask = len(slots) - 1
+    for row in range(len(keys)):
+        key = keys[row]
+        slot = np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(shift))
+        while slots[slot, 0] != _EMPTY and slots[slot, 0] != key:
+            slot = (slot + 1) & mask
+        if slots[slot, 0] == _EMPTY:
+            slots[slot, 0] = key
+            slots[slot, 1] = row
+
+
+@njit(cache=True, nogil=True)
+def _find(slots, shift, cx, cy, cz):
+    key = ((cx + _LIMIT) << 2 * _BITS) | ((cy + _LIMIT) << _BITS) | (cz + _LIMIT)
+    slot = np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(shift))
+    while slots[slot, 0] != key:
+        if slots[slot, 0] == _EMPTY:
+            return np.int64(-1)
+        slot = (slot + 1) & (len(slots) - 1)
+    return slots[slot, 1]
+
+
+@njit(cache=True, nogil=True)
+def _cells(u, reach):
+    """First and last cell along an axis whose centre is within reach of u, all in voxels."""
+    low = max(np.int64(np.ceil(u - reach - 0.5)), -_LIMIT)
+    high = min(np.int64(np.floor(u + reach - 0.5)), _LIMIT - 1)
+    return low, high
+
+
+@njit(cache=True, nogil=True)
+def _nearest(slots, shift, points, voxel_m, radius, rows, distance):
+    # The slack admits to the test what rounding might keep from it; the test itself is exact.
+    slack = 1 + 1e-12
+    reach = radius / voxel_m * slack + 1e-9
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        u, v, w = x / voxel_m, y / voxel_m, z / voxel_m
+        rows[i], distance[i] = -1, np.inf
+        far = _LIMIT + reach
+        if not (abs(u) < far and abs(v) < far and abs(w) < far):
+            continue
+        x_low, x_high = _cells(u, reach)
+        y_low, y_high = _cells(v, reach)
+        z_low, z_high = _cells(w, reach)
+        own_x, own_y, own_z = np.int64(np.floor(u)), np.int64(np.floor(v)), np.int64(np.floor(w))
+        best_row, best = np.int64(-1), np.inf
+        bound = radius * radius * slack
+        # The point's own cell has the nearest centre: found, it spares most of the others, which
+        # are eight in all for a radius of one voxel.
+        if x_low <= own_x <= x_high and y_low <= own_y <= y_high and z_low <= own_z <= z_high:
+            row = _find(slots, shift, own_x, own_y, own_z)
+            if row >= 0:
+                dx = x - (own_x + 0.5) * voxel_m
+                dy = y - (own_y + 0.5) * voxel_m
+                dz = z - (own_z + 0.5) * voxel_m
+                square = dx * dx + dy * dy + dz * dz
+                if np.sqrt(square) < radius:
+                    best_row, best, bound = row, np.sqrt(square), square * slack
+        for cx in range(x_low, x_high + 1):
+            dx = x - (cx + 0.5) * voxel_m
+            for cy in range(y_low, y_high + 1):
+                dy = y - (cy + 0.5) * voxel_m
+                if dx * dx + dy * dy > bound:
+                    continue
+                for cz in range(z_low, z_high + 1):
+                    dz = z - (cz + 0.5) * voxel_m
+                    square = dx * dx + dy * dy + dz * dz
+                    if square > bound or (cx == own_x and cy == own_y and cz == own_z):
+                        continue
+                    row = _find(slots, shift, cx, cy, cz)
+                    if row < 0:
+                        continue
+                    d = np.sqrt(square)
+                    if d < radius and (d < best or (d == best and row < best_row)):
+                        best_row, best, bound = row, d, square * slack
+        rows[i], distance[i] = best_row, best

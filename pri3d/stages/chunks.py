@@ -1,0 +1,95 @@
+"""Stage chunks: `clouds/<scene>.h5` and a surface -> `chunks/<scene>.h5`.
+
+The surface becomes voxels, once a scan; a frame's chunk is the part of them that lies in the
+axis-aligned box of its view frustum (Pri3D, Hou et al. 2021, section 3.2).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from pri3d import geometry, store
+from pri3d.artefacts import CHUNKS, Clouds
+from pri3d.config import Chunks as Settings
+from pri3d.errors import Pri3DError
+from pri3d.matching.voxels import voxelise
+from pri3d.scans.surface import Surface, fuse, read_ply
+
+# A point on the very face of the box is inside it however its coordinates were rounded.
+_FACE_M = 1e-9
+_ROWS_A_BLOCK = 1 << 16  # a frame is read back with one or two of these
+
+
+def run(clouds: Path, out: Path, settings: Settings, surface: Path | None = None) -> None:
+    """Write `out`. surface: a PLY file; without one the depth frames are fused.
+
+    A scan without usable frames gives an empty artefact that carries its status on. Raises
+    Pri3DError when an input is damaged or the surface cannot be made.
+    """
+    with Clouds(clouds) as scan:
+        inputs = {"clouds": scan.digest}
+        if surface is not None:
+            inputs["surface"] = store.file_digest(surface)
+        if len(scan) == 0:
+            points = Surface(np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
+        elif surface is not None:
+            points = read_ply(surface)
+        else:
+            points = fuse(scan, settings.voxel_m)
+        try:
+            voxel, color = voxelise(points.points, points.color, settings.voxel_m)
+        except Pri3DError as error:
+            raise Pri3DError(f"{surface or clouds}: {error}") from None
+        box = np.array(
+            [frustum_box(scan.view(row), settings.voxel_m) for row in range(len(scan))], np.int32
+        ).reshape(-1, 2, 3)
+        with store.publish(out, CHUNKS, settings.model_dump(), inputs) as writer:
+            writer.attribute("scene", scan.scene)
+            writer.attribute("status", scan.status)
+            writer.attribute("voxel_m", settings.voxel_m)
+            writer.attribute("surface_source", "fused" if surface is None else "ply")
+            writer.attribute("surface_dropped", points.dropped)
+            writer.dataset("surface/voxel", voxel, compress=True)
+            writer.dataset("surface/color", color, compress=True)
+            writer.dataset("frames/index", scan.index)
+            writer.dataset("frames/box", box)
+            _write_rows(writer, voxel, box)
+
+
+def frustum_box(view: geometry.View, voxel_m: float) -> np.ndarray:
+    """Lowest and highest voxel [2, 3] of a frame's view frustum, both inside.
+
+    The frustum reaches from the frame's smallest to its largest depth; its box is axis-aligned in
+    the world. A frame without depth has an empty box: (0, 0, 0) to (-1, -1, -1).
+    """
+    depth = view.depth[view.depth > 0]
+    if not len(depth):
+        return np.array([[0, 0, 0], [-1, -1, -1]], np.int64)
+    corners = geometry.frustum_corners(view.K, view.depth.shape, depth.min(), depth.max())
+    corners = geometry.transform(view.world_from_camera, corners)
+    lowest, highest = corners.min(axis=0) - _FACE_M, corners.max(axis=0) + _FACE_M
+    cells = np.floor(np.stack([lowest, highest]) / voxel_m)
+    return np.clip(cells, -(1 << 31), (1 << 31) - 1).astype(np.int64)  # stored as int32
+
+
+def _write_rows(writer: store.ArtefactWriter, voxel: np.ndarray, box: np.ndarray) -> None:
+    """`frames/offset` and `frames/rows`: counted first, so that memory does not hold them all."""
+    axes = [np.ascontiguousarray(voxel[:, axis]) for axis in range(3)]
+    counts = [len(_inside(axes, frame_box)) for frame_box in box]
+    offset = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.uint64)
+    writer.dataset("frames/offset", offset)
+    rows = writer.empty(
+        "frames/rows", (int(offset[-1]),), np.uint32, compress=True, chunks=(_ROWS_A_BLOCK,)
+    )
+    for frame, frame_box in enumerate(box):
+        start, stop = int(offset[frame]), int(offset[frame + 1])
+        rows[start:stop] = _inside(axes, frame_box)
+
+
+def _inside(axes: list[np.ndarray], box: np.ndarray) -> np.ndarray:
+    """Rows u32, ascending, of the voxels in a box; they are sorted by x, so x is a range."""
+    x, y, z = axes
+    start, stop = np.searchsorted(x, box[0, 0]), np.searchsorted(x, box[1, 0], side="right")
+    y, z = y[start:stop], z[start:stop]
+    inside = (y >= box[0, 1]) & (y <= box[1, 1]) & (z >= box[0, 2]) & (z <= box[1, 2])
+    return (np.flatnonzero(inside) + start).astype(np.uint32)
