@@ -1,12 +1,13 @@
-"""Colour images: encoded bytes to pixels and back.
+"""Colour and depth images: encoded bytes to pixels and back.
 
-RGB is u8 [H, W, 3]. The decoders take the size that the image must have and raise ValueError with
-a plain reason when the bytes are damaged or of another size; they allocate by what the image
-itself declares only after that agrees with what is expected.
+RGB is u8 [H, W, 3], depth u16 [H, W]. The decoders take the size that the image must have and
+raise ValueError with a plain reason when the bytes are damaged or of another size; they allocate
+by what the bytes declare only after that agrees with what is expected.
 """
 
 import io
 import math
+import zlib
 
 import numpy as np
 import simplejpeg
@@ -69,7 +70,35 @@ def _check_size(found: tuple[int, int], expected: tuple[int, int]) -> None:
         )
 
 
-def encode_jpeg(rgb: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
+def decode_depth(data: bytes, compression: str, shape: tuple[int, int]) -> np.ndarray:
+    """Decode one depth image of `shape` that is compressed as "raw" or "zlib": u16 [H, W].
+
+    Raises ValueError saying what is wrong with the bytes.
+    """
+    size = shape[0] * shape[1] * 2
+    if compression == "zlib":
+        inflater = zlib.decompressobj()
+        try:
+            data = inflater.decompress(data, size + 1)  # bounded, whatever the stream holds
+        except zlib.error as error:
+            raise ValueError(f"the depth image does not inflate ({error})") from None
+        if len(data) > size:
+            raise ValueError(f"the depth image inflates to more than {size} bytes")
+        if len(data) == size and not inflater.eof:
+            raise ValueError("the depth image has lost its checksum")
+    elif compression != "raw":
+        raise ValueError(f"depth compression {compression!r} cannot be decoded")
+    if len(data) != size:
+        raise ValueError(f"the depth image has {len(data)} bytes instead of {size}")
+    return np.frombuffer(data, "<u2").astype(np.uint16).reshape(shape)
+
+
+def encode_depth(depth: np.ndarray) -> bytes:
+    """u16 [H, W] to the payload of a `.sens` depth frame compressed as "zlib"."""
+    return zlib.compress(np.ascontiguousarray(depth, "<u2").tobytes())
+
+
+def encode_color(rgb: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
     """u8 [H, W, 3] to a JPEG file; the same pixels always give the same bytes."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420")
 
@@ -86,13 +115,13 @@ def area_resize(rgb: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     Exact also for ratios that are no integers, and independent of threads and machine.
     """
-    rows = _average_rows(rgb.astype(np.float32), shape[0])
+    rows = _average_rows(rgb, shape[0])
     both = _average_rows(rows.transpose(1, 0, 2), shape[1]).transpose(1, 0, 2)
-    return np.floor(both + np.float32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray((both + 0.5).astype(np.uint8))
 
 
 def _average_rows(image: np.ndarray, count: int) -> np.ndarray:
-    """Area average of float32 [H, ...] along the first axis to [count, ...]."""
+    """Area average of [H, W, C] along the first axis: float32 [count, W, C]."""
     height = image.shape[0]
     edges = np.arange(count + 1) * (height / count)
     taps = np.floor(edges[:-1]).astype(np.int64)[:, None] + np.arange(math.ceil(height / count) + 1)
@@ -100,7 +129,8 @@ def _average_rows(image: np.ndarray, count: int) -> np.ndarray:
     weight = np.clip(covered, 0, None)
     weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
     taps = np.minimum(taps, height - 1)
-    out = np.zeros((count, *image.shape[1:]), np.float32)
+    flat = np.ascontiguousarray(image).reshape(height, -1)
+    out = np.zeros((count, flat.shape[1]), np.float32)
     for tap in range(taps.shape[1]):
-        out += weight[:, tap, None, None] * image[taps[:, tap]]
-    return out
+        out += weight[:, tap, None] * flat[taps[:, tap]]
+    return out.reshape(count, *image.shape[1:])

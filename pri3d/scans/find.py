@@ -1,0 +1,46 @@
+"""Which scans a folder holds."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pri3d.errors import Pri3DError
+
+SURFACE_SUFFIX = "_vh_clean_2.ply"
+
+
+class Scan(NamedTuple):
+    """The files of one scan; surface is None where there is none."""
+
+    sens: Path
+    surface: Path | None
+
+
+def find_scans(root: str | Path) -> dict[str, Scan]:
+    """Scene id -> Scan of every scan under `root`, sorted by id.
+
+    Both layouts are looked for: ScanNet's `<root>/<scene>/<scene>.sens` and flat
+    `<root>/<scene>.sens`; the scene id is the file's stem. A surface is
+    `<scene>_vh_clean_2.ply` beside the `.sens`. Hidden files do not count.
+    Raises Pri3DError when the folder is missing, holds no scan, or holds a scene twice.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise Pri3DError(f"{root}: no such folder; set `scans` to the folder that holds the scans")
+    flat = sorted(root.glob("*.sens"))
+    nested = [path for path in sorted(root.glob("*/*.sens")) if path.stem == path.parent.name]
+    scans: dict[str, Scan] = {}
+    for path in flat + nested:
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if path.stem in scans:
+            raise Pri3DError(
+                f"{path}: scene {path.stem} is also at {scans[path.stem].sens}; remove one of them"
+            )
+        surface = path.with_name(path.stem + SURFACE_SUFFIX)
+        scans[path.stem] = Scan(path, surface if surface.is_file() else None)
+    if not scans:
+        raise Pri3DError(
+            f"{root}: no scans, neither <scene>/<scene>.sens nor <scene>.sens; "
+            "set `scans` to the folder that holds them"
+        )
+    return dict(sorted(scans.items()))

@@ -1,0 +1,222 @@
+"""`<scene>.sens` -> `clouds/<scene>.h5`: every n-th frame, as what determines its depth cloud.
+
+A frame is kept when it has all that is used later: a rigid pose, depth, and colour that decodes.
+Every other selected frame is counted under one reason, looked for in this order:
+
+    cut                 the file ends before or inside the frame
+    unreachable         payload sizes here or before are damaged, so the frame cannot be found
+    pose_not_finite     lost tracking; also pose_zero, pose_not_rigid (see geometry.pose_problem)
+    depth_unreadable    the depth image is damaged
+    no_depth            not one valid depth pixel
+    color_unreadable    the colour image is damaged; the frame could train nothing, and one view
+                        fewer takes nothing away from its neighbours
+
+Frames are read, checked and stored one at a time; what is not selected is never read. The digest of
+the input covers what was read: header, frame headers and the payloads of the frames looked at.
+"""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from pri3d import artefacts, config, geometry, store
+from pri3d.errors import Pri3DError
+from pri3d.scans import images
+from pri3d.scans.sens import DamagedFrame, SensFile, valid_depth
+from pri3d.scans.sens_header import MAX_FRAMES, SensHeader, camera_problem
+
+_DAMAGE = ("cut", "unreachable", "depth_unreadable", "color_unreadable")
+_COLOR_CHUNK_BYTES = 1 << 16
+
+
+class Kept(NamedTuple):
+    """A frame as it is stored: pose, depth u16 [H, W] with 0 for no point, a JPEG file."""
+
+    world_from_camera: np.ndarray
+    depth: np.ndarray
+    color: bytes
+
+
+class Dropped(NamedTuple):
+    """A frame that is not stored: its reason, and what is damaged where it is damaged."""
+
+    number: int
+    reason: str
+    what: str
+
+
+def run(scan: Path, out: Path, settings: config.Frames, keep_going: bool = False) -> None:
+    """Write the artefact of one scan.
+
+    keep_going: a scan that cannot be read at all gives an artefact without frames whose status
+    says why, instead of a Pri3DError. A scan of which no frame is kept is an artefact either way.
+    """
+    scan = Path(scan)
+    try:
+        with SensFile(scan) as sens:
+            if problem := camera_problem(sens.header):
+                raise Pri3DError(f"{scan}: {problem}; leave the scan out")
+            _write(sens, out, settings)
+    except Pri3DError as error:
+        if not keep_going:
+            raise
+        _write_failed(scan, out, settings, error)
+
+
+def _write(sens: SensFile, out: Path, settings: config.Frames) -> None:
+    header = sens.header
+    # A count that cannot be is not believed; whatever else is missing stands in the ledger.
+    count = sens.frames if sens.frames <= MAX_FRAMES else len(sens)
+    selected = range(0, count, settings.every)
+    color_shape = _stored_shape(header.color_shape, settings.color_height)
+    digest = hashlib.sha256(sens.index_bytes())
+    inputs: dict[str, str] = {}  # filled in when everything was read
+    index, poses, points, offsets = [], [], [], [0]
+    dropped: list[Dropped] = []
+    with store.publish(out, artefacts.CLOUDS, settings.model_dump(), inputs) as writer:
+        depth, color = _empty_images(writer, header.depth_shape)
+        progress = tqdm(selected, desc=f"clouds {sens.path.stem}", unit="frame", disable=None)
+        for number in progress:
+            frame = _read_frame(sens, number, settings, color_shape, digest)
+            if isinstance(frame, Dropped):
+                dropped.append(frame)
+                continue
+            start, stop = offsets[-1], offsets[-1] + len(frame.color)
+            depth.resize(len(index) + 1, axis=0)
+            depth[len(index)] = frame.depth
+            color.resize(stop, axis=0)
+            color[start:stop] = np.frombuffer(frame.color, np.uint8)
+            index.append(number)
+            poses.append(frame.world_from_camera)
+            points.append(np.count_nonzero(frame.depth))
+            offsets.append(stop)
+        _write_tables(writer, index, poses, points, offsets, dropped)
+        _write_header(writer, sens.path.stem, header, color_shape)
+        writer.attribute("frames_in_scan", np.uint64(sens.frames))
+        writer.attribute("frames_in", len(selected))
+        writer.attribute("status", _status(sens, len(selected), len(index), dropped))
+        inputs["scan"] = digest.hexdigest()
+
+
+def _read_frame(
+    sens: SensFile, number: int, settings: config.Frames, color_shape: tuple[int, int], digest
+) -> Kept | Dropped:
+    """One selected frame; feeds the payloads that it reads to `digest`."""
+    if number >= len(sens):
+        return Dropped(number, sens.lost, "")
+    pose = sens.world_from_camera(number)
+    if reason := geometry.pose_problem(pose):
+        return Dropped(number, reason, "")
+    try:
+        data = sens.depth_bytes(number)
+        digest.update(data)
+        depth = sens.decode_depth(number, data)
+    except DamagedFrame as error:
+        return Dropped(number, "depth_unreadable", error.problem["reason"])
+    depth = valid_depth(depth, sens.header.depth_shift, settings.max_depth_m)
+    if not depth.any():
+        return Dropped(number, "no_depth", "")
+    try:
+        data = sens.color_bytes(number)
+        digest.update(data)
+        color = _stored_color(sens, number, data, color_shape)
+    except DamagedFrame as error:
+        return Dropped(number, "color_unreadable", error.problem["reason"])
+    return Kept(pose, depth, color)
+
+
+def _stored_shape(shape: tuple[int, int], color_height: int) -> tuple[int, int]:
+    """(height, width) of the stored colour images: the scan's own, unless it is taller."""
+    height, width = shape
+    if not color_height or height <= color_height:
+        return shape
+    return color_height, max(1, round(width * color_height / height))
+
+
+def _stored_color(sens: SensFile, number: int, data: bytes, color_shape: tuple[int, int]) -> bytes:
+    """The JPEG file to store; raises DamagedFrame. Bytes are kept as they are where they can be."""
+    if color_shape == sens.header.color_shape:
+        if sens.header.color_compression == "jpeg":
+            sens.decode_color(number, data, min_height=1)  # cheap, and notices damage
+            return data
+        return images.encode_color(sens.decode_color(number, data))
+    rgb = sens.decode_color(number, data, min_height=color_shape[0])
+    return images.encode_color(images.area_resize(rgb, color_shape))
+
+
+def _empty_images(writer: store.ArtefactWriter, shape: tuple[int, int]):
+    """The two large data sets, without frames yet; resizable, since no count is known before."""
+    depth = writer.empty("frames/depth", (0, *shape), np.uint16, True, chunks=(1, *shape))
+    color = writer.empty("frames/color", (0,), np.uint8, chunks=(_COLOR_CHUNK_BYTES,))
+    return depth, color
+
+
+def _write_tables(
+    writer: store.ArtefactWriter,
+    index: list[int],
+    poses: list[np.ndarray],
+    points: list[int],
+    offsets: list[int],
+    dropped: list[Dropped],
+) -> None:
+    writer.dataset("frames/index", np.array(index, np.uint32))
+    writer.dataset("frames/world_from_camera", np.array(poses, np.float64).reshape(-1, 4, 4))
+    writer.dataset("frames/points", np.array(points, np.uint32))
+    writer.dataset("frames/color_offset", np.array(offsets, np.uint64))
+    writer.dataset("dropped/index", np.array([frame.number for frame in dropped], np.uint32))
+    writer.dataset("dropped/reason", np.array([frame.reason for frame in dropped], "S24"))
+
+
+def _write_header(
+    writer: store.ArtefactWriter, scene: str, header: SensHeader, color_shape: tuple[int, int]
+) -> None:
+    color_from_depth = np.linalg.inv(header.color_extrinsic.astype(np.float64)) @ (
+        header.depth_extrinsic.astype(np.float64)
+    )
+    color_K = header.color_intrinsic.astype(np.float64)
+    if color_shape != header.color_shape:
+        color_K = geometry.scale_intrinsics(color_K, header.color_shape, color_shape)
+    writer.attribute("scene", scene)
+    writer.attribute("depth_shift", header.depth_shift)
+    writer.attribute("depth_intrinsic", header.depth_intrinsic.astype(np.float64))
+    writer.attribute("color_intrinsic", color_K)
+    writer.attribute("color_shape", np.array(color_shape))
+    writer.attribute("color_from_depth", color_from_depth)
+
+
+def _status(sens: SensFile, frames_in: int, kept: int, dropped: list[Dropped]) -> str:
+    damaged = [frame for frame in dropped if frame.reason in _DAMAGE]
+    if damaged:
+        first = damaged[0]
+        what = first.what or (sens.problems[0]["reason"] if sens.problems else first.reason)
+        return (
+            f"partial: {len(damaged)} of {frames_in} frames are damaged or missing, "
+            f"the first is frame {first.number}: {what}"
+        )
+    if sens.problems:
+        problem = sens.problems[0]
+        return f"partial: byte {problem['offset']}: {problem['reason']}"
+    if not kept:
+        counts = Counter(frame.reason for frame in dropped)
+        reasons = ", ".join(f"{counts[reason]} {reason}" for reason in sorted(counts))
+        return f"partial: no frame is kept ({reasons or 'the scan has none'})"
+    return "ok"
+
+
+def _write_failed(scan: Path, out: Path, settings: config.Frames, error: Pri3DError) -> None:
+    """The artefact of a scan that cannot be read: no frames, and a status that says why."""
+    nothing = SensHeader((0, 0), (0, 0), np.eye(4), np.eye(4))
+    # The folder is left out: the same file gives the same artefact wherever it lies.
+    sentence = str(error).replace(str(scan), scan.name)
+    with store.publish(out, artefacts.CLOUDS, settings.model_dump(), {"scan": "unread"}) as writer:
+        writer.dataset("frames/depth", np.zeros((0, 0, 0), np.uint16))
+        writer.dataset("frames/color", np.zeros(0, np.uint8))
+        _write_tables(writer, [], [], [], [0], [])
+        _write_header(writer, scan.stem, nothing, (0, 0))
+        writer.attribute("frames_in_scan", np.uint64(0))
+        writer.attribute("frames_in", 0)
+        writer.attribute("status", f"failed: {sentence}")
