@@ -128,10 +128,10 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object, nothing else")] = False,
 ) -> None:
     """Tell what a scan holds, and which of its frames cannot be used and why."""
-    from pri3d.scans import sens as reader
+    from pri3d.scans import export
 
-    found = reader.info(scan)
-    print(json.dumps(found) if as_json else reader.describe(found))
+    found = export.info(scan)
+    print(json.dumps(found) if as_json else export.format_info(found))
 
 
 @sens.command("export")
@@ -141,9 +141,10 @@ def export_scan(
     every: Annotated[int, typer.Option(min=1, help="write every n-th frame")] = 1,
 ) -> None:
     """Write colour, depth, pose and intrinsic files, named as ScanNet's tools name them."""
-    from pri3d.scans import sens as reader
+    from pri3d.scans import export
 
-    reader.export(scan, out, every)
+    for problem in export.export(scan, out, every):
+        print(f"pri3d: {scan}: {export.format_problem(problem)}", file=sys.stderr)
 
 
 @app.command()

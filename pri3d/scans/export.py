@@ -103,10 +103,14 @@ def format_info(found: dict[str, Any]) -> str:
         lines.append(line)
     lines.append(f"IMU       {found['imu_records']} records")
     lines.append(f"problems  {len(found['problems']) or 'none'}")
-    for problem in found["problems"]:
-        frame = "file" if problem["frame"] is None else f"frame {problem['frame']}"
-        lines.append(f"          {frame}, byte {problem['offset']}: {problem['reason']}")
+    lines += ["          " + format_problem(problem) for problem in found["problems"]]
     return "\n".join(lines)
+
+
+def format_problem(problem: dict) -> str:
+    """A problem record in words."""
+    frame = "file" if problem["frame"] is None else f"frame {problem['frame']}"
+    return f"{frame}, byte {problem['offset']}: {problem['reason']}"
 
 
 def _listed(counts: dict[str, int]) -> str:
