@@ -116,7 +116,7 @@ def _block_rows(x: Tensor, kernel_map: KernelMap) -> int:
 
 
 def _blocks(kernel_map: KernelMap, rows: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Offset, input rows and output rows, in pieces of at most `rows`; empty offsets are skipped."""
+    """Offset, input rows, output rows, in pieces of at most `rows`; empty offsets are skipped."""
     for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs)):
         for start in range(0, len(inputs), max(rows, 1)):
             yield k, inputs[start : start + rows], outputs[start : start + rows]

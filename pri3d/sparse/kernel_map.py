@@ -68,7 +68,8 @@ def _build(cache: Cache, in_stride: int, size: int, factor: int, dilation: int) 
     offsets_K3 = kernel_offsets(size, dilation * in_stride)
     if int(offsets_K3.abs().max()) > MAX_OFFSET:
         raise ValueError(
-            f"kernel map: size {size}, dilation {dilation} at stride {in_stride} is too far"
+            f"kernel map: size {size} and dilation {dilation} at stride {in_stride} reach beyond "
+            f"{MAX_OFFSET} cells"
         )
     differences = key_of(torch.nn.functional.pad(offsets_K3, (1, 0))).tolist()
 
