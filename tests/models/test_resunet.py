@@ -1,0 +1,100 @@
+"""The 2D UNet: size, names, resolutions, memory format, precision, ImageNet weights."""
+
+import pytest
+import torch
+import torchvision
+
+from pri3d.models.resunet import resunet
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return resunet("resnet18").eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "decoder", "channels"),
+    [("resnet18", 9_491_296, 32), ("resnet34", 9_491_296, 32), ("resnet50", 151_825_792, 128)],
+)
+def test_published_parameter_counts(name, decoder, channels):
+    with torch.device("meta"):
+        network = resunet(name)
+        classifier = getattr(torchvision.models, name)()
+    assert sum(p.numel() for p in network.decoder.parameters()) == decoder
+    assert network.channels == channels
+    names = {key for key in classifier.state_dict() if not key.startswith("fc.")}
+    assert set(network.encoder.state_dict()) == names
+
+
+def test_published_names(network):
+    names = set(network.state_dict())
+    for up in range(1, 5):
+        for leaf in ("conv1.weight", "bn1.running_var", "conv1_2.weight", "bn1_2.bias"):
+            assert f"decoder.up{up}.{leaf}" in names
+        assert f"decoder.up{up}.conv2.weight" in names
+        assert f"decoder.up{up}.conv1.bias" not in names
+    assert {"decoder.conv0.weight", "decoder.conv0.bias", "encoder.layer4.1.bn2.weight"} <= names
+
+
+@pytest.mark.parametrize("size", [(64, 96), (48, 64), (33, 50), (32, 32)])
+def test_features_at_half_resolution(network, size):
+    with torch.no_grad():
+        out = network(torch.rand(2, 3, *size))
+    # Twice the map at stride 4, whose sides are rounded up.
+    assert out.shape == (2, 32, *(2 * -(-side // 4) for side in size))
+    if not any(side % 4 for side in size):
+        assert out.shape[-2:] == tuple(side // 2 for side in size)
+
+
+def test_a_shifted_image_gives_shifted_features(network):
+    """Features belong to their pixels: moved by the coarsest stride, they move by half of it."""
+    wide = torch.rand(1, 3, 64, 416, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        a, b = network(wide[..., :384])[0, :, :, 32:160], network(wide[..., 32:])[0, :, :, 16:144]
+        elsewhere = network(wide[..., :384])[0, :, :, 28:156]
+    close, far = (a - b).norm(), (elsewhere - b).norm()
+    assert close < 0.25 * far
+
+
+def test_channels_last_is_kept_and_changes_nothing(network):
+    x = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = network(x)
+        out = network(x.to(memory_format=torch.channels_last))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(out, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_autocast_stays_close_to_float32():
+    torch.manual_seed(0)
+    network = resunet("resnet18")
+    x = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        exact = network(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = network(x)
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - exact).norm() < 0.05 * exact.norm()
+    out.float().square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_imagenet_weights_fill_the_encoder(monkeypatch):
+    classifier = torchvision.models.resnet18()
+    asked = []
+
+    def weights(self, *_args, **_options):
+        asked.append(self)
+        return classifier.state_dict()
+
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", weights)
+    encoder = resunet("resnet18", imagenet=True).encoder.state_dict()
+    assert asked == [torchvision.models.ResNet18_Weights.IMAGENET1K_V1]
+    for name, value in encoder.items():
+        assert torch.equal(value, classifier.state_dict()[name]), name
+
+
+def test_unknown_encoders_are_named():
+    with pytest.raises(ValueError, match="resnet18, resnet34, resnet50"):
+        resunet("resnet19")
