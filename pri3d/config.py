@@ -82,7 +82,8 @@ class Pretrain(Section):
         [32, 64, 128, 256, 256, 128, 96, 96],
         min_length=8,
         max_length=8,
-        description="channels of the sparse 3D UNet's eight stages (paper: 32 64 128 256 256 128 96 96)",
+        description="channels of the sparse 3D UNet's eight stages "
+        "(paper: 32 64 128 256 256 128 96 96)",
     )
     blocks3d: list[int] = Field(
         [2, 3, 4, 6, 2, 2, 2, 2],
@@ -90,39 +91,75 @@ class Pretrain(Section):
         max_length=8,
         description="residual blocks of those stages (paper: 2 3 4 6 2 2 2 2)",
     )
-    height: int = Field(240, ge=32, description="pixels; height of the colour input (paper: 240)")
-    width: int = Field(320, ge=32, description="pixels; width of the colour input (paper: 320)")
-    steps: int = Field(66000, ge=1, description="optimiser steps (paper: about 66000)")
+    height: int = Field(
+        240, ge=64, multiple_of=4, description="pixels; height of the colour input (paper: 240)"
+    )
+    width: int = Field(
+        320, ge=64, multiple_of=4, description="pixels; width of the colour input (paper: 320)"
+    )
+    steps: int = Field(
+        66000, ge=1, description="optimiser steps (paper: 5 epochs, about 66000 steps)"
+    )
     batch: int = Field(64, ge=1, description="pairs a step (paper: 64 over 8 GPUs)")
     matches: int = Field(
-        1024, ge=2, description="sampled matches a pair (view) and an image (geo) (paper: 1024)"
+        1024,
+        ge=2,
+        description="most matches drawn for a pair (view) and for an image (geo) (paper: 1024)",
     )
-    temperature: float = Field(0.4, gt=0, description="of PointInfoNCE (paper's code: 0.4)")
     radius_m: float = Field(
         0.02, gt=0, description="metres; a pixel and its match lie closer than this (paper: 0.02)"
     )
-    lr: float = Field(0.1, gt=0, description="SGD learning rate (paper: 0.1)")
+    temperature: float = Field(
+        0.4, gt=0, description="temperature of PointInfoNCE, no unit (paper's code: 0.4)"
+    )
+    normalise: bool = Field(
+        True,
+        description="compare features by their directions instead of plain dot products "
+        "(paper's text: false; its code: true)",
+    )
+    symmetric: bool = Field(
+        True,
+        description="also look for each anchor among those of its match, mean of both directions "
+        "(paper's text: false; its code: true)",
+    )
+    lr: float = Field(0.1, gt=0, description="SGD learning rate at the start (paper: 0.1)")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (paper: 0.9)")
     dampening: float = Field(0.1, ge=0, lt=1, description="SGD dampening (paper's code: 0.1)")
-    weight_decay: float = Field(0.0, ge=0, description="SGD weight decay (paper: 0)")
-    power: float = Field(0.9, ge=0, description="exponent of the polynomial decay (paper: 0.9)")
+    weight_decay: float = Field(0.0, ge=0, description="SGD weight decay (paper's code: 0)")
+    power: float = Field(
+        0.9, ge=0, description="exponent of the learning rate's polynomial decay (paper: 0.9)"
+    )
     imagenet: bool = Field(
         False,
         description="start the 2D encoder from torchvision's ImageNet weights, which are downloaded "
         "on first use (paper: true)",
     )
     augment: bool = Field(
-        True, description="colour jitter, grey and blur as published (paper: true)"
+        True, description="jitter colours, turn grey and blur as published (paper: true)"
     )
     seed: int = Field(
-        0, ge=0, description="seed of weights, sample order, matches and augmentation"
+        0, ge=0, description="seed of weights, order of pairs, drawn matches and augmentation"
     )
-    workers: int = Field(2, ge=0, description="processes that prepare samples")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="of the 2D network's activations; bf16 is faster where the processor has it "
+        "(paper: float32)",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU where there is one"
     )
+    threads: int = Field(
+        0, ge=0, description="threads of the training process on the CPU; 0 leaves it to torch"
+    )
+    workers: int = Field(
+        2, ge=0, description="processes that prepare samples; 0 does it in the training process"
+    )
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+
+
+# How a pretraining run is done, and not what comes out: these may change when a run goes on.
+PRETRAIN_HOW = ("device", "threads", "workers", "checkpoint_every", "log_every")
 
 
 class Report(Section):
@@ -155,14 +192,29 @@ def parse(raw: dict[str, Any]) -> Settings:
 
 def _explain(error: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        return f"setting {where}: {error['msg'][0].lower()}{error['msg'][1:]} (given {error['input']!r})"
-    section: type[BaseModel] = Settings
-    for part in error["loc"][:-1]:
-        section = section.model_fields[str(part)].annotation
-    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(section.model_fields)}"
-    return f"setting {where} is unknown; {hint}"
+    section, description = Settings, None
+    for part in error["loc"]:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            break
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            section = field.annotation
+        else:
+            description = field.description
+    if error["type"] == "extra_forbidden":
+        return f"setting {where} is unknown; {_nearest(str(error['loc'][-1]), section)}"
+    message = f"{error['msg'][0].lower()}{error['msg'][1:]} (given {error['input']!r})"
+    return f"setting {where}: {message}" + (f"; it is: {description}" if description else "")
+
+
+def _nearest(key: str, section: type[Section]) -> str:
+    elsewhere = [
+        f"{name}.{key}" for name, part in Settings() if key in getattr(part, "__dict__", ())
+    ]
+    near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.4)
+    if elsewhere or near:
+        return f"did you mean {(elsewhere or near)[0]}?"
+    return f"known: {', '.join(section.model_fields)}"
 
 
 def load(path: str | Path) -> Settings:

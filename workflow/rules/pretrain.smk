@@ -1,8 +1,5 @@
 """Pairs, clouds and chunks -> pretrained networks."""
 
-# How a run is done, and not what comes out: a change of these retrains nothing.
-HOW = ["device", "workers", "checkpoint_every", "log_every"]
-
 
 rule pretrain:
     input:
@@ -15,9 +12,9 @@ rule pretrain:
     output:
         "results/runs/{mode}/model.safetensors",
     params:
-        settings=assignments(settings.pretrain, leave_out=HOW),
-        # What takes `threads` is not recorded, so that it is no reason to run again.
-        how=lambda wildcards, threads: assignments(settings.pretrain, only=HOW),
+        settings=assignments(settings.pretrain, leave_out=PRETRAIN_HOW),
+        # Snakemake does not record what takes `threads`: a change of these retrains nothing.
+        how=lambda wildcards, threads: assignments(settings.pretrain, only=PRETRAIN_HOW),
         code=code_digest("pri3d.training"),
     log:
         "results/logs/pretrain/{mode}.log",
