@@ -52,7 +52,8 @@ class Pairs(Section):
     max_pairs: int | None = Field(
         None,
         ge=1,
-        description="keep at most so many pairs, drawn evenly over all by `seed` (paper: all; lite: 20000)",
+        description="keep at most so many pairs, drawn evenly over all by `seed` "
+        "(paper: all; lite: 20000)",
     )
     seed: int = Field(0, ge=0, description="seed of that draw")
 
@@ -131,8 +132,8 @@ class Pretrain(Section):
     )
     imagenet: bool = Field(
         False,
-        description="start the 2D encoder from torchvision's ImageNet weights, which are downloaded "
-        "on first use (paper: true)",
+        description="start the 2D encoder from torchvision's ImageNet weights, which are "
+        "downloaded on first use (paper: true)",
     )
     augment: bool = Field(
         True, description="jitter colours, turn grey and blur as published (paper: true)"
