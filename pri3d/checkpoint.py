@@ -1,0 +1,60 @@
+"""Checkpoints of a run that is under way, and the weights that a finished run leaves."""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pri3d import store
+
+KEEP = 2
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `step_<step>.pt` whole or not at all, then remove all but the newest `KEEP`."""
+    path = folder / f"step_{step:08d}.pt"
+    with store.atomic_path(path) as temporary:
+        torch.save(state, temporary)
+    for old in _all(folder)[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, on the CPU; damaged ones are named on stderr."""
+    for path in reversed(_all(folder)):
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch.load passes over the checksums
+                if damaged := archive.testzip():
+                    raise ValueError(f"{damaged} fails its checksum")
+            return path, torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # what torch raises depends on which byte is damaged
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            print(f"{path}: cannot be read ({reason}); trying an older one", file=sys.stderr)
+    return None
+
+
+def remove_all(folder: Path) -> None:
+    for path in _all(folder):
+        path.unlink()
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_*.pt"))
+
+
+def save_weights(path: Path, nets: nn.Module) -> None:
+    """All parameters and buffers as safetensors, under their names in `nets`."""
+    tensors = {name: value.contiguous() for name, value in nets.state_dict().items()}
+    with store.atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    with store.atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,118 @@
+"""The record of a run: `metrics.jsonl` and TensorBoard events, loss beside recall beside chance.
+
+A line holds means over the steps since the line before, except `skipped`, `pairs` and `elapsed_s`,
+which count from the run's beginning (also across interruptions). For a term T of the loss:
+T_loss, and T_loss_chance = ln(candidates) of a network that knows nothing; T_recall, the share of
+anchors that find their match first, and T_recall_chance = 1 / candidates; T_candidates. A loss
+that falls while recall stays at chance has learned something other than to match.
+"""
+
+import json
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from pri3d.pretrain.modes import Terms
+
+SKIPPED = "skipped: "
+
+
+def sums(name: str, terms: Terms) -> dict[str, float]:
+    """What `line` needs of one step's terms, to be added up."""
+    candidates = terms.candidates
+    return {
+        f"{name}_samples": len(candidates),
+        f"{name}_loss": terms.loss_S.sum().item(),
+        f"{name}_loss_chance": sum(math.log(n) for n in candidates),
+        f"{name}_recall": sum(terms.recall),
+        f"{name}_recall_chance": sum(1 / n for n in candidates),
+        f"{name}_candidates": sum(candidates),
+    }
+
+
+def line(step: int, lr: float, window: Counter, ever: Counter, device: torch.device) -> dict:
+    """One line of `metrics.jsonl` from the sums since the last line and since the beginning."""
+    values: dict[str, Any] = {"step": step, "loss": None}
+    if window["updates"]:
+        values["loss"] = window["loss"] / window["updates"]
+    for key in [key for key in window if key.endswith("_samples")]:
+        term = key.removesuffix("_samples")
+        for figure in ("loss", "loss_chance", "recall", "recall_chance", "candidates"):
+            if window[key]:
+                values[f"{term}_{figure}"] = window[f"{term}_{figure}"] / window[key]
+    values |= {
+        "lr": lr,
+        "pairs": ever["pairs"],
+        "skipped": skipped(ever),
+        "pairs_per_s": window["pairs"] / max(window["seconds"], 1e-9),
+        "data_wait_share": window["waited_s"] / max(window["seconds"], 1e-9),
+        "memory_mb": _memory_mb(),
+        "elapsed_s": ever["seconds"],
+    }
+    if device.type == "cuda":
+        values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return values
+
+
+def skipped(ever: Counter) -> dict[str, int]:
+    """Terms and samples left out since the beginning, by reason."""
+    return {
+        key.removeprefix(SKIPPED): int(n)
+        for key, n in sorted(ever.items())
+        if key.startswith(SKIPPED)
+    }
+
+
+def _memory_mb() -> float:
+    """Resident memory of this process and its workers; pages they share count for each."""
+    process = psutil.Process()
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        try:
+            total += child.memory_info().rss
+        except psutil.Error:  # it just ended
+            continue
+    return total / 2**20
+
+
+class Metrics:
+    """Writes lines to `metrics.jsonl` and TensorBoard; begins with the `history` of a checkpoint.
+
+    Whatever an interrupted run wrote after its checkpoint is gone then, so that no line is doubled.
+    """
+
+    def __init__(self, out: Path, history: str):
+        out.mkdir(parents=True, exist_ok=True)
+        self._lines: list[str] = []
+        self._file = open(out / "metrics.jsonl", "w")  # noqa: SIM115 - closed by __exit__
+        shutil.rmtree(out / "tensorboard", ignore_errors=True)
+        self._events = SummaryWriter(out / "tensorboard")
+        for text in history.splitlines():
+            self.write(json.loads(text))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._events.close()
+
+    @property
+    def text(self) -> str:
+        """All lines so far."""
+        return "".join(self._lines)
+
+    def write(self, values: dict) -> None:
+        self._lines.append(json.dumps(values) + "\n")
+        self._file.write(self._lines[-1])
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self._events.add_scalar(name, value, values["step"])
+        self._events.flush()
