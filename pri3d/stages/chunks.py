@@ -15,8 +15,6 @@ from pri3d.errors import Pri3DError
 from pri3d.matching.voxels import voxelise
 from pri3d.scans.surface import Surface, fuse, read_ply
 
-# A point on the very face of the box is inside it however its coordinates were rounded.
-_FACE_M = 1e-9
 _ROWS_A_BLOCK = 1 << 16  # a frame is read back with one or two of these
 
 
@@ -67,8 +65,7 @@ def frustum_box(view: geometry.View, voxel_m: float) -> np.ndarray:
         return np.array([[0, 0, 0], [-1, -1, -1]], np.int64)
     corners = geometry.frustum_corners(view.K, view.depth.shape, depth.min(), depth.max())
     corners = geometry.transform(view.world_from_camera, corners)
-    lowest, highest = corners.min(axis=0) - _FACE_M, corners.max(axis=0) + _FACE_M
-    cells = np.floor(np.stack([lowest, highest]) / voxel_m)
+    cells = np.floor(np.stack([corners.min(axis=0), corners.max(axis=0)]) / voxel_m)
     return np.clip(cells, -(1 << 31), (1 << 31) - 1).astype(np.int64)  # stored as int32
 
 

@@ -93,7 +93,7 @@ def test_the_corners_of_the_numbered_space():
     assert rows.tolist() == [0, 1, 2]
     beyond = np.array([[LIMIT + 0.2, 0.5, LIMIT - 0.5], [0.5, -LIMIT - 0.2, 0.5]])
     assert nearest_voxel(table, beyond, 1.0, 1.0)[0].tolist() == [0, 2]
-    wrapped = np.array([[0.5, LIMIT + 0.5, 0.5], [LIMIT - 0.5, 0.5, -LIMIT - 0.5]])
+    wrapped = np.array([[-0.5, LIMIT + 0.2, 0.5], [-LIMIT + 0.5, 0.5, LIMIT + 0.2]])
     assert nearest_voxel(table, wrapped, 1.0, 1.0)[0].tolist() == [-1, -1]
 
 
