@@ -43,8 +43,9 @@ class SensHeader:
     """What a `.sens` file says about all of its frames.
 
     Shapes are (height, width) in pixels. Intrinsics and extrinsics are 4x4 float32; an extrinsic
-    takes points of that camera to the frame whose pose is given. Depth in metres is the stored
-    value / depth_shift. `sensor` keeps bytes that are no UTF-8 as surrogate escapes.
+    takes points of that camera to a frame common to both cameras, normally identity. Poses are
+    used as those of the depth camera. Depth in metres is the stored value / depth_shift. `sensor`
+    keeps bytes that are no UTF-8 as surrogate escapes.
     """
 
     color_shape: tuple[int, int]
