@@ -1,0 +1,87 @@
+"""Pixel-to-pixel correspondences of two posed depth images.
+
+A pixel of A corresponds to the pixel of B whose world point is nearest to its own, if that lies
+within the radius (Pri3D, Hou et al. 2021, section 3.1: 2 cm).
+"""
+
+import numpy as np
+from numba import njit
+
+from pri3d.geometry import View
+
+
+def nearest(
+    a: View, b: View, radius: float, pixels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For pixels of A, the pixel of B with the nearest world point closer than `radius` metres.
+
+    pixels: int [m, 2] (row, column) of A to ask about, in any order; default all of them. Pixels
+    without depth or without a match are left out. Returns (a int64 [n, 2], b int64 [n, 2],
+    distance float64 [n] metres), in the order asked. Of points equally near, the first in row
+    order wins. Poses are used as given: distances are those of world coordinates.
+    """
+    if pixels is None:
+        pixels = np.argwhere(a.depth > 0)
+    pixels = np.ascontiguousarray(pixels, np.int64).reshape(-1, 2)
+    found = np.empty((len(pixels), 2), np.int64)
+    distance = np.empty(len(pixels))
+    rotation = b.world_from_camera[:3, :3]
+    b_from_a = np.linalg.inv(b.world_from_camera) @ a.world_from_camera
+    # A pose need not be exactly orthonormal: a distance d in B's camera is d^T (R^T R) d in the
+    # world, and at least d times the smallest singular value.
+    shrink = np.linalg.svd(rotation, compute_uv=False)[-1]
+    _search(
+        *(a.depth, np.asarray(a.K, np.float64), b.depth, np.asarray(b.K, np.float64)),
+        *(b_from_a, rotation.T @ rotation, radius, radius / shrink * (1 + 1e-9)),
+        *(pixels, found, distance),
+    )
+    hit = found[:, 0] >= 0
+    return pixels[hit], found[hit], distance[hit]
+
+
+@njit(cache=True, nogil=True)
+def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found, distance):
+    height, width = b_depth.shape
+    per_fx, per_fy = 1 / b_K[0, 0], 1 / b_K[1, 1]
+    xx, yy, zz = metric[0, 0], metric[1, 1], metric[2, 2]
+    xy, xz, yz = 2 * metric[0, 1], 2 * metric[0, 2], 2 * metric[1, 2]
+    for k in range(len(pixels)):
+        found[k, 0] = -1
+        row, column = pixels[k, 0], pixels[k, 1]
+        depth = a_depth[row, column]
+        if not (depth > 0 and depth < np.inf):
+            continue
+        px, py = (column - a_K[0, 2]) / a_K[0, 0] * depth, (row - a_K[1, 2]) / a_K[1, 1] * depth
+        x = m[0, 0] * px + m[0, 1] * py + m[0, 2] * depth + m[0, 3]
+        y = m[1, 0] * px + m[1, 1] * py + m[1, 2] * depth + m[1, 3]
+        z = m[2, 0] * px + m[2, 1] * py + m[2, 2] * depth + m[2, 3]
+        if z <= -reach:
+            continue
+        u0, u1, v0, v1 = 0, width - 1, 0, height - 1
+        if z > 1.01 * reach:
+            # Exact bounds of the projection of a ball of radius `reach`.
+            span = z * z - reach * reach
+            half_u = reach * np.sqrt(x * x + span) / span * b_K[0, 0] + 1e-6
+            half_v = reach * np.sqrt(y * y + span) / span * b_K[1, 1] + 1e-6
+            mid_u = x * z / span * b_K[0, 0] + b_K[0, 2]
+            mid_v = y * z / span * b_K[1, 1] + b_K[1, 2]
+            if mid_u + half_u < 0 or mid_u - half_u > width - 1:
+                continue
+            if mid_v + half_v < 0 or mid_v - half_v > height - 1:
+                continue
+            u0, u1 = max(u0, int(np.ceil(mid_u - half_u))), min(u1, int(mid_u + half_u))
+            v0, v1 = max(v0, int(np.ceil(mid_v - half_v))), min(v1, int(mid_v + half_v))
+        best = radius * radius
+        for v in range(v0, v1 + 1):
+            ray_v = (v - b_K[1, 2]) * per_fy
+            for u in range(u0, u1 + 1):
+                q = b_depth[v, u]
+                dz = q - z
+                if q > 0 and abs(dz) < reach:
+                    dx, dy = (u - b_K[0, 2]) * per_fx * q - x, ray_v * q - y
+                    squared = dx * (xx * dx + xy * dy + xz * dz) + dy * (yy * dy + yz * dz)
+                    squared += zz * dz * dz
+                    if squared < best:
+                        best = squared
+                        found[k, 0], found[k, 1] = v, u
+        distance[k] = np.sqrt(best)
