@@ -115,12 +115,12 @@ class Pretrain(Section):
     )
     normalise: bool = Field(
         True,
-        description="compare features by their directions instead of plain dot products "
-        "(paper's text: false; its code: true)",
+        description="compare features by their directions; plain dot products diverge at the "
+        "paper's learning rate (paper's text: false; its code: true)",
     )
     symmetric: bool = Field(
-        True,
-        description="also look for each anchor among those of its match, mean of both directions "
+        False,
+        description="find the anchor of each match too, and take the mean of both directions "
         "(paper's text: false; its code: true)",
     )
     lr: float = Field(0.1, gt=0, description="SGD learning rate at the start (paper: 0.1)")

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import pri3d
 from pri3d import checkpoint, store
 from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
 from pri3d.config import PRETRAIN_HOW, Pretrain
@@ -150,7 +150,7 @@ def run(
             "scans"
         )
     checkpoint.save_json(out / "settings.json", {"mode": mode, **settings.model_dump()})
-    versions = {name: version(name) for name in ("pri3d", "torch", "torchvision")}
+    versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
     checkpoint.save_json(out / "provenance.json", {**inputs, "versions": versions})
     checkpoint.save_weights(out / "model.safetensors", nets)
 
