@@ -4,9 +4,9 @@ Per kernel offset: gather the input rows, multiply by that offset's matrix, add 
 The matrix products are the cost; everything else is kept small beside them. Autograd keeps the
 features and the weights only, none of the gathered rows.
 
-Within one offset a row occurs at most once, and offsets are added one after the other: the order in
-which they are summed is fixed, on CUDA too. (The matrix products themselves are the library's; their
-last bits may depend on the number of threads.)
+Within one offset a row occurs at most once, and offsets are added one after the other: the order
+in which they are summed is fixed, on CUDA too. (The matrix products themselves are the library's;
+their last bits may depend on the number of threads.)
 """
 
 from __future__ import annotations
