@@ -203,7 +203,8 @@ class SensFile:
 
     def world_from_camera(self, frame: int) -> np.ndarray:
         """The pose as stored, float64 [4, 4]; lost tracking is -inf, see geometry.pose_problem."""
-        return self._heads["world_from_camera"][frame].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a damaged pose can hold a signalling NaN
+            return self._heads["world_from_camera"][frame].astype(np.float64)
 
     def times(self, frame: int) -> tuple[int, int]:
         """Colour and depth time stamps in microseconds; often 0, never an order."""
