@@ -63,14 +63,20 @@ class Chunks(Section):
 
 
 class Demo(Section):
-    scans: int = Field(4, ge=1, description="number of procedural scans to make")
+    scans: int = Field(
+        5, ge=1, description="number of procedural scans; five kinds of room take turns"
+    )
     seed: int = Field(0, ge=0, description="seed of rooms, textures, camera paths and noise")
-    frames: int = Field(200, ge=1, description="frames of each scan")
+    frames: int = Field(
+        200,
+        ge=1,
+        description="frames of each scan, spread evenly over one camera path of 10 s",
+    )
     height: int = Field(
-        120, ge=16, description="pixels; height of depth images (4:3, ScanNet: 480)"
+        240, ge=16, description="pixels; height of depth images (4:3, ScanNet: 480)"
     )
     color_height: int = Field(
-        240, ge=16, description="pixels; height of colour images (ScanNet: 968)"
+        240, ge=16, description="pixels; height of colour images (4:3, ScanNet: 968)"
     )
     noise: bool = Field(True, description="sensor noise, holes and lost poses")
 

@@ -1,0 +1,124 @@
+"""Object classes of the demo scans, under ScanNet's names and numbers.
+
+`CLASSES` maps a raw category to (raw ScanNet id, nyu40 id, nyu40 name, NYU-13 id). Raw ids are
+what `label-filt` images hold, nyu40 ids what `_vh_clean_2.labels.ply` holds.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pri3d import store
+
+
+class Class(NamedTuple):
+    raw: int
+    nyu40: int
+    nyu40_name: str
+    nyu13: int
+
+
+CLASSES = {
+    "wall": Class(1, 1, "wall", 12),
+    "chair": Class(2, 5, "chair", 4),
+    "floor": Class(3, 2, "floor", 5),
+    "table": Class(4, 7, "table", 10),
+    "door": Class(5, 8, "door", 12),
+    "couch": Class(6, 6, "sofa", 9),
+    "cabinet": Class(7, 3, "cabinet", 6),
+    "desk": Class(9, 14, "desk", 10),
+    "office chair": Class(10, 5, "chair", 4),
+    "bed": Class(11, 4, "bed", 1),
+    "picture": Class(15, 11, "picture", 8),
+    "window": Class(16, 9, "window", 13),
+    "bookshelf": Class(18, 10, "bookshelf", 6),
+    "monitor": Class(19, 40, "otherprop", 7),
+    "curtain": Class(21, 16, "curtain", 13),
+    "armchair": Class(23, 5, "chair", 4),
+    "coffee table": Class(24, 7, "table", 10),
+    "box": Class(26, 29, "box", 7),
+    "refrigerator": Class(27, 24, "refridgerator", 6),
+    "lamp": Class(28, 35, "lamp", 7),
+    "kitchen cabinet": Class(29, 3, "cabinet", 6),
+    "plant": Class(40, 40, "otherprop", 7),
+    "ceiling": Class(41, 22, "ceiling", 3),
+}
+
+COLUMNS = [
+    "id",
+    "raw_category",
+    "category",
+    "count",
+    "nyu40id",
+    "eigen13id",
+    "nyuClass",
+    "nyu40class",
+    "eigen13class",
+    "ModelNet40",
+    "ModelNet10",
+    "ShapeNetCore55",
+    "synsetoffset",
+    "wnsynsetid",
+    "wnsynsetkey",
+    "mpcat40",
+    "mpcat40index",
+]
+
+NYU13 = [
+    "Bed",
+    "Books",
+    "Ceiling",
+    "Chair",
+    "Floor",
+    "Furniture",
+    "Objects",
+    "Picture",
+    "Sofa",
+    "Table",
+    "TV",
+    "Wall",
+    "Window",
+]
+
+# Colours in which the ScanNet benchmark draws its classes, by nyu40 id.
+PALETTE = {
+    1: (174, 199, 232),
+    2: (152, 223, 138),
+    3: (31, 119, 180),
+    4: (255, 187, 120),
+    5: (188, 189, 34),
+    6: (140, 86, 75),
+    7: (255, 152, 150),
+    8: (214, 39, 40),
+    9: (197, 176, 213),
+    10: (148, 103, 189),
+    11: (196, 156, 148),
+    14: (247, 182, 210),
+    16: (219, 219, 141),
+    22: (78, 71, 183),
+    24: (255, 127, 14),
+    29: (100, 125, 154),
+    35: (96, 207, 209),
+    40: (100, 85, 144),
+}
+
+
+def palette() -> np.ndarray:
+    """u8 [65536, 3]: raw ScanNet id -> colour of its nyu40 class; unknown ids are black."""
+    colors = np.zeros((1 << 16, 3), np.uint8)
+    for entry in CLASSES.values():
+        colors[entry.raw] = PALETTE[entry.nyu40]
+    return colors
+
+
+def write_table(path: Path) -> None:
+    """The classes as `scannetv2-labels.combined.tsv`: same columns, tabs, CRLF."""
+    rows = [COLUMNS]
+    for name, entry in CLASSES.items():
+        thirteen = NYU13[entry.nyu13 - 1]
+        row = [entry.raw, name, name, 1, entry.nyu40, entry.nyu13, name, entry.nyu40_name, thirteen]
+        rows.append([str(value) for value in row] + [""] * (len(COLUMNS) - len(row)))
+    text = "".join("\t".join(row) + "\r\n" for row in rows)
+    with store.atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode())
