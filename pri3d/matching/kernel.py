@@ -197,7 +197,7 @@ def _gather(builder, data, index: Lanes) -> Lanes:
 
 @intrinsic
 def _scan_band(typingctx, depth, ray_x, ray_y, stride, row, column, x, y, z, inner2, outer2):
-    """Four rows of 16 pixels against (x, y, z): bit 0, one is nearer than inner; bit 1, than outer."""
+    """Four rows of 16 pixels against (x, y, z): whether one is nearer than inner (1), outer (2)."""
     f32 = types.float32
     signature = types.int32(
         depth, ray_x, ray_y, types.intp, types.intp, types.intp, f32, f32, f32, f32, f32

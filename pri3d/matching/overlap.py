@@ -49,20 +49,18 @@ def count_matches(views: Sequence[View], radius: float, threads: int = 1) -> np.
     def count_row(i: int) -> None:
         if targets[i].far == 0:
             return
-        queries = blocks.queries(views[i])
+        queries, own = blocks.queries(views[i]), targets[i].stretch[0]
         scratch = _scratch(len(queries.count))
         for j, target in enumerate(targets):
             if j != i and target.far > 0:
-                matches[i, j] = _count(
-                    views[i], queries, targets[i], views[j], target, radius, scratch
-                )
+                matches[i, j] = _count(views[i], queries, own, views[j], target, radius, scratch)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(count_row, range(frames)))
     return matches
 
 
-def _count(query, queries, own, view, target, radius, scratch) -> int:
+def _count(query, queries, own_stretch, view, target, radius, scratch) -> int:
     target_from_query = target.camera_from_world @ query.world_from_camera
     margin = _ROUNDING * (queries.reach + target.far + np.abs(target_from_query[:3, 3]).sum())
     height, width = view.depth.shape
@@ -72,7 +70,7 @@ def _count(query, queries, own, view, target, radius, scratch) -> int:
             *target_from_query[:3].ravel(),
             *(K[0, 0], K[1, 1], K[0, 2], K[1, 2], 1 / K[0, 0], 1 / K[1, 1]),
             *(target.near, target.far, radius + margin, radius - margin),
-            *(1 / target.stretch[2], 1 / target.stretch[0], own.stretch[0]),
+            *(1 / target.stretch[2], 1 / target.stretch[0], own_stretch),
             *(width - 1, height - 1, _SPLIT * radius),
         ],
         np.float32,
