@@ -1,0 +1,61 @@
+"""What the checks of all artefacts share."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pri3d.errors import Pri3DError
+
+
+def wrong(path: Path, where: str, what: str) -> Pri3DError:
+    return Pri3DError(f"{path}: {where}: {what}; remove it and make it again")
+
+
+def check(path: Path, name: str, good: Any, what: str) -> None:
+    """Every row of a data set is good, or the first that is not is named."""
+    good = np.asarray(good)
+    if not good.all():
+        row = ", ".join(map(str, np.argwhere(~good)[0]))
+        raise wrong(path, f"{name} row {row}" if good.ndim else name, what)
+
+
+def ascending(values: np.ndarray) -> np.ndarray:
+    """For each value whether it is above the one before."""
+    return np.concatenate([[True], values[1:] > values[:-1]])[: len(values)]
+
+
+def check_offsets(path: Path, name: str, offset: np.ndarray, end: int) -> None:
+    """Offsets cut [0, end) into consecutive pieces."""
+    good = np.append(offset[:-1] <= offset[1:], offset[-1] == end) & (offset <= end)
+    good[0] &= offset[0] == 0
+    check(path, name, good, f"does not cut {end} values into pieces")
+
+
+def check_ledger(path: Path, file: h5py.File) -> str:
+    """Frames in = kept + dropped, every one of them once (artefacts of one scan)."""
+    kept, dropped = file["frames/index"][()], file["dropped/index"][()]
+    check(path, "frames/index", ascending(kept), "is not above the one before")
+    check(path, "dropped/index", ~np.isin(dropped, kept), "is also among the kept frames")
+    check(path, "dropped/index", ascending(np.sort(dropped)).all(), "has a frame twice")
+    frames_in = int(file.attrs["frames_in"])
+    sentence = f"{frames_in} frames in = {len(kept)} kept + {len(dropped)} dropped"
+    check(path, "frames_in", frames_in == len(kept) + len(dropped), f"not true: {sentence}")
+    return sentence
+
+
+def source_of(reader: type, path: Path, made: Path, inputs: dict[str, str]) -> Any:
+    """Open what an artefact was made from; None where it is not there, an error if another is."""
+    if not path.exists():
+        return None
+    source = reader(path)
+    if source.digest not in inputs.values():
+        source.close()
+        raise wrong(made, "inputs", f"made from another {path} than the one there")
+    return source
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most so many of [0, count), evenly spread."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
