@@ -11,12 +11,16 @@ checksum, so that a flipped bit is an error and not a number. The root attribute
     digest    SHA-256 of the content: data sets and other attributes, not settings or inputs, and
               nothing that depends on time, machine or number of cores
     complete  true, written last
+
+After the HDF5 data come 40 bytes that HDF5 does not look at, the seal: "pri3dend" and the SHA-256
+of all before. Attributes have no checksum of their own.
 """
 
 import contextlib
 import glob
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +35,11 @@ from pri3d.errors import Pri3DError
 SCHEMA = 1
 _ENVELOPE = ("schema", "settings", "inputs", "digest", "complete")
 _BLOCK_BYTES = 1 << 24
+
+SEAL = b"pri3dend"
+
+# What h5py raises on a damaged file, depending on where the damage is.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
 class ArtefactWriter:
@@ -94,15 +103,19 @@ def publish(
     settings: what made it, JSON-able. inputs: name -> digest of every file it was made from.
     """
     path = Path(path)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
-        file.attrs["format"] = format
-        yield ArtefactWriter(file)
-        file.attrs["schema"] = SCHEMA
-        file.attrs["settings"] = json.dumps(settings, sort_keys=True)
-        file.attrs["inputs"] = json.dumps(inputs, sort_keys=True)
-        file.flush()
-        file.attrs["digest"] = content_digest(file)
-        file.attrs["complete"] = True
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", libver="latest") as file:
+            file.attrs["format"] = format
+            yield ArtefactWriter(file)
+            file.attrs["schema"] = SCHEMA
+            file.attrs["settings"] = json.dumps(settings, sort_keys=True)
+            file.attrs["inputs"] = json.dumps(inputs, sort_keys=True)
+            file.flush()
+            file.attrs["digest"] = content_digest(file)
+            file.attrs["complete"] = True
+        seal = SEAL + bytes.fromhex(file_digest(temporary))
+        with open(temporary, "ab") as end:
+            end.write(seal)
 
 
 @contextlib.contextmanager
@@ -204,19 +217,20 @@ def open_artefact(path: str | Path, format: str) -> h5py.File:
     """
     try:
         file = h5py.File(path, "r")
+        found, schema = file.attrs.get("format"), file.attrs.get("schema")
+        complete = bool(file.attrs.get("complete", False))
     except FileNotFoundError:
         raise Pri3DError(f"{path}: no such file; run the stage that makes it") from None
-    except OSError:
+    except DAMAGE:
         raise Pri3DError(
             f"{path}: not a readable HDF5 file (cut or overwritten?); remove it and run again"
         ) from None
-    found, schema = file.attrs.get("format"), file.attrs.get("schema")
     problem = None
     if found != format:
         problem = f"holds {found or 'something else'!r}, expected {format!r}; give the right file"
     elif schema != SCHEMA:
         problem = f"has schema {schema}, this version reads {SCHEMA}; remove it and run again"
-    elif not file.attrs.get("complete", False):
+    elif not complete:
         problem = "is incomplete; remove it and run again"
     if problem:
         file.close()
@@ -229,7 +243,7 @@ def artefact_digest(path: str | Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs["digest"])
-    except (OSError, KeyError):
+    except DAMAGE:
         raise Pri3DError(f"{path}: not a complete artefact; remove it and run again") from None
 
 
@@ -243,22 +257,38 @@ def file_digest(path: str | Path) -> str:
 
 
 def check_content(path: str | Path, format: str) -> str:
-    """Read everything back and compare with the recorded digest; returns the digest.
+    """Read everything back and compare with seal and digest; returns the digest.
 
-    Raises Pri3DError when a checksum fails or the content is not what was published.
+    Raises Pri3DError when the file is not, byte for byte, what was published.
     """
+    # Before HDF5 looks at it: damage in its text heap can send the library into an endless loop.
+    _check_seal(path)
     with open_artefact(path, format) as file:
         try:
-            found = content_digest(file)
-        except OSError:
+            found, recorded = content_digest(file), file.attrs["digest"]
+        except DAMAGE:
             raise Pri3DError(
-                f"{path}: a data set fails its checksum (damaged on disk?); "
-                "remove the file and run again"
+                f"{path}: a data set fails its checksum; remove the file and run again"
             ) from None
-        recorded = file.attrs.get("digest")
         if found != recorded:
             raise Pri3DError(
-                f"{path}: content does not match its digest (edited or damaged?); "
-                "remove the file and run again"
+                f"{path}: content does not match its digest; remove the file and run again"
             )
         return found
+
+
+def _check_seal(path: str | Path) -> None:
+    length = len(SEAL) + hashlib.sha256().digest_size
+    try:
+        with open(path, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise Pri3DError(f"{path}: no such file; run the stage that makes it") from None
+    except (OSError, ValueError):  # mmap refuses an empty file
+        raise Pri3DError(f"{path}: cannot be read; remove it and run again") from None
+    with content, memoryview(content) as data, data[:-length] as body, data[-length:] as seal:
+        if seal != SEAL + hashlib.sha256(body).digest():
+            raise Pri3DError(
+                f"{path}: not as it was published (cut, damaged or edited?); "
+                "remove the file and run again"
+            )
