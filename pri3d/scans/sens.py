@@ -24,7 +24,6 @@ import numpy as np
 
 from pri3d.errors import Pri3DError
 from pri3d.scans import images
-from pri3d.scans.images import encode_color, encode_depth  # noqa: F401  (for writers of scans)
 from pri3d.scans.sens_header import (
     COUNT_BYTES,
     MAX_FRAMES,
