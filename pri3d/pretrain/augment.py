@@ -52,6 +52,6 @@ def augment(image_CHW: Tensor, rng: np.random.Generator) -> Tensor:
 
 def normalise(image_CHW: Tensor) -> Tensor:
     """Colours 0..1 to what networks trained on ImageNet expect: zero mean, unit variance."""
-    mean_C11 = torch.tensor(IMAGENET_MEAN)[:, None, None]
-    std_C11 = torch.tensor(IMAGENET_STD)[:, None, None]
+    mean_C11 = image_CHW.new_tensor(IMAGENET_MEAN)[:, None, None]
+    std_C11 = image_CHW.new_tensor(IMAGENET_STD)[:, None, None]
     return (image_CHW - mean_C11) / std_C11
