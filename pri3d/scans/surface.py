@@ -131,6 +131,7 @@ def fuse(clouds: Clouds, voxel_m: float) -> Surface:
     Raises Pri3DError when nothing comes out.
     """
     import open3d as o3d
+    from threadpoolctl import threadpool_limits
 
     height, width = clouds.shape
     K = clouds.K
@@ -140,16 +141,19 @@ def fuse(clouds: Clouds, voxel_m: float) -> Surface:
         sdf_trunc=3 * voxel_m,
         color_type=o3d.pipelines.integration.TSDFVolumeColorType.RGB8,
     )
-    for row in range(len(clouds)):
-        depth = clouds.depth(row)
-        image = o3d.geometry.RGBDImage.create_from_color_and_depth(
-            o3d.geometry.Image(color_of_depth(clouds, row, depth)),
-            o3d.geometry.Image(depth.astype(np.float32)),
-            depth_scale=1.0,
-            depth_trunc=float("inf"),
-            convert_rgb_to_intensity=False,
-        )
-        volume.integrate(image, intrinsic, np.linalg.inv(clouds.world_from_camera[row]))
+    # open3d starts its threads anew for every block of voxels: two take longer than one, and on a
+    # busy machine ten times as long.
+    with threadpool_limits(1):
+        for row in range(len(clouds)):
+            depth = clouds.depth(row)
+            image = o3d.geometry.RGBDImage.create_from_color_and_depth(
+                o3d.geometry.Image(color_of_depth(clouds, row, depth)),
+                o3d.geometry.Image(depth.astype(np.float32)),
+                depth_scale=1.0,
+                depth_trunc=float("inf"),
+                convert_rgb_to_intensity=False,
+            )
+            volume.integrate(image, intrinsic, np.linalg.inv(clouds.world_from_camera[row]))
     mesh = volume.extract_triangle_mesh()
     points = np.array(mesh.vertices, np.float64).reshape(-1, 3)
     if not len(points):
