@@ -27,7 +27,7 @@ def run(clouds: Path, out: Path, settings: config.Overlap, threads: int = 1) -> 
                 [source.cloud(row) for row in range(len(source))]
             )
         with store.publish(
-            out, OVERLAP, settings.model_dump(), inputs={CLOUDS: source.digest}
+            out, OVERLAP, settings.model_dump(), inputs={"clouds": source.digest}
         ) as artefact:
             for name in ("scene", "status", "frames_in_scan", "frames_in"):
                 artefact.attribute(name, source.file.attrs[name])

@@ -54,7 +54,7 @@ def test_artefact_of_a_wall(clouds, tmp_path):
         assert result.matches[1].tolist() == [768, 0, 768]
         assert result.file.attrs["frames_in"] == 4
         assert result.file["dropped/reason"][0] == b"no_depth"
-        assert result.inputs == {artefacts.CLOUDS: store.artefact_digest(clouds)}
+        assert result.inputs == {"clouds": store.artefact_digest(clouds)}
         assert result.settings == {"radius_m": 0.02, "rule": "paper"}
     assert store.check_content(out, artefacts.OVERLAP)
 
