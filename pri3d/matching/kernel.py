@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 LANES = 16
 FINEST, COARSEST = 2, 7  # pyramid levels: cells of 4 to 128 pixels
+_AHEAD = 3  # steps of 16 blocks between asking for them and using them
 ROWS = 4  # rows of a band; a target's depth is padded by as many above and below
 _F32, _I32 = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
@@ -182,6 +183,15 @@ def _store(builder, lanes: Lanes, data, index) -> None:
     stored.align = 4
 
 
+def _prefetch(builder, place) -> None:
+    """Ask for a cache line that is read soon."""
+    byte = ir.IntType(8).as_pointer()
+    numbers = [ir.Constant(_I32, n) for n in (0, 3, 1)]  # read, keep in all caches, data
+    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.bitcast(place, byte), *numbers])
+
+
 def _gather(builder, data, index: Lanes) -> Lanes:
     """data[index] lane by lane; every index must be inside.
 
@@ -298,6 +308,13 @@ def _place(
         starts = [
             builder.load(builder.gep(data(0), [builder.add(first, index(k))])) for k in range(4)
         ]
+
+        # The blocks of a later step, whose places nothing else lets the processor foresee. What
+        # the list holds beyond its end is never read, only asked for.
+        for k in range(4):
+            later = builder.add(first, index(_AHEAD * 4 + k))
+            group = builder.load(builder.gep(data(0), [later]))
+            _prefetch(builder, builder.gep(data(2), [builder.mul(group, index(16))]))
 
         def siblings(number, stride, offset):
             places = [builder.add(builder.mul(g, index(stride)), index(offset)) for g in starts]
