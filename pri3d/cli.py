@@ -292,9 +292,11 @@ def pretrain(
     """
     given = config.load(config_file).pretrain.model_dump() if config_file else {}
     settings = _settings("pretrain", **given | dict(map(_assignment, assigned)))
-    from pri3d import training
+    out = out or Path("results/runs", mode)
+    from pri3d import store, training
 
-    training.run(pairs, clouds, chunks, out or Path("results/runs", mode), mode, settings)
+    with store.sole_writer(out):
+        training.run(pairs, clouds, chunks, out, mode, settings)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -320,8 +322,12 @@ def report(
 @app.command()
 def verify(
     artefacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTEFACT...", help="files made by the verbs above")
+        list[Path],
+        typer.Argument(metavar="ARTEFACT...", help="files made by the verbs above, or a run"),
     ],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="recount everything, not samples (slow)")
+    ] = False,
 ) -> None:
     """Check artefacts: checksums, schema, digest, and that their figures recompute."""
     from pri3d.verify import verify as check
@@ -329,7 +335,7 @@ def verify(
     failed = []
     for path in artefacts:
         try:
-            print(f"{path}: good ({'; '.join(check(path))})")
+            print(f"{path}: good", *check(path, deep=deep), sep="\n  ")
         except Pri3DError as error:
             failed.append(str(error))
     if failed:

@@ -17,6 +17,8 @@ of all before. Attributes have no checksum of their own.
 """
 
 import contextlib
+import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -156,6 +158,27 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink(missing_ok=True)
         except (ValueError, PermissionError):
             pass  # not one of ours, or alive and somebody else's
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | Path) -> Iterator[None]:
+    """Nobody else writes into a folder while this block runs; Pri3DError when somebody does.
+
+    For folders of many files that belong together. The operating system frees the lock when the
+    process ends, however it ends; child processes do not hold it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # Other errors are those of file systems that have no locks.
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise Pri3DError(
+                    f"{folder}: another process is writing here; wait until it ends, or end it"
+                ) from None
+        yield
 
 
 def _sync_folder(folder: Path) -> None:

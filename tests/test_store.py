@@ -228,3 +228,22 @@ def test_a_living_writer_keeps_its_file(tmp_path):
         first.write_text("first")
     assert path.read_text() == "first"
     assert other.exists()
+
+
+def test_one_writer_at_a_time_in_a_folder(tmp_path):
+    code = """
+import sys, time
+from pri3d import store
+with store.sole_writer(sys.argv[1]):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+    folder = tmp_path / "run"
+    first = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"in\n"
+    with pytest.raises(Pri3DError, match="another process is writing"), store.sole_writer(folder):
+        pytest.fail("two writers")
+    first.kill()
+    first.communicate()
+    with store.sole_writer(folder):
+        assert folder.is_dir()
