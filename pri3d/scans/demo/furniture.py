@@ -409,8 +409,8 @@ def window(rng) -> list[Piece]:
 
 
 def picture(rng) -> list[Piece]:
-    width, height = rng.uniform(0.7, 1.3), rng.uniform(0.6, 0.95)
-    z = rng.uniform(1.6, 1.75) - height / 2
+    width, height = rng.uniform(0.8, 1.5), rng.uniform(0.7, 1.05)
+    z = rng.uniform(1.5, 1.7) - height / 2
     parts = [
         box(0, 0.012, z, width, 0.024, height),
         box(0, 0.018, z + 0.04, width - 0.08, 0.024, height - 0.08, 1),

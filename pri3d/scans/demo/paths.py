@@ -17,30 +17,35 @@ def hand_held(room, frames: int, rng: np.random.Generator) -> np.ndarray:
     """
     inward = rng.random() < 0.6
     world_from_room = np.linalg.inv(room.room_from_world)
+
+    def poses(draw, reach, samples):
+        t = np.linspace(0, 1, samples)
+        path = _path(room.size, t, inward, reach, np.random.default_rng(draw))
+        return world_from_room @ _look(*path)
+
     best, best_gap = None, -1.0
     for attempt in range(CANDIDATES):
-        eye, target, roll = _path(room.size, frames, inward, 1 - 0.5 * attempt / CANDIDATES, rng)
-        poses = world_from_room @ _look(eye, target, roll)
-        gap = _clearance(room, poses[:, :3, 3])
+        candidate = rng.integers(1 << 32), 1 - 0.5 * attempt / CANDIDATES
+        gap = _clearance(room, poses(*candidate, 100)[:, :3, 3])
         if gap > best_gap:
-            best, best_gap = poses, gap
+            best, best_gap = candidate, gap
         if gap >= CLEARANCE:
             break
-    return best.astype(np.float32).astype(np.float64)
+    return poses(*best, frames).astype(np.float32).astype(np.float64)
 
 
-def _path(size, frames, inward, reach, rng):
-    """Eye and target [frames, 3] in the room's frame, and roll [frames]."""
-    t = np.linspace(0, 1, frames)
+def _path(size, t, inward, reach, rng):
+    """Eye and target [F, 3] in the room's frame, and roll [F], at times t [F] in 0..1."""
     turn = rng.choice([-1, 1])
     start = rng.uniform(0, 2 * np.pi)
     sweep = np.deg2rad(rng.uniform(220, 290) if inward else rng.uniform(150, 200))
     # People speed up and slow down, and never quite stop.
-    pace = t + 0.06 * np.sin(2 * np.pi * (t + rng.random()))
-    angle = start + turn * sweep * (pace - pace[0]) / np.ptp(pace)
+    phase = 2 * np.pi * rng.random()
+    pace = t + 0.06 * (np.sin(2 * np.pi * t + phase) - np.sin(phase))
+    angle = start + turn * sweep * pace
     around = np.stack([np.cos(angle), np.sin(angle)], 1)
     half = np.array(size[:2]) / 2
-    eye, target = np.empty((frames, 3)), np.empty((frames, 3))
+    eye, target = np.empty((len(t), 3)), np.empty((len(t), 3))
     if inward:
         eye[:, :2] = around * (half - 0.55) * reach
         target[:, :2] = -0.25 * around * half + rng.uniform(-0.25, 0.25, 2)
