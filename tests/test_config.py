@@ -1,0 +1,128 @@
+"""One source of settings: config.yaml, the schema and the presets say what the models say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pri3d import config
+from pri3d.errors import Pri3DError
+
+ROOT = Path(__file__).parent.parent
+PRESETS = ROOT / "workflow" / "presets"
+
+
+def fields():
+    """(names on the way to a setting, its field, its default)."""
+    for name, field in config.Settings.model_fields.items():
+        default = getattr(config.Settings(), name)
+        if isinstance(default, config.Section):
+            for key, inner in type(default).model_fields.items():
+                yield (name, key), inner, getattr(default, key)
+        else:
+            yield (name,), field, default
+
+
+def overlay(path):
+    """Settings of config.yaml with a preset over it, as Snakemake merges them."""
+    merged = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for name, value in yaml.safe_load(path.read_text()).items():
+        if isinstance(value, dict):
+            merged[name] |= value
+        else:
+            merged[name] = value
+    return merged
+
+
+def test_config_yaml_has_every_setting_with_its_description():
+    lines, expected = (ROOT / "config.yaml").read_text().splitlines(), []
+    section = None
+    for names, field, _ in fields():
+        indent = "  " * (len(names) - 1)
+        if len(names) == 2 and names[0] != section:
+            section = names[0]
+            expected.append(f"{section}:")
+        expected += [f"{indent}# {field.description}", f"{indent}{names[-1]}:"]
+    found = [line for line in lines[2:] if line]
+    for line, start in zip(found, expected, strict=True):
+        assert line == start if start.lstrip().startswith("#") else line.startswith(start)
+
+
+def test_config_yaml_is_valid_and_runs_the_demo():
+    settings = config.load(ROOT / "config.yaml")
+    assert settings.scans == "demo"
+    assert settings.scenes is None
+
+
+def test_every_setting_has_a_default_that_is_valid():
+    assert config.parse(config.Settings().model_dump()) == config.Settings()
+    for names, field, _ in fields():
+        assert field.description, names
+        assert not field.is_required(), names
+
+
+def test_the_schema_file_is_up_to_date():
+    written = json.loads((ROOT / "workflow" / "config.schema.json").read_text())
+    assert written == config.json_schema(), "run: make schema"
+
+
+@pytest.mark.parametrize(
+    ("preset", "differences"),
+    [
+        ("paper", {}),
+        ("official", {("overlap", "rule"): "official", ("pretrain", "symmetric"): True}),
+        ("lite", {("pairs", "max_pairs"): 20000}),
+    ],
+)
+def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences):
+    """The typed defaults are the paper's; only its largest network is not our default."""
+    merged = overlay(PRESETS / f"{preset}.yaml")
+    with pytest.raises(Pri3DError, match=r"setting scans: .*the folder that holds the scans"):
+        config.parse(merged)
+    settings = config.parse(merged | {"scans": "somewhere"})
+    paper = {("scans",): "somewhere", ("pretrain", "net2d"): "resnet50"}
+    paper |= {("pretrain", "imagenet"): True, ("pretrain", "workers"): 8}
+    for names, _, default in fields():
+        if names[0] == "demo":
+            continue
+        value = settings
+        for name in names:
+            value = getattr(value, name)
+        assert value == (paper | differences).get(names, default), ".".join(names)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"frames": {"evry": 3}}, "setting frames.evry is unknown; did you mean every?"),
+        ({"frame": {"every": 3}}, "setting frame is unknown; did you mean frames?"),
+        ({"min_overlap": 0.5}, "setting min_overlap is unknown; did you mean pairs.min_overlap?"),
+        ({"frames": {"rule": "paper"}}, "frames.rule is unknown; did you mean overlap.rule?"),
+        ({"zzz": 1}, "setting zzz is unknown; known: scans, scenes, frames,"),
+        ({"frames": {"every": 0}}, "frames.every: input should be greater than or equal to 1"),
+        ({"frames": {"every": 0}}, "it is: use every n-th frame of a scan"),
+        ({"overlap": {"rule": "mine"}}, "input should be 'paper' or 'official' (given 'mine')"),
+        ({"frames": 3}, "setting frames: input should be a valid dictionary"),
+        ({"pretrain": {"width3d": [1, 2]}}, "setting pretrain.width3d: list should have at least"),
+        ({"pretrain": {"width3d": ["x"] * 8}}, "setting pretrain.width3d.0: input should be"),
+    ],
+)
+def test_errors_name_the_setting_and_what_to_do(given, said):
+    with pytest.raises(Pri3DError) as caught:
+        config.parse(given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_from_the_command_line_becomes_typed():
+    """Snakemake hands on what stands after --config as text."""
+    settings = config.parse({"frames": {"every": "3"}, "pretrain": {"augment": "false"}})
+    assert settings.frames.every == 3
+    assert settings.pretrain.augment is False
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_an_empty_file_is_all_defaults(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    assert config.load(tmp_path / "config.yaml") == config.Settings()
