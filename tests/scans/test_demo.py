@@ -18,7 +18,7 @@ from pri3d.config import Demo
 from pri3d.errors import Pri3DError
 from pri3d.scans import demo, find, sens
 from pri3d.scans.demo import cast, classes, paths, render, rooms, scan, sensor, textures
-from pri3d.scans.demo.furniture import BOX, CYLINDER, RECTANGLE
+from pri3d.scans.demo.primitives import BOX, CYLINDER, RECTANGLE
 
 SMALL = Demo(scans=2, frames=20, height=60, color_height=72)
 LISTS = {"face": {"vertex_indices": 3}}  # lets plyfile map triangles instead of reading each

@@ -4,7 +4,9 @@
 others. The modules, in the order of the data:
 
     classes    names and numbers of object classes
-    furniture  pieces of furniture as boxes, cylinders and rectangles
+    primitives boxes, cylinders and rectangles, and pieces made of them
+    fixtures   doors, windows, pictures, lamps, clutter
+    furniture  the rest of what stands in a room
     textures   how their surfaces look
     rooms      what stands where
     paths      where the camera goes

@@ -5,53 +5,66 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pri3d.scans.demo import furniture, shading, textures
-from pri3d.scans.demo.furniture import RECTANGLE, Part, Piece, moved, rotation
+from pri3d.scans.demo import shading, textures
+from pri3d.scans.demo.fixtures import crate, door, floor_lamp, picture, plant, window
+from pri3d.scans.demo.furniture import (
+    armchair,
+    bed,
+    bookshelf,
+    cabinet,
+    coffee_table,
+    couch,
+    desk,
+    dining,
+    kitchen,
+    refrigerator,
+)
+from pri3d.scans.demo.primitives import RECTANGLE, Part, Piece, bounds, moved, rotation
 
 
 class Kind(NamedTuple):
-    """What belongs into a kind of room, as names of functions of `furniture`.
+    """What belongs into a kind of room, each a function that draws an arrangement.
 
     walls, middle and anywhere must all find a place; extras (along walls) where there is room.
     """
 
-    walls: str
-    middle: str
-    anywhere: str
-    extras: str
+    walls: tuple
+    middle: tuple
+    anywhere: tuple
+    extras: tuple
 
 
 # Keys are ScanNet's scene types.
 KINDS = {
     "Living room / Lounge": Kind(
-        "door window couch bookshelf cabinet picture",
-        "coffee_table",
-        "armchair floor_lamp crate",
-        "desk picture couch picture bookshelf window picture cabinet",
+        walls=(door, window, couch, bookshelf, cabinet, picture),
+        middle=(coffee_table,),
+        anywhere=(armchair, floor_lamp, crate),
+        extras=(desk, picture, couch, picture, bookshelf, window, picture, cabinet),
     ),
     "Bedroom / Hotel": Kind(
-        "door window bed cabinet desk picture",
-        "",
-        "floor_lamp crate",
-        "couch picture refrigerator picture bookshelf cabinet",
+        walls=(door, window, bed, cabinet, desk, picture),
+        middle=(),
+        anywhere=(floor_lamp, crate),
+        extras=(couch, picture, refrigerator, picture, bookshelf, cabinet),
     ),
     "Kitchen": Kind(
-        "door window kitchen cabinet picture",
-        "dining",
-        "plant",
-        "couch picture window picture bookshelf cabinet",
+        walls=(door, window, kitchen, cabinet, picture),
+        middle=(dining,),
+        anywhere=(plant,),
+        extras=(couch, picture, window, picture, bookshelf, cabinet),
     ),
     "Office": Kind(
-        "door window desk desk bookshelf picture",
-        "",
-        "plant floor_lamp crate",
-        "refrigerator desk picture couch picture cabinet bookshelf picture",
+        walls=(door, window, desk, desk, bookshelf, picture),
+        middle=(),
+        anywhere=(plant, floor_lamp, crate),
+        extras=(refrigerator, desk, picture, couch, picture, cabinet, bookshelf, picture),
     ),
     "Apartment": Kind(
-        "door window kitchen bed couch picture",
-        "dining",
-        "floor_lamp",
-        "desk picture window picture cabinet bookshelf",
+        walls=(door, window, kitchen, bed, couch, picture),
+        middle=(dining,),
+        anywhere=(floor_lamp,),
+        extras=(desk, picture, window, picture, cabinet, bookshelf),
     ),
 }
 ATTEMPTS = 200
@@ -62,7 +75,7 @@ class Room:
     """A furnished room in a world frame of its own; P primitives, I instances, L lamps.
 
     kind: what sort of room. size: (width, depth, height) in metres. Primitives: shape i64 [P]
-    (`furniture.RECTANGLE`, `BOX`, `CYLINDER`), centre [P, 3], axes [P, 3, 3] (rows are the local
+    (`primitives.RECTANGLE`, `BOX`, `CYLINDER`), centre [P, 3], axes [P, 3, 3] (rows are the local
     axes: local = axes @ (p - centre)), half [P, 3], texture [P, len(textures.COLUMNS)] and
     instance i32 [P], counted from 1. names: class of each instance, `names[instance - 1]`.
     lights [L, 4]: position and power. room_from_world [4, 4] turns the walls parallel to the axes,
@@ -129,13 +142,13 @@ def _arrange(rng, kind, size) -> list[Piece] | None:
     taken: list[np.ndarray] = []
     pieces: list[Piece] = []
 
-    def settle(name, position) -> bool:
-        built = getattr(furniture, name)(rng)
+    def settle(draw, position) -> bool:
+        built = draw(rng)
         for _ in range(60):
-            placed = moved(built, *position(furniture.bounds(built)))
-            claim = furniture.bounds(placed)
-            if name == "door":  # room to open it
-                claim[:, :2] = furniture.bounds(placed + moved(placed, 0, _inward(placed)))[:, :2]
+            placed = moved(built, *position(bounds(built)))
+            claim = bounds(placed)
+            if draw is door:  # room to open it
+                claim[:, :2] = bounds(placed + moved(placed, 0, _inward(placed)))[:, :2]
             if _free(claim, taken, size):
                 taken.append(claim)
                 pieces.extend(placed)
@@ -155,22 +168,22 @@ def _arrange(rng, kind, size) -> list[Piece] | None:
         spot = rng.uniform(-0.5, 0.5, 2) * (size[0] - 0.5, size[1] - 0.5)
         return rng.uniform(0, 2 * np.pi), (*spot, 0)
 
-    for names, position in (
+    for draws, position in (
         (wanted.walls, by_wall),
         (wanted.middle, in_the_middle),
         (wanted.anywhere, wherever),
     ):
-        if not all(settle(name, position) for name in names.split()):
+        if not all(settle(draw, position) for draw in draws):
             return None
-    for name in wanted.extras.split():
-        settle(name, by_wall)
+    for draw in wanted.extras:
+        settle(draw, by_wall)
     return pieces
 
 
 def _inward(door: list[Piece]) -> np.ndarray:
     """0.8 m from a door into the room."""
-    middle = furniture.bounds(door).mean(0)
-    axis = int(np.argmin(np.ptp(furniture.bounds(door), axis=0)[:2]))
+    middle = bounds(door).mean(0)
+    axis = int(np.argmin(np.ptp(bounds(door), axis=0)[:2]))
     step = np.zeros(3)
     step[axis] = -0.8 * np.sign(middle[axis])
     return step

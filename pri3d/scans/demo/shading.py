@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from pri3d.scans.demo import cast
-from pri3d.scans.demo.furniture import BOX, RECTANGLE
+from pri3d.scans.demo.primitives import BOX, RECTANGLE
 
 FACES = 6
 LIGHT_SPACING = 0.06
