@@ -18,12 +18,6 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/report.smk"
 
 
-rule all:
-    default_target: True
-    input:
-        rules.report.output,
-
-
 rule clouds:
     input:
         expand(rules.scan_clouds.output, scene=SCANS),
@@ -46,3 +40,13 @@ for mode in MODES:
             f"pretrain_{mode}"
         input:
             expand(rules.pretrain.output, mode=mode),
+
+
+rule all:
+    default_target: True
+    input:
+        rules.clouds.input,
+        rules.overlap.input,
+        rules.chunks.input,
+        rules.report.input,
+        rules.report.output,

@@ -27,7 +27,7 @@ def code_digest(module: str) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(import_closure(module)):
-        digest.update(f"{name}\n{_normal_form(name)}\n".encode())
+        digest.update(f"{name}\n{_read(name)[1]}\n".encode())
     return digest.hexdigest()
 
 
@@ -45,22 +45,9 @@ def import_closure(module: str) -> set[str]:
     return seen
 
 
-@functools.cache
-def imports(module: str) -> frozenset[str]:
+def imports(module: str) -> set[str]:
     """Modules of this package that one module imports directly, with the packages they are in."""
-    package = module if _source(module).name == "__init__.py" else module.rpartition(".")[0]
-    named = {package}
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            named.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = importlib.util.resolve_name("." * node.level + base, package)
-            named.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
-    parts = [name.split(".") for name in named if name.split(".")[0] == PACKAGE]
-    within = {".".join(path[:end]) for path in parts for end in range(1, len(path) + 1)}
-    return frozenset(name for name in within if name != module and _source(name))
+    return _read(module)[0]
 
 
 def _source(module: str) -> Path | None:
@@ -72,23 +59,29 @@ def _source(module: str) -> Path | None:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_source(module).read_bytes())
-
-
-@functools.cache
-def _normal_form(module: str) -> str:
-    """The module's source without what does not act.
+def _read(module: str) -> tuple[set[str], str]:
+    """What a module imports from this package, and its source without what does not act.
 
     Unparsed rather than dumped: the dump of one and the same tree differs between Python versions.
     """
-    tree = ast.parse(_source(module).read_bytes())
+    source = _source(module)
+    package = module if source.name == "__init__.py" else module.rpartition(".")[0]
+    tree, named = ast.parse(source.read_bytes()), {package}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.Import):
+            named.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = importlib.util.resolve_name("." * node.level + base, package)
+            named.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
             node.body = [statement for statement in node.body if not _is_version(statement)]
-    return ast.unparse(tree)
+    paths = [name.split(".") for name in named if name.split(".")[0] == PACKAGE]
+    within = {".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)}
+    return {name for name in within if name != module and _source(name)}, ast.unparse(tree)
 
 
 def _is_version(statement: ast.stmt) -> bool:

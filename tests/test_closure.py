@@ -27,16 +27,11 @@ def package(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.setattr(closure, "ROOT", tmp_path)
     yield tmp_path / "pri3d"
-    forget()
-
-
-def forget():
-    for function in (closure.imports, closure._tree, closure._normal_form):
-        function.cache_clear()
+    closure._read.cache_clear()
 
 
 def digest(module):
-    forget()
+    closure._read.cache_clear()
     return closure.code_digest(f"pri3d.{module}")
 
 
@@ -50,7 +45,7 @@ def digest(module):
     ],
 )
 def test_the_closure(package, module, expected):
-    forget()
+    closure._read.cache_clear()
     names = {name.removeprefix("pri3d").removeprefix(".") for name in expected}
     found = closure.import_closure(f"pri3d.{module}")
     assert {name.removeprefix("pri3d").removeprefix(".") for name in found} == names
@@ -95,8 +90,8 @@ def test_what_counts(package, file, old, new):
 
 def test_the_digest_does_not_depend_on_the_python_version(package):
     """What it is made of is source text, which is the same from 3.11 on."""
-    forget()
-    assert closure._normal_form("pri3d.geometry") == "def double(x):\n    return 2 * x"
+    closure._read.cache_clear()
+    assert closure._read("pri3d.geometry")[1] == "def double(x):\n    return 2 * x"
 
 
 def test_a_module_that_does_not_exist(package):

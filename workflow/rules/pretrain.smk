@@ -27,7 +27,7 @@ rule pretrain:
         mem_mb=16000,
         runtime=60 * 48,
     message:
-        "pretrain: {wildcards.mode} (progress: results/runs/{wildcards.mode}/metrics.jsonl)"
+        "pretrain: training results/runs/{wildcards.mode}"
     shell:
         "python -m pri3d pretrain --mode {wildcards.mode} --pairs {input.pairs} --clouds results/clouds"
         " --chunks results/chunks --out results/runs/{wildcards.mode}"

@@ -1,0 +1,211 @@
+"""The table of changes and what reruns: each line reads a dry run of Snakemake.
+
+The results are stand-ins that were marked as made, so that no stage runs here.
+"""
+
+import os
+import shutil
+import time
+
+import pytest
+from flow import ROOT, planned, snakemake
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+SCENES = ("attic", "cellar")
+LAST = {"pretrain joint", "report"}
+PAIRS = {"pairs"} | LAST
+
+
+def each(*rules, scenes=SCENES):
+    return {f"{rule} {scene}" for rule in rules for scene in scenes}
+
+
+EVERYTHING = each("clouds", "overlap", "chunks") | PAIRS
+
+
+def copy_tree(target):
+    target.mkdir()
+    for name in ("Snakefile", "config.yaml", "envs", "profiles", "workflow", "pri3d"):
+        source = ROOT / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target / name, symlinks=True, ignore=ignore)
+        else:
+            shutil.copy(source, target / name)
+    return target
+
+
+def stand_in(path, text="made"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{path.name} {text}\n")
+
+
+def mark_as_made(tree, folder, scenes, *words):
+    for kind in ("clouds", "overlap", "chunks"):
+        for scene in scenes:
+            stand_in(folder / "results" / kind / f"{scene}.h5")
+    for name in ("pairs.h5", "report/index.html", "runs/joint/model.safetensors"):
+        stand_in(folder / "results" / name)
+    done = snakemake(tree, folder, "--touch", "--forceall", "--quiet", "all", *words, "--", "all")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A copy of the project, scans (one with a surface), and results that are up to date."""
+    base = tmp_path_factory.mktemp("prepared")
+    copy_tree(base / "tree")
+    for scene in SCENES:
+        stand_in(base / "scans" / scene / f"{scene}.sens")
+    stand_in(base / "scans" / "attic" / "attic_vh_clean_2.ply")
+    mark_as_made(base / "tree", base, SCENES, "--config", "scans=scans")
+    return base
+
+
+@pytest.fixture
+def base(prepared, tmp_path):
+    """A fresh copy, file dates and all."""
+    return shutil.copytree(prepared, tmp_path / "base", symlinks=True)
+
+
+def plan(base, *words, targets=("all",), config=()):
+    """Words for Snakemake; `config` as it stands after --config."""
+    return planned(base / "tree", base, "--config", "scans=scans", *config, *words, "--", *targets)
+
+
+def test_nothing_changed(base):
+    assert plan(base) == set()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ('pairs={"min_overlap": 0.5}', PAIRS),
+        ('pairs={"max_pairs": 20000}', PAIRS),
+        ('overlap={"radius_m": 0.03}', each("overlap") | PAIRS),
+        ('overlap={"rule": "official"}', each("overlap") | PAIRS),
+        ('chunks={"voxel_m": 0.04}', each("chunks") | LAST),
+        ('frames={"every": 3}', EVERYTHING),
+        ('pretrain={"lr": 0.05}', LAST),
+        ('pretrain={"workers": 3, "device": "cpu", "threads": 1, "log_every": 7}', set()),
+        ('demo={"seed": 3}', set()),
+        ("scenes=[attic]", PAIRS),
+        ("scenes=[attic, cellar, nowhere]", PAIRS),
+    ],
+)
+def test_a_changed_setting(base, setting, expected):
+    assert plan(base, config=[setting]) == expected
+
+
+def test_a_changed_setting_reruns_only_what_is_asked_for(base):
+    changed = ['pretrain={"lr": 0.05}', 'chunks={"voxel_m": 0.04}', 'pairs={"min_overlap": 0.5}']
+    assert plan(base, config=changed, targets=["results/pairs.h5"]) == {"pairs"}
+    assert plan(base, config=changed, targets=["clouds", "overlap"]) == set()
+
+
+def test_a_new_scan(base):
+    stand_in(base / "scans" / "flat.sens")
+    assert plan(base) == each("clouds", "overlap", "chunks", scenes=["flat"]) | PAIRS
+
+
+def touch(path):
+    later = time.time() + 5
+    os.utime(path, (later, later))
+
+
+def test_a_touched_scan(base):
+    """A new date alone is nothing, as long as the file is small enough to look into it."""
+    touch(base / "scans" / "attic" / "attic.sens")
+    assert plan(base) == set()
+    of_attic = each("clouds", "overlap", "chunks", scenes=["attic"])
+    assert plan(base, "--max-checksum-file-size", "1") == of_attic | PAIRS
+
+
+def test_a_scan_with_new_content(base):
+    stand_in(base / "scans" / "attic" / "attic.sens", "again")
+    touch(base / "scans" / "attic" / "attic.sens")
+    assert plan(base) == each("clouds", "overlap", "chunks", scenes=["attic"]) | PAIRS
+
+
+def test_surfaces(base):
+    stand_in(base / "scans" / "cellar" / "cellar_vh_clean_2.ply")
+    assert plan(base) == each("chunks", scenes=["cellar"]) | LAST
+    (base / "scans" / "attic" / "attic_vh_clean_2.ply").unlink()
+    assert plan(base) == each("chunks") | LAST
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_code_that_does_not_act(base):
+    """Comments, docstrings, layout; and code that no stage's result depends on."""
+    package = base / "tree" / "pri3d"
+    for path in package.rglob("*.py"):
+        path.write_text(path.read_text() + "\n# A comment.\n")
+    edit(package / "stages" / "overlap.py", '"""', '"""Told differently. ')
+    edit(package / "geometry.py", "return np.asarray(points, np.float64) @", "return np.asarray(\n"
+         "        points, np.float64\n    ) @")  # fmt: skip
+    edit(package / "__init__.py", '__version__ = "', '__version__ = "9.')
+    edit(package / "config.py", 'description="', 'description="in other words: ')
+    edit(package / "cli.py", "def main() -> None:", "more = 1\n\n\ndef main() -> None:")
+    assert plan(base) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("geometry", EVERYTHING),
+        ("scans/sens", EVERYTHING),
+        ("stages/clouds", EVERYTHING),
+        ("matching/overlap", each("overlap") | PAIRS),
+        ("stages/overlap", each("overlap") | PAIRS),
+        ("stages/pairs", PAIRS),
+        ("stages/chunks", each("chunks") | LAST),
+        ("pretrain/losses", LAST),
+        ("training", LAST),
+    ],
+)
+def test_code_that_acts(base, module, expected):
+    path = base / "tree" / "pri3d" / f"{module}.py"
+    path.write_text(path.read_text() + "\nchanged = 1\n")
+    assert plan(base) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("clouds/attic.h5", each("clouds", "overlap", "chunks", scenes=["attic"]) | PAIRS),
+        ("overlap/attic.h5", each("overlap", scenes=["attic"]) | PAIRS),
+        ("chunks/attic.h5", each("chunks", scenes=["attic"]) | LAST),
+        ("pairs.h5", PAIRS),
+        ("runs/joint/model.safetensors", LAST),
+        ("report/index.html", {"report"}),
+    ],
+)
+def test_a_removed_output(base, output, expected):
+    (base / "results" / output).unlink()
+    assert plan(base) == expected
+
+
+def test_logs_and_benchmarks_may_be_removed(base):
+    for name in ("logs", "benchmarks"):
+        shutil.rmtree(base / "results" / name, ignore_errors=True)
+    assert plan(base) == set()
+
+
+def test_demo_scans_are_made_one_by_one(prepared, tmp_path):
+    scenes = ("scene0000_00", "scene0001_00")
+    two, three = 'demo={"scans": 2}', 'demo={"scans": 3}'
+    for scene in scenes:
+        for ending in (".sens", "_vh_clean_2.ply"):
+            stand_in(tmp_path / "results" / "demo" / scene / f"{scene}{ending}")
+    mark_as_made(prepared / "tree", tmp_path, scenes, "--config", two)
+    assert planned(prepared / "tree", tmp_path, "--config", two) == set()
+    more = each("demo", "clouds", "overlap", "chunks", scenes=["scene0002_00"])
+    assert planned(prepared / "tree", tmp_path, "--config", three) == more | PAIRS
+    seed = planned(prepared / "tree", tmp_path, "--config", 'demo={"scans": 2, "seed": 1}')
+    assert seed == each("demo", "clouds", "overlap", "chunks", scenes=scenes) | PAIRS
