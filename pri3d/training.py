@@ -5,8 +5,12 @@ a CPU it ends with the same bits as a run that was never interrupted.
 """
 
 import contextlib
+import functools
 import json
 import math
+import multiprocessing
+import multiprocessing.synchronize
+import os
 import signal
 import sys
 import threading
@@ -70,6 +74,7 @@ def run(
         start, history = state["step"], state["metrics"]
         window, ever = Counter(state["window"]), Counter(state["ever"])
 
+    closing = multiprocessing.Event()
     batches = iter(
         DataLoader(
             samples,
@@ -77,15 +82,15 @@ def run(
             sampler=range(start * settings.batch, len(samples)),
             num_workers=settings.workers,
             collate_fn=collate,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=functools.partial(_outlive_signals, closing),
             generator=torch.Generator(),  # without one it draws from the generator of the weights
             pin_memory=device.type == "cuda",
         )
     )
     nets.train()
     with (
+        _stop_requests(closing) as requests,
         Metrics(out, history) as metrics,
-        _stop_requests() as requests,
         tqdm(total=settings.steps, initial=start, unit="step", desc=mode, disable=None) as bar,
     ):
         for step in range(start + 1, settings.steps + 1):
@@ -248,29 +253,31 @@ def _move(value: Any, device: torch.device) -> Any:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[list[str]]:
-    """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once."""
+def _stop_requests(closing: multiprocessing.synchronize.Event) -> Iterator[list[str]]:
+    """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once.
+
+    `closing` is set at the end, whatever it is: from then on workers may be ended by signals.
+    """
     requests: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield requests  # only the main thread may handle signals
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before: dict[int, Any] = {}
 
     def note(number, _):
         requests.append(signal.Signals(number).name)
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    for number in before:
-        signal.signal(number, note)
     try:
+        if threading.current_thread() is threading.main_thread():  # others may not handle signals
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, note)
         yield requests
     finally:
+        closing.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _leave_signals_to_the_trainer(_: int) -> None:
-    """A worker that dies of a signal to the whole group would take the last checkpoint with it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _outlive_signals(closing: multiprocessing.synchronize.Event, _: int) -> None:
+    """In a worker: a signal to the whole group must not take from the trainer its last batch."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing.is_set() else None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

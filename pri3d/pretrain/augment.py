@@ -10,7 +10,6 @@ Shapes: C = 3 channels, H x W pixels.
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 

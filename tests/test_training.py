@@ -1,0 +1,286 @@
+"""The training loop: it learns, it can be killed at any moment, and it says why it stops."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from make_artefacts import make_artefacts, read_metrics
+from safetensors.torch import load_file
+
+from pri3d import checkpoint, training
+from pri3d.artefacts import Pairs
+from pri3d.config import Pretrain
+from pri3d.errors import Pri3DError
+
+TINY = {
+    "height": 64,
+    "width": 64,
+    "batch": 1,
+    "matches": 64,
+    "radius_m": 0.04,
+    "width3d": [8] * 8,
+    "blocks3d": [1] * 8,
+    "workers": 0,
+    "threads": 1,
+    "device": "cpu",
+}
+TIMES = ("pairs_per_s", "data_wait_share", "memory_mb", "elapsed_s")
+DONE = ("model.safetensors", "settings.json", "provenance.json", "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    return make_artefacts(tmp_path_factory.mktemp("room"))
+
+
+def train(room, out: Path, mode="view", **settings) -> None:
+    training.run(**room, out=out, mode=mode, settings=Pretrain(**TINY | settings))
+
+
+def without_times(lines: list[dict]) -> list[dict]:
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def assert_same_weights(out: Path, other: Path) -> None:
+    first, second = (load_file(folder / "model.safetensors") for folder in (out, other))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture(scope="module")
+def joint_run(room, tmp_path_factory):
+    """A finished run of 16 steps of two pairs."""
+    out = tmp_path_factory.mktemp("runs") / "joint"
+    train(room, out, "joint", steps=16, batch=2, log_every=4, checkpoint_every=6, temperature=0.2)
+    return out
+
+
+def test_loss_falls_and_recall_rises_above_chance(joint_run):
+    lines = read_metrics(joint_run)
+    first, last = lines[0], lines[-1]
+    assert last["loss"] < first["loss"]
+    for term in ("view", "geo"):
+        assert last[f"{term}_loss"] < last[f"{term}_loss_chance"] - 0.3
+        assert last[f"{term}_recall"] > 4 * last[f"{term}_recall_chance"]
+        assert last[f"{term}_recall"] > first[f"{term}_recall"]
+
+
+def test_metrics_say_what_they_are_compared_with(joint_run):
+    lines = read_metrics(joint_run)
+    assert [line["step"] for line in lines] == [4, 8, 12, 16]
+    for line in lines:
+        assert line["view_candidates"] == 64
+        assert line["view_loss_chance"] == pytest.approx(np.log(64))
+        assert line["geo_recall_chance"] == pytest.approx(1 / 64)
+        assert line["loss"] == pytest.approx(line["view_loss"] + line["geo_loss"], rel=1e-5)
+        assert line["pairs"] == 2 * line["step"]
+        assert line["skipped"] == {}
+        assert line["pairs_per_s"] > 0
+        assert 0 <= line["data_wait_share"] <= 1
+        assert 100 < line["memory_mb"] < 6000
+    assert lines[-1]["lr"] == pytest.approx(0.1 * (1 - 15 / 17) ** 0.9)
+    assert lines[-1]["elapsed_s"] > lines[0]["elapsed_s"]
+    assert list((joint_run / "tensorboard").glob("events.*"))
+
+
+def test_what_a_finished_run_leaves(joint_run, room):
+    assert {path.name for path in joint_run.iterdir()} == {*DONE, "checkpoints", "tensorboard"}
+    kept = sorted(path.name for path in (joint_run / "checkpoints").iterdir())
+    assert kept == ["step_00000012.pt", "step_00000016.pt"]
+    settings = json.loads((joint_run / "settings.json").read_text())
+    assert settings["mode"] == "joint"
+    assert Pretrain(**{k: v for k, v in settings.items() if k != "mode"}).steps == 16
+    provenance = json.loads((joint_run / "provenance.json").read_text())
+    with Pairs(room["pairs"]) as pairs:
+        assert provenance["pairs"] == {"digest": pairs.digest, "inputs": pairs.inputs}
+    assert (
+        provenance["chunks"]["room00"]["inputs"]["clouds"]
+        == (provenance["clouds"]["room00"]["digest"])
+    )
+    assert provenance["clouds"]["room00"]["inputs"] == {"sens": "0" * 64}
+    weights = load_file(joint_run / "model.safetensors")
+    state = checkpoint.newest(joint_run / "checkpoints")[1]["model"]
+    assert weights.keys() == state.keys()
+    assert {"w2d.weight", "backbone.encoder.conv1.weight", "backbone3d.final.kernel"} <= set(
+        weights
+    )
+
+
+def test_a_finished_run_started_again_only_writes_its_weights_again(joint_run, room, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(joint_run, out)
+    (out / "model.safetensors").unlink()
+    same = {"steps": 16, "batch": 2, "temperature": 0.2}
+    train(room, out, "joint", **same, log_every=4, checkpoint_every=3, workers=1)
+    assert_same_weights(out, joint_run)
+    assert read_metrics(out) == read_metrics(joint_run)
+
+
+def command(room, out: Path, config: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "pri3d", "pretrain", "--mode", "joint", "--config", str(config)),
+        *("--pairs", str(room["pairs"]), "--clouds", str(room["clouds_dir"])),
+        *("--chunks", str(room["chunks_dir"]), "--out", str(out)),
+    ]
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def wait_for(condition, process, seconds=120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "ended by itself"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_stopped_and_killed_it_ends_with_the_same_bits(room, tmp_path):
+    settings = TINY | {"steps": 10, "log_every": 3, "checkpoint_every": 2, "workers": 1}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"pretrain": settings}))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(room, whole, "joint", **settings | {"workers": 0})
+
+    def last_step():
+        found = [int(path.stem[5:]) for path in (broken / "checkpoints").glob("step_*.pt")]
+        return max(found, default=0)
+
+    # Asked to stop: one sentence, a checkpoint, status 1.
+    process = subprocess.Popen(
+        command(room, broken, config), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: (broken / "metrics.jsonl").exists(), process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert "stopped by SIGTERM after step" in said
+    assert "Traceback" not in said
+    assert last_step() > 0
+    assert not (broken / "model.safetensors").exists()
+
+    # Killed at a random moment after it went on, which costs the newest checkpoint a bit as well.
+    stopped_at = checkpoint.newest(broken / "checkpoints")[1]["step"]
+    process = subprocess.Popen(command(room, broken, config), stderr=subprocess.PIPE)
+    wait_for(lambda: last_step() >= stopped_at + 3, process)
+    time.sleep(random.uniform(0, 0.5))
+    process.kill()
+    process.communicate()
+    assert not (broken / "model.safetensors").exists()
+    flip_a_bit(max((broken / "checkpoints").glob("step_*.pt")))
+    assert checkpoint.newest(broken / "checkpoints")[1]["step"] > stopped_at
+    with open(broken / "metrics.jsonl", "a") as file:
+        file.write('{"step": 9, "lo')  # a torn line
+
+    train(room, broken, "joint", **settings | {"workers": 0})
+    assert_same_weights(broken, whole)
+    assert without_times(read_metrics(broken)) == without_times(read_metrics(whole))
+
+
+def test_other_settings_or_inputs_do_not_go_on(room, tmp_path):
+    out, given = tmp_path / "run", {"steps": 2, "checkpoint_every": 1}
+    train(room, out, **given)
+    (out / "checkpoints" / "step_00000002.pt").unlink()  # as if killed after the first step
+    (out / "model.safetensors").unlink()
+    for change, sentence in (
+        ({"lr": 0.05}, r"pretrain\.lr \(0\.1 then, 0\.05 now\)"),
+        ({"steps": 7}, r"pretrain\.steps \(2 then, 7 now\)"),
+        ({"mode": "joint"}, "the mode"),
+    ):
+        with pytest.raises(Pri3DError, match=r"step_00000001\.pt: .*differs in " + sentence):
+            train(room, out, **given | change)
+    other = make_artefacts(tmp_path / "other", scenes=2)
+    with pytest.raises(Pri3DError, match="differs in the content of pairs"):
+        train(other, out, **given)
+    train(room, out, **given)
+
+
+def test_a_finished_run_whose_weights_were_removed_begins_anew(room, tmp_path, capsys):
+    out = tmp_path / "run"
+    train(room, out, steps=3)
+    with pytest.raises(Pri3DError, match=r"pretrain\.lr"):
+        train(room, out, steps=3, lr=0.05)
+    (out / "model.safetensors").unlink()
+    train(room, out, steps=2, lr=0.05)
+    assert "beginning anew" in capsys.readouterr().err
+    assert [line["step"] for line in read_metrics(out)] == [2]
+    fresh = tmp_path / "fresh"
+    train(room, fresh, steps=2, lr=0.05)
+    assert_same_weights(out, fresh)
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_samples(room, tmp_path):
+    with pytest.raises(Pri3DError, match=r"the loss is nan at step 2 \(samples: room00 frames \d"):
+        train(room, tmp_path, steps=4, lr=1e30, normalise=False)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_skipped_samples_are_counted_and_the_others_train(tmp_path):
+    def dark(_, frames, chunks):
+        frames["jpeg"][0] = b""
+        chunks["rows"][1] = chunks["rows"][1][:0]
+
+    room = make_artefacts(tmp_path / "dark", edit=dark)
+    train(room, tmp_path / "run", "joint", steps=6, log_every=3)
+    last = read_metrics(tmp_path / "run")[-1]
+    # One epoch: three of six pairs have frame 0; of the others, two have frame 1.
+    assert last["skipped"] == {
+        "geo: chunk within one cell of 16 voxels": 2,
+        "no colour image": 3,
+    }
+    assert last["pairs"] == 6
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path):
+    def blind(_, frames, __):
+        frames["jpeg"] = [b""] * 4
+
+    room = make_artefacts(tmp_path / "blind", edit=blind)
+    with pytest.raises(Pri3DError, match=r"nothing could be trained on: no colour image \(3\)"):
+        train(room, tmp_path / "run", steps=3)
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_an_error_in_a_worker_is_one_sentence(tmp_path):
+    room = make_artefacts(tmp_path / "room")
+    other = make_artefacts(
+        tmp_path / "other", edit=lambda _, frames, __: frames.update(index=[1, 2, 3, 4])
+    )
+    room["clouds_dir"] = other["clouds_dir"]
+    with pytest.raises(Pri3DError) as caught:
+        train(room, tmp_path / "run", steps=2, workers=1)
+    assert "\n" not in str(caught.value)
+    assert "has no frame" in str(caught.value)
+
+
+def test_chunks_of_other_clouds_are_refused(room, tmp_path):
+    other = make_artefacts(tmp_path / "other", frames=3)
+    mixed = dict(room, chunks_dir=other["chunks_dir"])
+    with pytest.raises(Pri3DError, match="was made from other clouds"):
+        train(mixed, tmp_path / "run", "joint", steps=2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said_so(room, tmp_path):
+    with pytest.raises(Pri3DError, match=r"cuda is asked for and torch sees no GPU"):
+        train(room, tmp_path, steps=1, device="cuda")
+
+
+def test_the_seed_changes_a_run(room, tmp_path):
+    for seed in (0, 1):
+        train(room, tmp_path / str(seed), steps=1, seed=seed)
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "0", tmp_path / "1")
