@@ -38,7 +38,8 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory; use a machine with more of it, or fewer --threads")
     except OSError as error:  # no space, no permission, a disk that went away
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        where = error.filename or "a damaged artefact (`pri3d verify` tells which)"
+        _fail(f"{where}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -21,6 +21,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import mmap
 import os
@@ -106,7 +107,7 @@ def publish(
     """
     path = Path(path)
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", libver="latest") as file:
+        with _disk(temporary) as disk, h5py.File(disk, "w", libver="latest") as file:
             file.attrs["format"] = format
             yield ArtefactWriter(file)
             file.attrs["schema"] = SCHEMA
@@ -118,6 +119,31 @@ def publish(
         seal = SEAL + bytes.fromhex(file_digest(temporary))
         with open(temporary, "ab") as end:
             end.write(seal)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator["_Disk"]:
+    with _Disk(path, "w+b") as disk:
+        try:
+            yield disk
+        finally:
+            if disk.error is not None:
+                raise OSError(disk.error.errno, disk.error.strerror, str(path.parent)) from None
+
+
+class _Disk(io.FileIO):
+    """A file that keeps a failed write to itself: HDF5 crashes where the disk is full."""
+
+    error: OSError | None = None
+
+    def write(self, data) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return len(data)
 
 
 @contextlib.contextmanager
