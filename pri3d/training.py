@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import pri3d
-from pri3d import checkpoint, store
+from pri3d import checkpoint, closure, store
 from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
 from pri3d.config import PRETRAIN_HOW, Pretrain
 from pri3d.errors import Pri3DError
@@ -53,6 +53,7 @@ def run(
     samples = PairSamples(pairs, clouds_dir, chunks_dir, mode, settings)
     inputs = _inputs(pairs, samples)
     made_from = {"mode": mode, "settings": settings.model_dump(), "inputs": inputs}
+    made_from["code"] = closure.code_digest("pri3d.training")
 
     torch.manual_seed(settings.seed)
     nets = networks(mode, settings).to(device, memory_format=torch.channels_last)
@@ -200,7 +201,8 @@ def _origin(path: Path, format: str) -> dict[str, Any]:
 def _goes_on(path: Path, state: dict, made_from: dict, out: Path) -> bool:
     """Whether the run of a checkpoint is this one; Pri3DError if it is another one.
 
-    A finished run whose weights were removed is no obstacle: they are to be made anew.
+    A finished run whose weights were removed is no obstacle: they are to be made anew. Code that
+    changed under an unfinished run is told, and no reason to lose it.
     """
     before = json.loads(state["made_from"])
     differences = [] if before["mode"] == made_from["mode"] else ["the mode"]
@@ -211,9 +213,14 @@ def _goes_on(path: Path, state: dict, made_from: dict, out: Path) -> bool:
     for name in ("pairs", "clouds", "chunks"):
         if before["inputs"].get(name) != made_from["inputs"].get(name):
             differences.append(f"the content of {name}")
+    finished = state["step"] >= before["settings"]["steps"]
+    if before.get("code") != made_from["code"]:
+        if finished:
+            differences.append("the code")
+        else:
+            print(f"{out}: going on, but with other code than before", file=sys.stderr)
     if not differences:
         return True
-    finished = state["step"] >= before["settings"]["steps"]
     if finished and not (out / "model.safetensors").exists():
         print(f"{out}: beginning anew, changed: {', '.join(differences)}", file=sys.stderr)
         checkpoint.remove_all(out / "checkpoints")

@@ -30,7 +30,7 @@ ALLOWED = {
     "models": FOUNDATION | {"sparse"},
     "pretrain": TORCH | {"scans"},  # for scans.images, which decodes colour images
     "checkpoint": FOUNDATION,
-    "training": TORCH | {"pretrain", "checkpoint"},
+    "training": TORCH | {"pretrain", "checkpoint", "closure"},
     "cli": OFFLINE | {"stages", "verify", "report", "training"},
     "__main__": {"cli"},
 }

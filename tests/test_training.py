@@ -16,7 +16,7 @@ import yaml
 from make_artefacts import make_artefacts, read_metrics
 from safetensors.torch import load_file
 
-from pri3d import checkpoint, training
+from pri3d import checkpoint, closure, training
 from pri3d.artefacts import Pairs
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
@@ -220,6 +220,23 @@ def test_a_finished_run_whose_weights_were_removed_begins_anew(room, tmp_path, c
     fresh = tmp_path / "fresh"
     train(room, fresh, steps=2, lr=0.05)
     assert_same_weights(out, fresh)
+
+
+def test_changed_code_trains_a_finished_run_anew_and_goes_on_with_another(
+    room, tmp_path, capsys, monkeypatch
+):
+    train(room, tmp_path, steps=2, checkpoint_every=1)
+    monkeypatch.setattr(closure, "code_digest", lambda _: "other")
+    with pytest.raises(Pri3DError, match="differs in the code"):
+        train(room, tmp_path, steps=2, checkpoint_every=1)
+    (tmp_path / "model.safetensors").unlink()
+    train(room, tmp_path, steps=2, checkpoint_every=1)
+    assert "beginning anew, changed: the code" in capsys.readouterr().err
+    newest = max((tmp_path / "checkpoints").iterdir())
+    newest.unlink()
+    monkeypatch.undo()
+    train(room, tmp_path, steps=2, checkpoint_every=1)
+    assert "going on, but with other code" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_samples(room, tmp_path):
