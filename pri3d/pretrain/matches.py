@@ -20,12 +20,11 @@ CELL = 2  # input pixels a cell, each way
 
 
 class Frame(NamedTuple):
-    """One posed depth image and the camera of its colour image at the input's size."""
+    """One posed depth image, and the cell int64 [H, W] of each of its pixels (-1: none)."""
 
     view: geometry.View
-    input_K: np.ndarray
-    color_from_depth: np.ndarray
-    input_shape: tuple[int, int]
+    cells: np.ndarray
+    number_of_cells: int
 
 
 class Chunk(NamedTuple):
@@ -37,38 +36,33 @@ class Chunk(NamedTuple):
     row_N: np.ndarray
 
 
-def cells_of(frame: Frame, pixels: np.ndarray) -> np.ndarray:
-    """The cell int64 [n] of each depth pixel [n, 2] (row, column); -1 outside the colour image."""
-    uv, inside = geometry.project(
-        geometry.transform(frame.color_from_depth, _points(frame, pixels)),
-        frame.input_K,
-        frame.input_shape,
-    )
-    column, row = np.floor((uv + 0.5) / CELL).astype(np.int64).T
-    return np.where(inside, row * (frame.input_shape[1] // CELL) + column, -1)
+def frame(
+    view: geometry.View,
+    color_K: np.ndarray,
+    color_from_depth: np.ndarray,
+    input_shape: tuple[int, int],
+) -> Frame:
+    """A frame for an input image of (height, width), which the colour camera `color_K` sees.
 
-
-def _points(frame: Frame, pixels: np.ndarray) -> np.ndarray:
-    """Depth pixels [n, 2] (row, column) to points [n, 3] in the depth camera's frame."""
-    row, column = pixels.T
-    K, z = frame.view.K, frame.view.depth[row, column]
-    return np.stack([(column - K[0, 2]) / K[0, 0] * z, (row - K[1, 2]) / K[1, 1] * z, z], axis=1)
-
-
-def pixel_of_each_cell(frame: Frame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One depth pixel with a measurement in each cell that has any, drawn evenly.
-
-    Returns pixels int64 [n, 2] (row, column) and their cells int64 [n], ascending.
+    A pixel without depth, or whose point is outside the input image, has no cell.
     """
-    pixels = np.argwhere(frame.view.depth > 0)
-    cells = cells_of(frame, pixels)
-    order = rng.permutation(len(pixels))
-    order = order[cells[order] >= 0]
-    height, width = frame.input_shape
-    chosen = np.full(height // CELL * (width // CELL), -1)
-    chosen[cells[order]] = order  # of several pixels the last one of the random order stays
-    chosen = chosen[chosen >= 0]
-    return pixels[chosen], cells[chosen]
+    points, valid = geometry.unproject(view.depth, view.K)
+    uv, inside = geometry.project(
+        geometry.transform(color_from_depth, points), color_K, input_shape
+    )
+    column, row = np.moveaxis(np.floor((uv + 0.5) / CELL), -1, 0)
+    height, width = (size // CELL for size in input_shape)
+    cells = np.where(valid & inside, row * width + column, -1).astype(np.int64)
+    return Frame(view, cells, height * width)
+
+
+def pixel_of_each_cell(frame: Frame, rng: np.random.Generator) -> np.ndarray:
+    """One depth pixel of each cell that has any, drawn evenly: int64 [n, 2] (row, column)."""
+    cells = frame.cells.ravel()
+    pixels = rng.permutation(np.flatnonzero(cells >= 0))
+    chosen = np.full(frame.number_of_cells, -1)
+    chosen[cells[pixels]] = pixels  # of several pixels the last one of the random order stays
+    return np.stack(np.divmod(chosen[chosen >= 0], frame.cells.shape[1]), axis=1)
 
 
 def view_matches(
@@ -78,9 +72,11 @@ def view_matches(
 
     The point of a pixel of A is matched with the nearest point of B (Pri3D section 3.1: 2 cm).
     """
-    pixels, _ = pixel_of_each_cell(frame_a, rng)
+    pixels = pixel_of_each_cell(frame_a, rng)
     pixels_a, pixels_b, _ = nearest(frame_a.view, frame_b.view, radius, pixels)
-    cells_a, cells_b = cells_of(frame_a, pixels_a), cells_of(frame_b, pixels_b)
+    cells_a, cells_b = (
+        frame.cells[tuple(pixels.T)] for frame, pixels in ((frame_a, pixels_a), (frame_b, pixels_b))
+    )
     kept = np.flatnonzero(cells_b >= 0)
     kept = kept[_draw_distinct(cells_b[kept], at_most, rng)]
     return cells_a[kept], cells_b[kept]
@@ -99,12 +95,14 @@ def geo_matches(
 
     The distance is that of the pixel's world point (Pri3D section 3.2: 2 cm).
     """
-    pixels, cells = pixel_of_each_cell(frame, rng)
-    world = geometry.transform(frame.view.world_from_camera, _points(frame, pixels))
+    row, column = pixel_of_each_cell(frame, rng).T
+    K, z = frame.view.K, frame.view.depth[row, column]
+    points = [(column - K[0, 2]) / K[0, 0] * z, (row - K[1, 2]) / K[1, 1] * z, z]
+    world = geometry.transform(frame.view.world_from_camera, np.stack(points, axis=1))
     rows, _ = nearest_voxel(build_table(voxel_V3), world, voxel_m, radius)
     kept = np.flatnonzero(rows >= 0)
     kept = kept[_draw_distinct(rows[kept], at_most, rng)]
-    return Chunk(voxel_V3, color_V3, cells[kept], rows[kept])
+    return Chunk(voxel_V3, color_V3, frame.cells[row, column][kept], rows[kept])
 
 
 def _draw_distinct(values: np.ndarray, at_most: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,7 +20,7 @@ from pri3d.artefacts import Chunks, Clouds, Pairs
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.augment import augment, normalise
-from pri3d.pretrain.matches import CELL, Chunk, Frame, geo_matches, view_matches
+from pri3d.pretrain.matches import CELL, Chunk, Frame, frame, geo_matches, view_matches
 from pri3d.scans.images import area_resize, decode_color
 
 LEAST_MATCHES = 2  # with one match there is no negative, and so no loss
@@ -110,10 +110,10 @@ class PairSamples(torch.utils.data.Dataset):
                 view = None
                 skipped.append(f"view: fewer than {LEAST_MATCHES} matches")
         if self.with_geo:
-            for side, frame in enumerate((frame_a, frame_b)):
+            for side, seen in enumerate((frame_a, frame_b)):
                 in_chunk = chunks.rows(_row(chunks, numbers[side]))
                 chunk = geo_matches(
-                    frame,
+                    seen,
                     chunks.voxel[in_chunk],
                     chunks.color[in_chunk],
                     chunks.voxel_m,
@@ -178,7 +178,7 @@ def _image(clouds: Clouds, row: int, shape: tuple[int, int], rng) -> Tensor:
 
 def _frame(clouds: Clouds, row: int, shape: tuple[int, int]) -> Frame:
     input_K = geometry.scale_intrinsics(clouds.color_K, clouds.color_shape, shape)
-    return Frame(clouds.view(row), input_K, clouds.color_from_depth, shape)
+    return frame(clouds.view(row), input_K, clouds.color_from_depth, shape)
 
 
 def _unusable(chunk: Chunk) -> str | None:

@@ -90,7 +90,7 @@ def test_matched_cells_see_the_same_place(room):
     # A depth pixel lies anywhere in its cell, its match anywhere in the other; nothing is shifted.
     assert np.abs(offsets).max() < 2.5
     assert np.quantile(np.abs(offsets), 0.95) < 1.2
-    assert np.abs(offsets.mean(axis=0)).max() < 0.1
+    assert np.abs(offsets.mean(axis=0)).max() < 0.15
     assert np.median(np.abs(shuffled)) > 5
 
 
