@@ -289,7 +289,7 @@ def pretrain(
 ) -> None:
     """Pretrain a 2D network (and, for geo and joint, a 3D network) on pairs of frames.
 
-    A run that was stopped goes on from its last checkpoint.
+    A run that was stopped goes on from its last checkpoint. Prints its last figures.
     """
     given = config.load(config_file).pretrain.model_dump() if config_file else {}
     settings = _settings("pretrain", **given | dict(map(_assignment, assigned)))
@@ -298,6 +298,7 @@ def pretrain(
 
     with store.sole_writer(out):
         training.run(pairs, clouds, chunks, out, mode, settings)
+    print((out / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -174,9 +174,13 @@ def test_options_can_leave_some_out():
 
 
 def trained_with(*words):
-    """The settings that `pri3d pretrain words...` trains with."""
-    with patch("pri3d.training.run") as run:
-        good("pretrain", *words)
+    """What `pri3d pretrain words...` trains with."""
+
+    def finish(*arguments):
+        (arguments[3] / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+
+    with patch("pri3d.training.run", side_effect=finish) as run:
+        assert good("pretrain", *words) == '{"step": 2}\n'
     return run.call_args.args
 
 

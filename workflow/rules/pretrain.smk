@@ -1,19 +1,20 @@
-"""Pairs, clouds and chunks -> pretrained networks."""
+"""Pairs, clouds and chunks -> pretrained networks.
+
+Checkpoints lie beside the weights and are not declared: Snakemake deletes what a failed job
+declares. It does not record `how`, which takes `threads`, so that a change of it retrains nothing.
+Messages and the progress bar go to the terminal, the last figures into the log.
+"""
 
 
 rule pretrain:
     input:
         pairs=rules.pairs.output,
         clouds=expand(rules.scan_clouds.output, scene=SCANS),
-        chunks=lambda wildcards: (
-            [] if wildcards.mode == "view" else expand(rules.scan_chunks.output, scene=SCANS)
-        ),
-    # Checkpoints lie beside it and are not declared: Snakemake deletes what a failed job declares.
+        chunks=branch(lambda w: w.mode != "view", expand(rules.scan_chunks.output, scene=SCANS)),
     output:
         "results/runs/{mode}/model.safetensors",
     params:
         settings=assignments(settings.pretrain, leave_out=PRETRAIN_HOW),
-        # Snakemake does not record what takes `threads`: a change of these retrains nothing.
         how=lambda wildcards, threads: assignments(settings.pretrain, only=PRETRAIN_HOW),
         code=code_digest("pri3d.training"),
     log:
@@ -29,6 +30,6 @@ rule pretrain:
     message:
         "pretrain: training results/runs/{wildcards.mode}"
     shell:
-        "python -m pri3d pretrain --mode {wildcards.mode} --pairs {input.pairs} --clouds results/clouds"
-        " --chunks results/chunks --out results/runs/{wildcards.mode}"
-        " {params.settings} {params.how} 2>&1 | tee {log}"
+        "python -m pri3d pretrain --mode {wildcards.mode} --pairs {input.pairs}"
+        " --clouds results/clouds --chunks results/chunks --out results/runs/{wildcards.mode}"
+        " {params.settings} {params.how} > {log}"
