@@ -1,0 +1,197 @@
+"""What the workflow makes of its settings and scans before anything runs."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from flow import ROOT, dry_run, planned, snakemake
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Two scans in ScanNet's layout and one flat, whose names need care in a shell."""
+    for name in ("attic/attic", "the cellar/the cellar", "it's flat"):
+        path = tmp_path / "my scans" / f"{name}.sens"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "my scans"
+
+
+def commands(folder, *words):
+    """The shell commands of a dry run, and everything it said."""
+    status, said = dry_run(ROOT, folder, "--printshellcmds", *words)
+    assert status == 0, said
+    return re.findall(r"^Shell command: python -m pri3d (.*)$", said, re.MULTILINE), said
+
+
+def refused(folder, *words):
+    status, said = dry_run(ROOT, folder, *words)
+    assert status == 1, said
+    assert "WorkflowError" in said
+    return said
+
+
+def test_the_demo_is_the_default(tmp_path):
+    count = yaml.safe_load((ROOT / "config.yaml").read_text())["demo"]["scans"]
+    plan = planned(ROOT, tmp_path)
+    for rule in ("demo", "clouds", "overlap", "chunks"):
+        assert sum(job.startswith(f"{rule} ") for job in plan) == count
+    assert {"pairs", "pretrain joint", "report"} <= plan
+
+
+@pytest.mark.parametrize("mode", ["view", "geo", "joint"])
+def test_what_each_pretraining_needs(scans, tmp_path, mode):
+    plan = planned(ROOT, tmp_path, "--config", f"scans={scans}", "--", f"pretrain_{mode}")
+    assert sum(job.startswith("chunks") for job in plan) == (0 if mode == "view" else 3)
+    assert {"pairs", f"pretrain {mode}"} <= plan
+    assert "report" not in plan
+
+
+def test_names_are_quoted(scans, tmp_path):
+    found, _ = commands(tmp_path, "--config", f"scans={scans}", "--", "clouds", "results/pairs.h5")
+    clouds = [line for line in found if line.startswith("clouds ")]
+    assert len(clouds) == 3
+    assert any(f"'{scans}/the cellar/the cellar.sens' 'results/clouds/the" in c for c in clouds)
+    pairs = next(line for line in found if line.startswith("pairs "))
+    assert "'results/overlap/the cellar.h5'" in pairs
+
+
+def test_settings_on_the_command_line_are_merged_into_their_section(scans, tmp_path):
+    config = [f"scans={scans}", 'frames={"every": 3}']
+    (first, *_), _ = commands(tmp_path, "--config", *config, "--", "clouds")
+    assert "--every 3 --color-height 480 --keep-going" in first
+
+
+def test_presets_lie_over_the_settings_and_the_command_line_over_them(scans, tmp_path):
+    preset = ["--configfile", ROOT / "workflow/presets/lite.yaml"]
+    target = ["--", "pretrain_view"]
+    found, _ = commands(tmp_path, *preset, "--config", f"scans={scans}", *target)
+    pretrain = next(line for line in found if line.startswith("pretrain "))
+    assert "--set steps=66000" in pretrain
+    assert any("--max-pairs 20000" in line for line in found)
+    config = [f"scans={scans}", 'pretrain={"steps": 7}']
+    found, _ = commands(tmp_path, *preset, "--config", *config, *target)
+    pretrain = next(line for line in found if line.startswith("pretrain "))
+    assert "--set steps=7 " in pretrain
+    assert "--set batch=64" in pretrain
+    assert "the folder that holds the scans" in refused(tmp_path, *preset)
+
+
+@pytest.mark.parametrize("how", ["list", "file"])
+def test_scenes_without_a_scan_are_told_and_do_not_stop_the_run(scans, tmp_path, how):
+    (tmp_path / "scenes.txt").write_text("attic\nnowhere\n\nattic\nlost scene\n".replace(" ", "_"))
+    scenes = "[attic, nowhere, attic, lost_scene]" if how == "list" else "scenes.txt"
+    config = [f"scans={scans}", f"scenes={scenes}"]
+    found, said = commands(tmp_path, "--config", *config, "--", "results/pairs.h5")
+    assert [line.split()[0] for line in found] == ["clouds", "overlap", "pairs"]
+    assert found[-1].endswith(
+        "--missing nowhere --missing lost_scene > results/logs/pairs.log 2>&1"
+    )
+    assert "No scan for 2 scenes, the ledger tells: nowhere lost_scene" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ('frames={"evry": 3}', "setting frames.evry is unknown; did you mean every?"),
+        ('frames={"every": 0}', "setting frames.every: input should be greater than or equal to 1"),
+        ("scans=nowhere", "nowhere: no such folder; set `scans`"),
+        ("scenes=nowhere.txt", "nowhere.txt: no list of scenes"),
+        ("scenes=[nowhere]", "no scan of those asked for"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(scans, tmp_path, config, expected):
+    given = [config] if config.startswith("scans") else [f"scans={scans}", config]
+    assert expected in refused(tmp_path, "--config", *given)
+
+
+@pytest.mark.parametrize("name", ["gpu", "slurm"])
+def test_a_gpu_is_asked_for_by_profiles_only(name):
+    for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
+        assert "gpu" not in path.read_text()
+    profile = yaml.safe_load((ROOT / "workflow/profiles" / name / "config.yaml").read_text())
+    assert profile["set-resources"] == {"pretrain": {"gpu": 1}}
+
+
+def test_the_gpu_profile_is_understood(scans, tmp_path):
+    profile = ["--profile", ROOT / "workflow/profiles/gpu"]
+    commands(tmp_path, *profile, "--config", f"scans={scans}", "--", "pretrain_joint")
+
+
+def test_a_gpu_that_is_not_there_is_told(tmp_path):
+    """The trainer says it before it looks at anything; Snakemake hands the line on."""
+    words = ["pretrain", "--mode", "view", "--set", "device=cuda", "--out", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", "pri3d", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("pri3d: pretrain.device: cuda is asked for and torch sees no GPU")
+
+
+def test_the_slurm_profile_groups_the_short_jobs(scans, tmp_path):
+    """Without its executor, which is an extra that need not be installed."""
+    text = (ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text()
+    profile = yaml.safe_load(text)
+    assert profile.pop("executor") == "slurm"
+    (tmp_path / "slurm").mkdir()
+    header = "__use_yte__: true\n"
+    (tmp_path / "slurm" / "config.yaml").write_text(header + yaml.safe_dump(profile))
+    commands(tmp_path, "--profile", tmp_path / "slurm", "--config", f"scans={scans}", "--", "all")
+    rules = {path.name: path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")}
+    for rule in profile["groups"]:
+        assert any(f"rule {rule}:" in text for text in rules.values()), rule
+
+
+def test_the_workflow_is_in_good_condition(tmp_path):
+    done = snakemake(ROOT, tmp_path, "--lint")
+    assert done.returncode == 0, done.stdout
+    assert "in a good condition" in done.stdout
+
+
+RULES = re.findall(
+    r"^rule (\w+):\n(.*?)(?=\n\n\n|\Z)",
+    "\n\n\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))),
+    re.MULTILINE | re.DOTALL,
+)
+KEYS = [
+    "input",
+    "output",
+    "params",
+    "log",
+    "benchmark",
+    "conda",
+    "threads",
+    "resources",
+    "message",
+    "shell",
+]
+
+
+@pytest.mark.parametrize(("name", "body"), RULES, ids=[name for name, _ in RULES])
+def test_every_rule_has_the_same_keys_in_the_same_order(name, body):
+    keys = re.findall(r"^    (\w+):", body, re.MULTILINE)
+    assert keys == [key for key in KEYS if key != "input" or name != "demo"]
+    assert "code_digest(" in body
+
+
+def test_all_stages_have_a_rule():
+    stages = {path.stem for path in (ROOT / "pri3d/stages").glob("[!_]*.py")}
+    digested = set(re.findall(r'code_digest\("pri3d\.stages\.(\w+)"\)', str(RULES)))
+    assert digested == stages
+
+
+def test_the_conda_environment_has_the_pins_of_constraints_txt():
+    pins = dict(line.lower().split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    environment = yaml.safe_load((ROOT / "envs" / "pri3d.yaml").read_text())
+    listed = dict(line.split("==") for line in environment["dependencies"][-1]["pip"])
+    project = (ROOT / "pyproject.toml").read_text().split("dependencies = [")[1].split("]")[0]
+    names = {name.lower() for name in re.findall(r'"([\w.-]+)', project)}
+    assert listed == {name: pins[name] for name in names}
