@@ -1,0 +1,141 @@
+"""The tables of the documentation, computed from what the benchmarks measured.
+
+    python benchmarks/forecast.py            prints them
+    python benchmarks/forecast.py --write    puts them into the pages, between their markers
+
+Reads ingest.json, overlap.json and stages.json in benchmarks/results.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SCANS, FRAMES = 1513, 100_000  # ScanNet with 2.5 million frames, every 25th taken
+PAIRS = 840_000  # the paper's count of kept pairs
+PAIR_BYTES = 5 * 4  # a, b, matches_ab, matches_ba, overlap
+CORES = 16
+
+
+def forecast(ingest: dict, overlap: dict, stages: dict) -> str:
+    """ScanNet's 1,513 scans, all of the average length of 66 frames."""
+    jobs, frames = stages["jobs"], stages["frames"]
+
+    def row(name: str, gigabytes: float, cpu_s: float, memory_mb: float | None) -> list[str]:
+        hours = cpu_s / 3600
+        memory = f"{memory_mb:.0f} MB" if memory_mb else ""
+        minutes = f"{hours * 60 / CORES:.0f} min"
+        return [name, f"{gigabytes:.2f} GB", f"{hours:.1f} h", minutes, memory]
+
+    def of_each(job: str) -> tuple[float, float]:
+        """Gigabytes and CPU-seconds of all scans."""
+        return jobs[job]["bytes"] * SCANS / 1e9, jobs[job]["cpu_s"] * SCANS
+
+    all_pairs = SCANS * frames * (frames - 1)
+    clouds = ingest["forecast"]["gigabytes"], of_each("clouds")[1]
+    counts = (
+        of_each("overlap")[0],
+        overlap["cpu_s"] / overlap["directed_pairs"] * all_pairs,
+    )
+    chunks, fused = of_each("chunks"), of_each("chunks, fused")
+    pairs = PAIRS * PAIR_BYTES / 1e9, 0
+    total = [sum(part) for part in zip(clouds, counts, pairs, chunks)]
+    rows = [
+        row("clouds", *clouds, jobs["clouds"]["peak_mb"]),
+        row("overlap", *counts, jobs["overlap"]["peak_mb"]),
+        row("pairs", *pairs, None),
+        row("chunks", *chunks, jobs["chunks"]["peak_mb"]),
+        row("**all**", *total, None),
+        row("chunks without surface files", *fused, jobs["chunks, fused"]["peak_mb"]),
+    ]
+    return table(["stage", "disk", "CPU time", f"with {CORES} cores", "memory of a job"], rows)
+
+
+def speed(ingest: dict, overlap: dict, stages: dict) -> str:
+    rows = [["this engine, exact", f"{overlap['cpu_s']:.1f}", "1"]]
+    for name, seconds in overlap["peers_cpu_s"].items():
+        rows.append([name, f"{seconds:.0f}", f"{seconds / overlap['cpu_s']:.0f}"])
+    machine = overlap["machine"]["cpu"]
+    head = f"{overlap['frames']} frames, {overlap['directed_pairs']} directed pairs ({machine})"
+    return table([head, "CPU-seconds", "times as long"], rows)
+
+
+def growth(ingest: dict, overlap: dict, stages: dict) -> str:
+    rows = [
+        [
+            row["scene"],
+            row["frames"],
+            f"{row['cpu_s_1_threads']:.2f}",
+            f"{row['ns_a_test']:.1f}",
+            f"{100 * row['matched_share']:.0f} %",
+            f"{row['wall_s_1_threads'] / row['wall_s_2_threads']:.1f}",
+        ]
+        for row in overlap["growth"]
+    ]
+    head = ["scene", "frames", "CPU-seconds", "ns a test", "tests that match", "2 threads"]
+    return table(head, rows)
+
+
+def reading(ingest: dict, overlap: dict, stages: dict) -> str:
+    ours, long = ingest["clouds"], f"{ingest['file_bytes'] / 1e6:.0f} MB"
+    rows = [
+        [
+            "`pri3d clouds`",
+            f"{ours['sens_bytes_read'] / 1e6:.1f} of {long}",
+            f"{ours['seconds']:.1f}",
+            f"{ours['peak_mb']:.0f}",
+        ]
+    ]
+    for peer, name in (
+        ("peer_encoded", "whole-file reader, decodes the selected"),
+        ("peer_decoded", "whole-file reader, decodes all"),
+    ):
+        peer = ingest[peer]
+        rows.append([name, long, f"{peer['seconds']:.1f}", f"{peer['peak_mb']:.0f}"])
+    head = f"{ingest['frames']} frames, every {ingest['every']}th taken"
+    return table([head, "read", "seconds", "peak MB"], rows)
+
+
+def table(head: list, rows: list[list]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+TABLES = {
+    "README.md": (forecast,),
+    "docs/overlap.md": (speed, growth),
+    "docs/sens.md": (reading,),
+}
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of a table."""
+    begin, end = f"<!-- {name}: made by benchmarks/forecast.py -->", f"<!-- end of {name} -->"
+    between = re.compile(f"(?<={re.escape(begin)}\n).*(?={re.escape(end)})", re.DOTALL)
+    content, found = between.subn(lambda _: text + "\n", page.read_text())
+    if not found:
+        raise SystemExit(f"{page}: has no line {begin}")
+    page.write_text(content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = ROOT / "benchmarks" / "results"
+    parser.add_argument("--results", type=Path, default=default, help="folder of the measurements")
+    parser.add_argument("--write", action="store_true", help="put the tables into the pages")
+    options = parser.parse_args()
+    files = [options.results / f"{name}.json" for name in ("ingest", "overlap", "stages")]
+    if missing := [str(file) for file in files if not file.exists()]:
+        parser.exit(0, f"not there: {', '.join(missing)}; run these benchmarks with --json\n")
+    measured = [json.loads(file.read_text()) for file in files]
+    for page, functions in TABLES.items():
+        for function in functions:
+            text = function(*measured)
+            print(f"{page}, {function.__name__}:\n\n{text}\n")
+            if options.write:
+                put(ROOT / page, function.__name__, text)
+
+
+if __name__ == "__main__":
+    main()
