@@ -149,7 +149,7 @@ def wait_for(condition, process, seconds=120) -> None:
 
 
 def test_stopped_and_killed_it_ends_with_the_same_bits(room, tmp_path):
-    settings = TINY | {"steps": 10, "log_every": 3, "checkpoint_every": 2, "workers": 1}
+    settings = TINY | {"steps": 8, "log_every": 3, "checkpoint_every": 2, "workers": 1}
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"pretrain": settings}))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -183,7 +183,7 @@ def test_stopped_and_killed_it_ends_with_the_same_bits(room, tmp_path):
     flip_a_bit(max((broken / "checkpoints").glob("step_*.pt")))
     assert checkpoint.newest(broken / "checkpoints")[1]["step"] > stopped_at
     with open(broken / "metrics.jsonl", "a") as file:
-        file.write('{"step": 9, "lo')  # a torn line
+        file.write('{"step": 7, "lo')  # a torn line
 
     train(room, broken, "joint", **settings | {"workers": 0})
     assert_same_weights(broken, whole)
@@ -294,10 +294,3 @@ def test_chunks_of_other_clouds_are_refused(room, tmp_path):
 def test_a_gpu_that_is_not_there_is_said_so(room, tmp_path):
     with pytest.raises(Pri3DError, match=r"cuda is asked for and torch sees no GPU"):
         train(room, tmp_path, steps=1, device="cuda")
-
-
-def test_the_seed_changes_a_run(room, tmp_path):
-    for seed in (0, 1):
-        train(room, tmp_path / str(seed), steps=1, seed=seed)
-    with pytest.raises(AssertionError):
-        assert_same_weights(tmp_path / "0", tmp_path / "1")
