@@ -1,6 +1,7 @@
 """The report: its figures are those of the artefacts, and it stands on its own."""
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import zipfile
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,7 +23,7 @@ from small_scenes import ROOM, intrinsics, look, make_clouds
 from pri3d import config, report, store
 from pri3d.errors import Pri3DError
 from pri3d.pretrain import metrics
-from pri3d.report import overlaps
+from pri3d.report import examples, overlaps
 from pri3d.scans import demo
 from pri3d.scans.demo import classes
 from pri3d.stages import chunks, overlap, pairs
@@ -35,6 +37,11 @@ HARMLESS = re.compile(
     "tfoot|tr|th|td|span|wbr|dl|dt|dd|figure|figcaption|img|svg|image|line|circle|details|summary|"
     "code"
 )
+
+
+FLOOR, CEILING = (200, 60, 60), (60, 200, 60)
+# The colour camera of one scan, far from the depth camera and turned.
+COLOR_FROM_DEPTH = look((0.12, -0.08, 0.03), 0.1) @ np.linalg.inv(look((0, 0, 0), 0))
 
 
 def cameras(count):
@@ -59,7 +66,9 @@ def write_walls(path):
     head = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n"
     head += "".join(f"property float {name}\n" for name in "xyz")
     head += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
-    rows = [f"{x:.4f} {y:.4f} {z:.4f} 90 120 200\n" for x, y, z in points]
+    color = {0.0: FLOOR, ROOM[2]: CEILING}
+    rows = [(*point, *color.get(point[2], (90, 120, 200))) for point in points]
+    rows = [" ".join(map(str, row)) + "\n" for row in rows]
     path.write_text(head + "end_header\n" + "".join(rows))
 
 
@@ -103,6 +112,8 @@ def results(tmp_path_factory):
     """All there can be: four scans (good, damaged, unreadable, missing), a run, measurements."""
     folder = tmp_path_factory.mktemp("made") / "results"
     make_stages(folder, NASTY, cameras=cameras(5))
+    with h5py.File(folder / f"clouds/{NASTY}.h5", "r+") as file:
+        file.attrs["color_from_depth"] = COLOR_FROM_DEPTH
     make_stages(
         folder,
         "partly",
@@ -149,7 +160,7 @@ class Reader(HTMLParser):
         super().__init__()
         self.tags, self.rows, self.sections, self.open, self.lines = [], [], {}, [], []
         self.current = "header"
-        self.feed(text)
+        self.feed(text.replace("\N{NO-BREAK SPACE}", " "))
         self.close()
 
     def handle_starttag(self, tag, attributes):
@@ -217,6 +228,7 @@ def test_ledger_has_the_figures_of_every_scan_and_they_add_up(results, page):
     assert total[1:7] == ["300", "11", "8", "1", "1", "1"]  # two scans of 100, and the ruined one
     assert "11 taken = 8 kept + 1 cut + 1 no_depth + 1 pose_not_finite" in page
     assert "the books balance" in page
+    assert f"{total[8]} pairs reach the threshold of 0.3" in words(reader.sections["overlap"])
 
 
 def test_headline_counts_and_warns(page):
@@ -335,6 +347,7 @@ def test_drawn_pairs_end_at_the_same_place_of_the_wall(results, page):
     captions = re.findall(r"frame (\d+) \(left\) and frame (\d+) \(right\)", page)
     scenes = re.findall(r"<figcaption>(\S+), frame \d+ \(left\)", page)
     assert len(captions) == 3
+    assert set(scenes) == {"a&lt;b&gt;&amp;&#x27;c&quot;$x$"}
     height, width = (2 * n for n in SHAPE)
     K = intrinsics((height, width))
     pictures = [part.count("<line") // 2 for part in page.split("<svg")[1:]]
@@ -348,15 +361,42 @@ def test_drawn_pairs_end_at_the_same_place_of_the_wall(results, page):
         return pose[:3, 3] + ray * distance[distance > 0].min()
 
     lines = iter(drawn[::2])  # each is drawn twice: its halo and itself
-    for count, frames, scene in zip(pictures, captions, scenes):
-        assert scene in ("partly", "a&lt;b&gt;&amp;&#x27;c&quot;$x$")
-        poses = [cameras(5)[(int(frame) - 10) // 2] for frame in frames]
+    for count, frames in zip(pictures, captions):
+        poses = [cameras(5)[(int(f) - 10) // 2] @ np.linalg.inv(COLOR_FROM_DEPTH) for f in frames]
         for _ in range(count):
             ends = {name: float(value) for name, value in next(lines).items() if name[0] in "xy"}
             assert ends["x1"] <= width <= ends["x2"] - 12
             a = cast(ends["x1"], ends["y1"], poses[0])
             b = cast(ends["x2"] - width - 12, ends["y2"], poses[1])
             assert np.linalg.norm(a - b) < 0.02 + 0.003  # printed to a tenth of a pixel
+
+
+def test_examples_are_low_middle_high_and_from_different_scans():
+    rng = np.random.default_rng(0)
+    frames = SimpleNamespace(
+        scenes=["a", "b", "c", "without images"],
+        frame_scene=rng.integers(0, 4, 300),
+        a=np.arange(300),
+        overlap=np.linspace(0.3, 1, 300),
+    )
+    made = SimpleNamespace(pairs=frames, clouds=dict.fromkeys("abc"))
+    chosen = examples.choose(made)
+    assert np.abs(frames.overlap[chosen] - [0.335, 0.65, 0.965]).max() < 0.06
+    assert sorted(examples.scene_of(made, pair) for pair in chosen) == ["a", "b", "c"]
+
+
+def test_the_chunk_is_seen_from_above_without_the_ceiling(page):
+    (data,) = re.findall(r'base64,([^"]+)" alt="A room from above', page)
+    pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+    def seen(color):
+        """Pixels of a colour, or of its pale variant outside of the chunk."""
+        pale = 0.72 * 255 + 0.28 * np.array(color)
+        return sum((np.abs(pixels - each).max(axis=-1) < 5).sum() for each in (color, pale))
+
+    assert seen(FLOOR) > 1000
+    assert seen((90, 120, 200)) > 1000
+    assert seen(CEILING) == 0
 
 
 def test_matrices_by_both_rules(results, tmp_path):

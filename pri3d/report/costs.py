@@ -112,10 +112,10 @@ def settings(made: Made) -> Html:
     for stage, section in sections.items():
         for path in getattr(made, stage).values():
             for name, value in read(path, _recorded)[0].items():
-                seen[section, name][json.dumps(value)] += 1
+                seen[section, name][_said(value)] += 1
     if made.pairs:
         for name, value in made.pairs.settings.items():
-            seen["pairs", name][json.dumps(value)] += 1
+            seen["pairs", name][_said(value)] += 1
     rows = []
     for (section, name), values in seen.items():
         several = len(values) > 1
@@ -126,13 +126,18 @@ def settings(made: Made) -> Html:
         if (folder / "settings.json").exists():
             recorded = read(folder / "settings.json", read_json)
             rows = [
-                [f"pretrain.{name}", tag("code", json.dumps(value)), _meaning("pretrain", name)]
+                [f"pretrain.{name}", tag("code", _said(value)), _meaning("pretrain", name)]
                 for name, value in recorded.items()
                 if name != "mode"
             ]
             table = html.table(["setting", "value", "meaning"], rows)
             parts.append(html.details(f"Run {folder.name}", table))
     return html.join(parts) if parts else html.missing("No settings are recorded.")
+
+
+def _said(value: Any) -> str:
+    """A setting's value as config.yaml has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _meaning(section: str, name: str) -> str:
@@ -172,4 +177,4 @@ def digests(made: Made) -> Html:
 
 
 def _digest_row(made: Made, path: Path, digest: str) -> list:
-    return [made.name(path), path.stat().st_size / 1e6, tag("code", digest)]
+    return [made.name(path), path.stat().st_size / 1e6, tag("code", digest, class_="digest")]

@@ -159,8 +159,9 @@ thead th { position: sticky; top: 0; background: #fff; vertical-align: bottom; f
 tfoot td { font-weight: 600; border-top: 2px solid #b9c2c9; border-bottom: 0; }
 tr.bad td { background: var(--red-tint); }
 tr.fair td { background: var(--amber-tint); }
-.status-ok { color: var(--green); } .status-partial { color: var(--amber); font-weight: 600; }
-.status-bad { color: var(--red); font-weight: 600; }
+.status-ok { color: var(--green); } .status-partial { color: var(--amber); }
+.status-bad { color: var(--red); }
+.status-partial, .status-bad { display: block; min-width: 14rem; font-weight: 600; }
 .op { color: var(--soft); font-weight: 400; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; margin: 0.8rem 0;
   font-size: 0.92rem; max-width: 52rem; }
@@ -180,7 +181,8 @@ figure.halves { display: grid; gap: 0.6rem 1.6rem; align-items: center; }
 .bar { display: block; height: 0.75em; margin-top: 0.3em; background: #56a0d3; border-radius: 2px;
   min-width: 1px; }
 code { font: 0.86em/1.4 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
+.digest { overflow-wrap: anywhere; }
 details { margin: 0.8rem 0; } summary { cursor: pointer; color: var(--blue); }
 @media (max-width: 560px) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.5rem; }
   h1 { font-size: 1.55rem; } th, td { padding: 0.3rem 0.5rem; } }

@@ -55,9 +55,10 @@ def _settings_line(made: Made) -> str:
         if made.ledger["rule"] == "official":
             words.append("frames compared by the published script's rule (clouds thinned to 5 cm)")
         else:
+            radius = f"{100 * made.ledger['radius_m']:g}\N{NO-BREAK SPACE}cm"
             words.append(
-                "frames compared by the paper's rule: points closer than "
-                f"{100 * made.ledger['radius_m']:g} cm, over all depth pixels, both ways"
+                f"frames compared by the paper's rule: points closer than {radius}, over all depth "
+                "pixels, both ways"
             )
         words.append(f"a pair is kept from an overlap of {made.pairs.settings['min_overlap']:g} on")
     line = "; ".join(words)
@@ -186,7 +187,7 @@ def ledger(made: Made) -> Html:
 def _sign(sign: str, title: str) -> Html:
     """A column's title with the sign that makes a row a sum."""
     foldable = Html(html.text(title).replace("_", "_<wbr>"))
-    return html.join([tag("span", sign, class_="op"), foldable], " ")
+    return html.join([tag("span", sign, class_="op"), foldable], "\N{NO-BREAK SPACE}")
 
 
 def _sum_in_words(taken: int, kept: int, dropped: dict[str, int]) -> Html:

@@ -150,12 +150,11 @@ def histogram(counts: np.ndarray, threshold: float | None) -> bytes:
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=colors, ec="white", lw=0.4)
         if threshold is not None:
             axes.axvline(threshold, color="#1c2328", lw=1.2, ls="--")
-            axes.text(
-                *(threshold + 0.015, 0.97, "kept →"),
-                transform=axes.get_xaxis_transform(),
-                va="top",
-            )
+            above = axes.get_xaxis_transform()
+            axes.text(threshold, 1.02, "kept →", transform=above, va="bottom")
+            axes.text(threshold, 1.02, "← left out  ", transform=above, va="bottom", ha="right")
         axes.set_xlim(0, 1)
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("overlap")
         axes.set_ylabel("pairs of frames")
         return charts.svg(figure)
