@@ -78,11 +78,9 @@ def test_the_schema_file_is_up_to_date():
 def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences):
     """The typed defaults are the paper's; only its largest network is not our default."""
     merged = overlay(PRESETS / f"{preset}.yaml")
-    with pytest.raises(Pri3DError, match=r"setting scans: .*the folder that holds the scans"):
-        config.parse(merged)
-    settings = config.parse(merged | {"scans": "somewhere"})
-    paper = {("scans",): "somewhere", ("pretrain", "net2d"): "resnet50"}
-    paper |= {("pretrain", "imagenet"): True, ("pretrain", "workers"): 8}
+    settings = config.parse(merged)
+    paper = {("pretrain", "net2d"): "resnet50", ("pretrain", "imagenet"): True}
+    paper |= {("pretrain", "workers"): 8}
     for names, _, default in fields():
         if names[0] == "demo":
             continue
