@@ -1,0 +1,155 @@
+"""The whole flow for real, tiny: the same results for any number of cores and after any kill."""
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from flow import ROOT, planned, words_for
+
+from pri3d import store
+
+pytestmark = [pytest.mark.xdist_group("runs"), pytest.mark.timeout(900)]
+
+CONFIG = [
+    'demo={"scans": 2, "frames": 40, "height": 48, "color_height": 64}',
+    'frames={"every": 5}',
+    'pairs={"min_overlap": 0.1}',
+    'pretrain={"steps": 4, "height": 64, "width": 64, "width3d": [8, 8, 8, 8, 8, 8, 8, 8],'
+    ' "batch": 1, "matches": 64, "radius_m": 0.05, "workers": 0, "threads": 1,'
+    ' "log_every": 1, "checkpoint_every": 1}',
+]
+
+
+def start(folder, cores, *targets, log=None):
+    """The ordinary command, in a process group of its own."""
+    folder.mkdir(exist_ok=True)
+    words = words_for(ROOT, folder, "--config", *CONFIG, "--", *targets)
+    words[words.index("--cores") + 1] = str(cores)
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *words],
+        stdout=log or subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder, cores, *targets):
+    process = start(folder, cores, *targets)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+
+
+def digests(folder):
+    """Name -> digest of everything that was made and must not depend on time or machine."""
+    results = folder / "results"
+    found = {
+        str(path.relative_to(results)): store.artefact_digest(path)
+        for path in sorted(results.rglob("*.h5"))
+    }
+    for pattern in ("demo/*/*", "runs/*/model.safetensors"):
+        for path in sorted(results.glob(pattern)):
+            content = path.read_bytes()
+            found[str(path.relative_to(results))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def litter(folder):
+    return [str(path) for path in (folder / "results").rglob("*.tmp")]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Digests of an undisturbed run of everything."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    finish(folder, 2, "all")
+    yield folder, digests(folder)
+    shutil.rmtree(folder)
+
+
+def test_everything_is_made(reference):
+    folder, found = reference
+    names = [f"{stage}/scene000{n}_00.h5" for stage in ("clouds", "overlap") for n in range(2)]
+    assert {*names, "pairs.h5", "chunks/scene0001_00.h5", "runs/joint/model.safetensors"} <= set(
+        found
+    )
+    assert (folder / "results" / "report" / "index.html").stat().st_size > 10_000
+    assert litter(folder) == []
+    for kind in ("logs", "benchmarks"):
+        made = {path.relative_to(folder / "results" / kind).parts[0].split(".")[0]
+                for path in (folder / "results" / kind).rglob("*.*")}  # fmt: skip
+        stages = {"demo", "clouds", "overlap", "pairs", "chunks", "pretrain", "report"}
+        assert made == stages
+    assert planned(ROOT, folder, "--config", *CONFIG, "--", "all") == set()
+
+
+def test_a_real_file_with_a_new_date_reruns_nothing(reference):
+    folder, _ = reference
+    later = time.time() + 5
+    for name in ("demo/scene0001_00/scene0001_00.sens", "clouds/scene0000_00.h5", "pairs.h5"):
+        path = folder / "results" / name
+        before = path.stat()
+        os.utime(path, (later, later))
+        assert planned(ROOT, folder, "--config", *CONFIG, "--", "all") == set()
+        os.utime(path, (before.st_atime, before.st_mtime))
+
+
+def test_one_core_gives_the_same(reference, tmp_path):
+    finish(tmp_path / "run", 1, "results/pairs.h5", "chunks", "pretrain_joint")
+    assert digests(tmp_path / "run") == reference[1]
+
+
+def kill_repeatedly(folder, kills, longest, *targets):
+    """Start the ordinary command and kill all of it, again and again; how often it was at work."""
+    rng, at_work = random.Random(kills), 0
+    for _ in range(kills):
+        process = start(folder, 2, *targets, log=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(1.5, longest))
+        except subprocess.TimeoutExpired:
+            at_work += 1
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return at_work
+
+
+@pytest.mark.parametrize(
+    ("kills", "longest", "targets"),
+    [
+        (2, 4, ["results/pairs.h5", "chunks"]),
+        pytest.param(10, 9, ["all"], marks=pytest.mark.slow),
+    ],
+)
+def test_one_ordinary_command_ends_what_was_killed(reference, tmp_path, kills, longest, targets):
+    assert kill_repeatedly(tmp_path / "run", kills, longest, *targets) >= kills // 2
+    finish(tmp_path / "run", 2, *targets)
+    reached = digests(tmp_path / "run")
+    expected = reference[1]
+    if targets != ["all"]:
+        expected = {name: digest for name, digest in expected.items() if "runs/" not in name}
+    assert reached == expected
+    assert litter(tmp_path / "run") == []
+
+
+def test_what_is_killed_alone_does_not_hinder_the_next_run(reference, tmp_path):
+    """Only Snakemake is killed; its jobs live on beside those of the run that follows."""
+    first = start(tmp_path / "run", 2, "all", log=subprocess.DEVNULL)
+    time.sleep(4)
+    first.kill()
+    first.wait()
+    try:
+        finish(tmp_path / "run", 2, "results/pairs.h5", "chunks")
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # they have all ended
+            os.killpg(first.pid, signal.SIGKILL)
+    reached = digests(tmp_path / "run")
+    assert reached.items() <= reference[1].items()
+    assert "pairs.h5" in reached
