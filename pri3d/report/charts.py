@@ -77,6 +77,7 @@ def lines(
             axes.plot(steps, values, dashes, color=color, label=label, lw=1.5, marker=marker, ms=3)
         axes.set_title(title)
         axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.02, y=0.08)
         axes.grid(axis="y", color="#e6eaed", lw=0.7)
         axes.set_axisbelow(True)

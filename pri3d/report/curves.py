@@ -83,10 +83,10 @@ def _what(folder: Path, setting: dict, metrics: list[dict]) -> str:
     ended = _has(folder, "model.safetensors")
     words = [
         f"{setting['mode']}: {setting['net2d']} on {setting['width']} x {setting['height']} pixels",
-        f"{setting['batch']} pairs a step, up to {setting['matches']:,} matches each",
+        f"pairs a step: {setting['batch']}, with up to {setting['matches']:,} matches each",
         f"{step:,} of {setting['steps']:,} steps" + ("" if ended else "; weights are missing"),
     ]
-    return ", ".join(words) + "."
+    return "; ".join(words) + "."
 
 
 def series(metrics: list[dict], name: str) -> np.ndarray:
