@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pri3d import config, store
-from pri3d.artefacts import CLOUDS, OVERLAP, Clouds
+from pri3d.artefacts import OVERLAP, Clouds
 from pri3d.matching.official import count_thinned_matches
 from pri3d.matching.overlap import count_matches
 
