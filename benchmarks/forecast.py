@@ -39,12 +39,12 @@ def forecast(ingest: dict, overlap: dict, stages: dict) -> str:
         overlap["cpu_s"] / overlap["directed_pairs"] * all_pairs,
     )
     chunks, fused = of_each("chunks"), of_each("chunks, fused")
-    pairs = PAIRS * PAIR_BYTES / 1e9, 0
-    total = [sum(part) for part in zip(clouds, counts, pairs, chunks)]
+    pairs = PAIRS * PAIR_BYTES / 1e9
+    total = [sum(part) for part in zip(clouds, counts, (pairs, 0), chunks)]
     rows = [
         row("clouds", *clouds, jobs["clouds"]["peak_mb"]),
         row("overlap", *counts, jobs["overlap"]["peak_mb"]),
-        row("pairs", *pairs, None),
+        ["pairs", f"{pairs:.2f} GB", "seconds", "", ""],
         row("chunks", *chunks, jobs["chunks"]["peak_mb"]),
         row("**all**", *total, None),
         row("chunks without surface files", *fused, jobs["chunks, fused"]["peak_mb"]),
@@ -73,7 +73,14 @@ def growth(ingest: dict, overlap: dict, stages: dict) -> str:
         ]
         for row in overlap["growth"]
     ]
-    head = ["scene", "frames", "CPU-seconds", "ns a test", "tests that match", "2 threads"]
+    head = [
+        "scene",
+        "frames",
+        "CPU-seconds",
+        "ns a test",
+        "tests that match",
+        "2 threads",
+    ]
     return table(head, rows)
 
 
