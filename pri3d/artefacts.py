@@ -107,6 +107,18 @@ class Overlap(_Reader):
         self.points = self.file["points"][()]
         self.matches = self.file["matches"][()]
 
+    def shares(self) -> np.ndarray:
+        """Overlap of all pairs of frames, float64 [F, F] in [0, 1]; 0 without points.
+
+        Rule "paper": matches of both directions over the points of both frames (Pri3D, section
+        3.1); "official": the larger share of the two directions.
+        """
+        points, matches = self.points.astype(np.float64), self.matches.astype(np.float64)
+        if self.settings["rule"] == "official":
+            share = matches / np.maximum(points, 1)[:, None]
+            return np.maximum(share, share.T)
+        return (matches + matches.T) / np.maximum(points[:, None] + points, 1)
+
 
 class Pairs(_Reader):
     """`pairs.h5`: the kept pairs of all scans.

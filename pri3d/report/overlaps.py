@@ -91,11 +91,7 @@ def _names(summary: str, scenes: list[str]) -> Html:
 def matrix(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Overlaps float64 [F, F] by the rule that the file was made with, and frame numbers [F]."""
     with Overlap(path) as source:
-        points, matches = source.points.astype(np.float64), source.matches.astype(np.float64)
-        if source.settings.get("rule") == "official":
-            share = matches / np.maximum(points, 1)[:, None]
-            return np.maximum(share, share.T), source.index
-        return (matches + matches.T) / np.maximum(points[:, None] + points, 1), source.index
+        return source.shares(), source.index
 
 
 def matrix_picture(

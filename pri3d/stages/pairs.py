@@ -58,7 +58,7 @@ def run(
                 raise Pri3DError(
                     f"{path}: scan {source.scene} is also in {paths[source.scene]}; give it once"
                 )
-            scenes[source.scene] = _scene(source, setting[0], settings.min_overlap)
+            scenes[source.scene] = _scene(source, settings.min_overlap)
             paths[source.scene] = path
             inputs[source.scene] = source.digest
     if made_with is None:
@@ -71,33 +71,11 @@ def run(
     _write(out, names, [everything[name] for name in names], settings, inputs, made_with[1])
 
 
-def overlaps_of(
-    points_a: np.ndarray,
-    points_b: np.ndarray,
-    matches_ab: np.ndarray,
-    matches_ba: np.ndarray,
-    rule: str,
-) -> np.ndarray:
-    """Overlap float64 in [0, 1] of frame pairs from their counts; 0 without points.
-
-    rule "paper": matches of both directions over the points of both frames; "official": the larger
-    share of the two directions.
-    """
-    points_a, points_b, matches_ab, matches_ba = (
-        np.asarray(n, np.float64) for n in (points_a, points_b, matches_ab, matches_ba)
-    )
-    if rule == "official":
-        return np.maximum(
-            matches_ab / np.maximum(points_a, 1), matches_ba / np.maximum(points_b, 1)
-        )
-    return (matches_ab + matches_ba) / np.maximum(points_a + points_b, 1)
-
-
-def _scene(source: Overlap, rule: str, min_overlap: float) -> _Scene:
+def _scene(source: Overlap, min_overlap: float) -> _Scene:
     attrs = source.file.attrs
     a, b = np.triu_indices(len(source.index), 1)
     ab, ba = source.matches[a, b], source.matches[b, a]
-    overlap = overlaps_of(source.points[a], source.points[b], ab, ba, rule)
+    overlap = source.shares()[a, b]
     kept = overlap >= min_overlap
     reasons, counts = np.unique(source.file["dropped/reason"][()], return_counts=True)
     scene = _Scene(
