@@ -33,8 +33,7 @@ class Target(NamedTuple):
     depth: np.ndarray  # float32 [ROWS + H + ROWS, W + LANES], padded with far points
     ray_x: np.ndarray  # float32 [W + LANES]
     ray_y: np.ndarray  # float32 [ROWS + H + ROWS]
-    pyramid: np.ndarray  # float32 [cells * 2]: lowest, highest depth over 2 x 2 cells
-    level: np.ndarray  # int32 [levels * 2]: first cell, cells a row
+    pyramid: np.ndarray  # float32 [T, columns, 2]: lowest, highest depth over 2 x 2 cells
     near: float  # metres, depth range; 0 and 0 without points
     far: float
     camera_from_world: np.ndarray  # float64 [4, 4]
@@ -71,12 +70,12 @@ def target(view: View) -> Target:
     cells = (-(-height // _CELL), -(-width // _CELL))
     low, high = np.full(cells, np.inf, np.float32), np.zeros(cells, np.float32)
     _fill_target(view.depth, depth, low, high)
-    pyramid, level = _pyramid(low, high, width)
+    pyramid = _pyramid(low, high)
     far = float(high.max())
     near = float(low.min()) if far > 0 else 0.0
     camera_from_world = np.linalg.inv(view.world_from_camera)
     stretch = np.linalg.svd(view.world_from_camera[:3, :3], compute_uv=False)
-    return Target(depth, ray_x, ray_y, pyramid, level, near, far, camera_from_world, stretch)
+    return Target(depth, ray_x, ray_y, pyramid, near, far, camera_from_world, stretch)
 
 
 @njit(cache=True, nogil=True)
@@ -91,86 +90,107 @@ def _fill_target(depth, padded, low, high):
                 high[a, b] = max(high[a, b], z)
 
 
-def _pyramid(low, high, width) -> tuple[np.ndarray, np.ndarray]:
-    """Depth range of every 2 x 2 neighbouring cells of 4, 8, ... 128 pixels."""
-    tables, level, first = [], [], 0
-    for _ in range(FINEST, COARSEST + 1):
+def _pyramid(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Depth ranges of 2 x 2 neighbouring cells of 4, 8, ... 128 pixels: float32 [T, columns, 2].
+
+    low, high: of the cells of 4 pixels. The levels stand under each other, the one of cells of
+    4 * 2^k pixels from row T - (T >> k) on, T being a power of two. After the coarsest comes
+    "anything", for windows that no cell is as wide as.
+    """
+    rows, columns = low.shape
+    tall = 2 << max(COARSEST, (rows - 1).bit_length())
+    pyramid = np.empty((tall, columns, 2), np.float32)
+    pyramid[...] = -np.inf, np.inf
+    for k in range(COARSEST - FINEST + 1):
         rows, columns = low.shape
-        level.append((first, columns))
-        first += rows * columns
         # One row and column more for the neighbour of the last cell, and an even number of them.
         pad = ((0, 2 - rows % 2), (0, 2 - columns % 2))
         low = np.pad(low, pad, constant_values=np.inf)
         high = np.pad(high, pad, constant_values=0)
-        table = np.empty((rows, columns, 2), np.float32)
+        first = tall - (tall >> k)
         for part, (side, pick) in enumerate(((low, np.minimum), (high, np.maximum))):
             pair = pick(side[:rows], side[1 : rows + 1])
-            table[..., part] = pick(pair[:, :columns], pair[:, 1 : columns + 1])
-        tables.append(table.reshape(-1, 2))
+            ranges = pick(pair[:, :columns], pair[:, 1 : columns + 1])
+            pyramid[first : first + rows, :columns, part] = ranges
         low, high = (
-            pick(pick(side[::2, ::2], side[1::2, ::2]), pick(side[::2, 1::2], side[1::2, 1::2]))
+            pick(pick(side[::2, ::2], side[1::2, ::2]), pick(side[::2, 1::2], side[1::2, 1::2]))[
+                : (rows + 1) // 2, : (columns + 1) // 2
+            ]
             for side, pick in ((low, np.minimum), (high, np.maximum))
         )
-    # The level beyond the last never rejects: a row of "anything" for its cells of 256 pixels.
-    level.append((first, 0))
-    tables.append(np.tile(np.array([-np.inf, np.inf], np.float32), (width // 256 + 1, 1)))
-    return np.concatenate(tables).ravel(), np.array(level, np.int32).ravel()
+    return pyramid
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fill_blocks(depth, K, rows, columns, balls, count, pixel, start):
-    """Unproject into Z-order and bound every block; returns the farthest point's L1 norm."""
+    """Unproject into Z-order and bound every block; returns the farthest point's L1 norm.
+
+    A ball is that about a block's bounding box.
+    """
     height, width = depth.shape
+    flat = balls.ravel()
     reach = 0.0
-    points = np.empty((3, 1024), np.float32)
-    full = np.empty(1024, np.bool_)
+    ray_x = (np.arange(width) - K[0, 2]) / K[0, 0]
+    ray_y = (np.arange(height) - K[1, 2]) / K[1, 1]
+    x, y, z = np.zeros(1024, np.float32), np.zeros(1024, np.float32), np.zeros(1024, np.float32)
     for block in range(rows * columns):
         top, left = (block // columns) * 32, (block % columns) * 32
-        for p in range(1024):  # 4 x 4 cells row by row, inside them 2 x 2 cells, then pixels
-            cell, q = p >> 4, p & 15
-            row = top + ((cell >> 3) << 2) + ((q >> 3) << 1) + ((q >> 1) & 1)
-            column = left + ((cell & 7) << 2) + (((q >> 2) & 1) << 1) + (q & 1)
-            full[p] = False
-            if row < height and column < width:
-                pixel[block * 1024 + p] = row * width + column
-                z = depth[row, column]
-                if z > 0 and z < np.inf:
-                    x, y = (column - K[0, 2]) / K[0, 0] * z, (row - K[1, 2]) / K[1, 1] * z
-                    reach = max(reach, abs(x) + abs(y) + z)
-                    points[0, p], points[1, p], points[2, p] = x, y, z
-                    full[p] = True
+        for cell in range(64):
+            for q in range(16):
+                p = cell * 16 + q
+                row = top + ((cell >> 3) << 2) + ((q >> 3) << 1) + ((q >> 1) & 1)
+                column = left + ((cell & 7) << 2) + (((q >> 2) & 1) << 1) + (q & 1)
+                d = 0.0
+                if row < height and column < width:
+                    pixel[block * 1024 + p] = row * width + column
+                    d = depth[row, column]
+                if d > 0 and d < np.inf:
+                    px, py = ray_x[column] * d, ray_y[row] * d
+                    reach = max(reach, abs(px) + abs(py) + d)
+                    x[p], y[p], z[p] = px, py, d
                     leaf = start[3] + block * 1024 + p
-                    group, lane = leaf >> 2, leaf & 3
-                    balls[group, 0, lane], balls[group, 1, lane], balls[group, 2, lane] = x, y, z
+                    at = (leaf >> 2) * 16 + (leaf & 3)
+                    flat[at], flat[at + 4], flat[at + 8] = px, py, d
                     count[leaf] = 1
-        for level, size in ((2, 4), (1, 16), (0, 1024)):
-            node = start[level] + block * (1024 // size)
-            for first in range(0, 1024, size):
-                _bound(points, full, first, first + size, node, balls, count)
-                node += 1
+                else:
+                    z[p] = 0
+            for quad in range(4):
+                _bound(
+                    x,
+                    y,
+                    z,
+                    cell * 16 + quad * 4,
+                    4,
+                    start[2] + block * 256 + cell * 4 + quad,
+                    flat,
+                    count,
+                )
+            _bound(x, y, z, cell * 16, 16, start[1] + block * 64 + cell, flat, count)
+        _bound(x, y, z, 0, 1024, start[0] + block, flat, count)
     return reach
 
 
-@njit(cache=True, nogil=True)
-def _bound(points, full, first, last, node, balls, count):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bound(x, y, z, first, size, node, flat, count):
     n = 0
-    low_x = low_y = low_z = np.float32(np.inf)
-    high_x = high_y = high_z = np.float32(-np.inf)
-    for p in range(first, last):
-        if full[p]:
+    big = np.float32(1e30)
+    x0 = y0 = z0 = big
+    x1 = y1 = z1 = -big
+    for p in range(first, first + size):
+        if z[p] > 0:
             n += 1
-            low_x, high_x = min(low_x, points[0, p]), max(high_x, points[0, p])
-            low_y, high_y = min(low_y, points[1, p]), max(high_y, points[1, p])
-            low_z, high_z = min(low_z, points[2, p]), max(high_z, points[2, p])
+            x0 = x[p] if x[p] < x0 else x0
+            x1 = x[p] if x[p] > x1 else x1
+            y0 = y[p] if y[p] < y0 else y0
+            y1 = y[p] if y[p] > y1 else y1
+            z0 = z[p] if z[p] < z0 else z0
+            z1 = z[p] if z[p] > z1 else z1
     if n == 0:
         return
-    x, y, z = (low_x + high_x) / 2, (low_y + high_y) / 2, (low_z + high_z) / 2
-    far = np.float32(0)
-    for p in range(first, last):
-        if full[p]:
-            dx, dy, dz = points[0, p] - x, points[1, p] - y, points[2, p] - z
-            far = max(far, dx * dx + dy * dy + dz * dz)
-    group, lane = node >> 2, node & 3
-    balls[group, 0, lane], balls[group, 1, lane], balls[group, 2, lane] = x, y, z
-    balls[group, 3, lane] = np.sqrt(far)
+    half = np.float32(0.5)
+    cx, cy, cz = (x0 + x1) * half, (y0 + y1) * half, (z0 + z1) * half
+    dx, dy, dz = x1 - cx, y1 - cy, z1 - cz
+    far = dx * dx + dy * dy + dz * dz
+    at = (node >> 2) * 16 + (node & 3)
+    flat[at], flat[at + 4], flat[at + 8], flat[at + 12] = cx, cy, cz, np.sqrt(far)
     count[node] = n

@@ -183,6 +183,17 @@ def _store(builder, lanes: Lanes, data, index) -> None:
     stored.align = 4
 
 
+def _gather_pairs(builder, data, index: Lanes) -> tuple[Lanes, Lanes]:
+    """data[2 * index] and data[2 * index + 1] of floats, with one load for both."""
+    twice = builder.bitcast(data, ir.IntType(64).as_pointer())
+    pairs = builder.bitcast(_gather(builder, twice, index).value, ir.VectorType(_F32, 2 * LANES))
+    nothing = ir.Constant(pairs.type, ir.Undefined)
+    firsts, seconds = (ir.Constant(_INTS, list(range(part, 2 * LANES, 2))) for part in (0, 1))
+    return tuple(
+        Lanes(builder, builder.shuffle_vector(pairs, nothing, picks)) for picks in (firsts, seconds)
+    )
+
+
 def _prefetch(builder, place) -> None:
     """Ask for a cache line that is read soon."""
     byte = ir.IntType(8).as_pointer()
@@ -265,7 +276,7 @@ def _matches_exactly(p, q_depth, q_K, q_pose, t_depth, t_K, t_pose, u0, u1, v0, 
 
 @intrinsic
 def _place(
-    typingctx, groups, step, balls, count, depth, pyramid, level, f, stride, ball, window, rows
+    typingctx, groups, step, balls, count, depth, pyramid, f, stride, tall, wide, ball, window, size
 ):
     """Move 16 blocks (four groups of siblings) into the target's camera; decide the easy ones.
 
@@ -275,19 +286,10 @@ def _place(
     # f: target_from_query (12), fx fy cx cy, 1/fx 1/fy, nearest and farthest depth, radius +
     # margin, radius - margin, largest and smallest camera distance of a world metre, stretch of the
     # query's pose, last column, last row, and the ball above which a block is split unseen.
+    whole = types.int32
     signature = types.int64(
-        groups,
-        types.intp,
-        balls,
-        count,
-        depth,
-        pyramid,
-        level,
-        f,
-        types.int32,
-        ball,
-        window,
-        types.intp,
+        *(groups, types.intp, balls, count, depth, pyramid, f, whole, whole, whole),
+        *(ball, window, types.intp),
     )
 
     def codegen(context, builder, sig, args):
@@ -298,10 +300,10 @@ def _place(
             return ir.Constant(ir.IntType(64), number)
 
         def scalar(number):
-            return _spread(builder, builder.load(builder.gep(data(7), [index(number)])))
+            return _spread(builder, builder.load(builder.gep(data(6), [index(number)])))
 
         def put(values, number, row):
-            place = builder.add(builder.mul(args[11], index(row)), builder.mul(args[1], index(16)))
+            place = builder.add(builder.mul(args[12], index(row)), builder.mul(args[1], index(16)))
             _store(builder, values, data(number), place)
 
         first = builder.mul(args[1], index(4))
@@ -344,7 +346,7 @@ def _place(
         column = ((px * per_z).times_plus(fx, cx)).clip(0.0, u_max)
         row = ((py * per_z).times_plus(fy, cy)).clip(0.0, v_max)
         column, row = (column + 0.5).to_int(), (row + 0.5).to_int()
-        found = _gather(builder, data(4), (row + ROWS) * _spread(builder, args[8]) + column)
+        found = _gather(builder, data(4), (row + ROWS) * _spread(builder, args[7]) + column)
         dx = found * ((column.to_float() - cx) * ray_scale_x) - px
         dy = found * ((row.to_float() - cy) * ray_scale_y) - py
         dz = found - pz
@@ -367,9 +369,8 @@ def _place(
         # window in cells no narrower than half of it, and each of them can miss the ball
         wide = ((u1 - u0).at_least(v1 - v0)).at_least(4)
         power = ((wide.to_float().float_bits() >> 23) - 127).at_most(COARSEST + 1)
-        entry = (power - FINEST) * 2
-        base = _gather(builder, data(6), entry)
-        columns = _gather(builder, data(6), entry + 1)
+        tall, columns = _spread(builder, args[8]), _spread(builder, args[9])
+        base = tall - (tall >> (power - FINEST))
         inside = ahead & ~outside
         left, top = u0 >> power, v0 >> power
         right, bottom = ((u1 >> power) - 1).at_least(left), ((v1 >> power) - 1).at_least(top)
@@ -377,20 +378,25 @@ def _place(
         missed = outside
         for across in (left, right):
             for down in (top, bottom):
-                cell = inside.where(down * columns + across + base, 0) * 2
-                lowest = _gather(builder, data(5), cell)
-                highest = _gather(builder, data(5), cell + 1)
+                cell = inside.where((base + down) * columns + across, 0)
+                lowest, highest = _gather_pairs(builder, data(5), cell)
                 miss = (lowest > back) | (highest < front)
                 missed = miss if across is left and down is top else missed & miss
         gone = (back < near) | (front > far) | (ahead & (outside | missed))
 
         rest = ~(accepted | gone)
         split = rest & (~ahead | (radius > big))
-        put(px, 9, 0), put(py, 9, 1), put(pz, 9, 2), put(outer * outer, 9, 3), put(inner2, 9, 4)
-        put(ahead.where(u0, 0), 10, 0)
-        put(ahead.where(u1, u_max.to_int()), 10, 1)
-        put(ahead.where(v0, 0), 10, 2)
-        put(ahead.where(v1, v_max.to_int()), 10, 3)
+        (
+            put(px, 10, 0),
+            put(py, 10, 1),
+            put(pz, 10, 2),
+            put(outer * outer, 10, 3),
+            put(inner2, 10, 4),
+        )
+        put(ahead.where(u0, 0), 11, 0)
+        put(ahead.where(u1, u_max.to_int()), 11, 1)
+        put(ahead.where(v0, 0), 11, 2)
+        put(ahead.where(v1, v_max.to_int()), 11, 3)
         wide_int = ir.IntType(64)
         result = builder.zext(accepted.where(points, 0).total(), wide_int)
         for mask, shift in (((rest & ~split), 32), (split, 48)):
@@ -403,7 +409,7 @@ def _place(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def count_pair(
-    balls, count, start, pixel, f, depth, ray_x, ray_y, pyramid, level,
+    balls, count, start, pixel, f, depth, ray_x, ray_y, pyramid,
     groups, ball, window, undecided, q_depth, q_K, q_pose, t_depth, t_K, t_pose, radius,
 ):  # fmt: skip
     """Pixels of the query (q) with a point of the target (t) closer than radius, metres.
@@ -412,7 +418,7 @@ def count_pair(
     `window` and `undecided` are scratch memory.
     """
     stride = depth.shape[1]
-    flat = depth.ravel()
+    flat, ranges = depth.ravel(), pyramid.ravel()
     total = 0
     side = 0
     n = start[1] // 4
@@ -429,8 +435,8 @@ def count_pair(
         rest = 0
         for step in range(n // 4):
             result = _place(
-                groups[side], step, balls, count, flat, pyramid, level, f, np.int32(stride),
-                ball, window, ball.shape[1],
+                groups[side], step, balls, count, flat, ranges, f, np.int32(stride),
+                np.int32(pyramid.shape[0]), np.int32(pyramid.shape[1]), ball, window, ball.shape[1],
             )  # fmt: skip
             total += result & np.int64(0xFFFFFFFF)
             scan = np.uint64(result) >> np.uint64(32)

@@ -32,7 +32,7 @@ from pri3d.matching.kernel import LANES, count_pair
 _ROUNDING = 6e-7
 # Blocks whose ball is larger than this share of the radius are split without a scan: they could
 # hardly be accepted, and a scan of their wide window costs more than their children.
-_SPLIT = 0.7
+_SPLIT = 0.45
 
 
 def count_matches(views: Sequence[View], radius: float, threads: int = 1) -> np.ndarray:
@@ -78,7 +78,7 @@ def _count(query, queries, own_stretch, view, target, radius, scratch) -> int:
     return count_pair(
         *queries[:4],
         numbers,
-        *target[:5],
+        *target[:4],
         *scratch,
         *(query.depth, query.K, query.world_from_camera),
         *(view.depth, view.K, view.world_from_camera),
