@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pri3d import geometry, store
+from pri3d.errors import Pri3DError
 
 CLOUDS = "pri3d-clouds"
 OVERLAP = "pri3d-overlap"
@@ -23,9 +24,16 @@ class _Reader:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.file = store.open_artefact(path, self.format)
-        self.digest = str(self.file.attrs["digest"])
-        self.settings = json.loads(self.file.attrs["settings"])
-        self.inputs = json.loads(self.file.attrs["inputs"])
+        try:
+            self.digest = str(self.file.attrs["digest"])
+            self.settings = json.loads(self.file.attrs["settings"])
+            self.inputs = json.loads(self.file.attrs["inputs"])
+            self._read()
+        except store.DAMAGE:
+            self.close()
+            raise Pri3DError(
+                f"{path}: parts of it are missing or damaged; remove it and run again"
+            ) from None
 
     def __enter__(self):
         return self
@@ -48,8 +56,7 @@ class Clouds(_Reader):
 
     format = CLOUDS
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
+    def _read(self) -> None:
         attrs = self.file.attrs
         self.scene = str(attrs["scene"])
         self.status = str(attrs["status"])
@@ -100,8 +107,7 @@ class Overlap(_Reader):
 
     format = OVERLAP
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
+    def _read(self) -> None:
         self.scene = str(self.file.attrs["scene"])
         self.index = self.file["frames/index"][()]
         self.points = self.file["points"][()]
@@ -129,8 +135,7 @@ class Pairs(_Reader):
 
     format = PAIRS
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
+    def _read(self) -> None:
         self.scenes = [name.decode() for name in self.file["scenes/name"][()]]
         self.frame_scene = self.file["frames/scene"][()]
         self.frame_index = self.file["frames/index"][()]
@@ -151,8 +156,7 @@ class Chunks(_Reader):
 
     format = CHUNKS
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
+    def _read(self) -> None:
         self.scene = str(self.file.attrs["scene"])
         self.voxel_m = float(self.file.attrs["voxel_m"])
         self.voxel = self.file["surface/voxel"][()]

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from pri3d import store
+from pri3d.errors import Pri3DError
 
 KEEP = 2
 
@@ -19,7 +21,10 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `step_<step>.pt` whole or not at all, then remove all but the newest `KEEP`."""
     path = folder / f"step_{step:08d}.pt"
     with store.atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch says that the disk is full
+            raise Pri3DError(f"{path}: cannot be written ({_first_line(error)})") from None
     for old in _all(folder)[:-KEEP]:
         old.unlink()
     return path
@@ -34,7 +39,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
                     raise ValueError(f"{damaged} fails its checksum")
             return path, torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # what torch raises depends on which byte is damaged
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = _first_line(error)
             print(f"{path}: cannot be read ({reason}); trying an older one", file=sys.stderr)
     return None
 
@@ -52,7 +57,14 @@ def save_weights(path: Path, nets: nn.Module) -> None:
     """All parameters and buffers as safetensors, under their names in `nets`."""
     tensors = {name: value.contiguous() for name, value in nets.state_dict().items()}
     with store.atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise Pri3DError(f"{path}: cannot be written ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

@@ -225,12 +225,19 @@ def chunks(
         typer.Option(metavar="MESH.ply", help="the scan's surface; default: fused from its depth"),
     ] = None,
     voxel: Annotated[float, _setting(DEFAULT.chunks, "voxel_m")] = DEFAULT.chunks.voxel_m,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going",
+            help="write chunks without voxels, whose status says why, where there is no surface",
+        ),
+    ] = False,
 ) -> None:
     """Voxelise a scan's surface, and find what lies in the view frustum's box of each frame."""
     settings = _settings("chunks", voxel_m=voxel)
     from pri3d.stages import chunks as stage
 
-    stage.run(clouds, out, settings, surface=surface)
+    stage.run(clouds, out, settings, surface=surface, keep_going=keep_going)
 
 
 @app.command()
@@ -242,6 +249,7 @@ def correspondences(
     radius: Annotated[float, _setting(DEFAULT.overlap, "radius_m")] = DEFAULT.overlap.radius_m,
 ) -> None:
     """Write each pixel of frame A that has a point of frame B within the radius, and that pixel."""
+    radius = _settings("overlap", radius_m=radius).radius_m
     import numpy as np
 
     from pri3d import artefacts, store
@@ -307,7 +315,10 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise typer.BadParameter(f"--set takes KEY=VALUE, not {text!r}")
-    return key.strip(), yaml.safe_load(value)
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"--set {text}: the value is no YAML ({error})") from None
 
 
 @app.command()

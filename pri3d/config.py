@@ -15,7 +15,7 @@ from pri3d.errors import Pri3DError
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class Frames(Section):
@@ -228,8 +228,14 @@ def load(path: str | Path) -> Settings:
     """Settings from a YAML file."""
     import yaml
 
-    with open(path) as file:
-        return parse(yaml.safe_load(file) or {})
+    try:
+        with open(path, encoding="utf-8") as file:
+            raw = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Pri3DError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, dict | None):
+        raise Pri3DError(f"{path}: holds no settings; write one `name: value` a line")
+    return parse(raw or {})
 
 
 def json_schema() -> dict[str, Any]:

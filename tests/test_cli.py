@@ -279,8 +279,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_is_silent(tmp_path):
-    """The status says it; a half-made scan is not there."""
+def test_an_interrupt_is_silent(made, tmp_path):
+    """The status says it; a half-made scan is not there.
+
+    `made` has compiled everything: a compiler that is interrupted passes over it.
+    """
     command = [sys.executable, "-m", "pri3d", "demo", tmp_path / "out", "--frames", "5000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -12,6 +12,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from pri3d.errors import Pri3DError
+
 # name: (torchvision model, its weights, channels at strides 4, 8, 16, 32)
 ENCODERS = {
     "resnet18": ("ResNet18_Weights", (64, 128, 256, 512)),
@@ -24,13 +26,20 @@ def resunet(name: str, imagenet: bool = False) -> ResUNet:
     """A ResNet UNet: `resnet18`, `resnet34` or `resnet50`.
 
     imagenet: start the encoder from torchvision's ImageNet weights (IMAGENET1K_V1, downloaded into
-    torch's cache on first use). Raises ValueError for another name.
+    torch's cache on first use). Raises ValueError for another name, Pri3DError when the weights
+    cannot be fetched.
     """
     if name not in ENCODERS:
         raise ValueError(f"resunet: no encoder {name!r}; there are {', '.join(ENCODERS)}")
     weights_name, channels = ENCODERS[name]
     weights = getattr(torchvision.models, weights_name).IMAGENET1K_V1 if imagenet else None
-    encoder = getattr(torchvision.models, name)(weights=weights)
+    try:
+        encoder = getattr(torchvision.models, name)(weights=weights)
+    except OSError as error:  # of the download
+        raise Pri3DError(
+            f"pretrain.imagenet: the weights of {name} cannot be fetched ({error}); put them into "
+            "torch's cache on a machine with a network, or set it to false"
+        ) from None
     del encoder.fc, encoder.avgpool
     return ResUNet(encoder, channels)
 

@@ -18,32 +18,44 @@ from pri3d.scans.surface import Surface, fuse, read_ply
 _ROWS_A_BLOCK = 1 << 16  # a frame is read back with one or two of these
 
 
-def run(clouds: Path, out: Path, settings: Settings, surface: Path | None = None) -> None:
+def run(
+    clouds: Path,
+    out: Path,
+    settings: Settings,
+    surface: Path | None = None,
+    keep_going: bool = False,
+) -> None:
     """Write `out`. surface: a PLY file; without one the depth frames are fused.
 
     A scan without usable frames gives an empty artefact that carries its status on. Raises
-    Pri3DError when an input is damaged or the surface cannot be made.
+    Pri3DError when an input is damaged or the surface cannot be made; with keep_going a surface
+    that cannot be had gives chunks without voxels, and the status says why.
     """
     with Clouds(clouds) as scan:
         inputs = {"clouds": scan.digest}
         if surface is not None:
             inputs["surface"] = store.file_digest(surface)
-        if len(scan) == 0:
-            points = Surface(np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
-        elif surface is not None:
-            points = read_ply(surface)
-        else:
-            points = fuse(scan, settings.voxel_m)
+        status = scan.status
+        points = Surface(np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
         try:
+            if len(scan):
+                points = read_ply(surface) if surface else fuse(scan, settings.voxel_m)
             voxel, color = voxelise(points.points, points.color, settings.voxel_m)
         except Pri3DError as error:
-            raise Pri3DError(f"{surface or clouds}: {error}") from None
+            source = str(surface or clouds)
+            problem = str(error).removeprefix(f"{source}: ")
+            if not keep_going:
+                raise Pri3DError(f"{source}: {problem}") from None
+            # Without its folder, so that the digest does not depend on it.
+            status = f"failed: {Path(source).name}: {problem}"
+            points = Surface(np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
+            voxel, color = voxelise(points.points, points.color, settings.voxel_m)
         box = np.array(
             [frustum_box(scan.view(row), settings.voxel_m) for row in range(len(scan))], np.int32
         ).reshape(-1, 2, 3)
         with store.publish(out, CHUNKS, settings.model_dump(), inputs) as writer:
             writer.attribute("scene", scan.scene)
-            writer.attribute("status", scan.status)
+            writer.attribute("status", status)
             writer.attribute("voxel_m", settings.voxel_m)
             writer.attribute("surface_source", "fused" if surface is None else "ply")
             writer.attribute("surface_dropped", points.dropped)

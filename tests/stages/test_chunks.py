@@ -15,6 +15,7 @@ from pri3d.artefacts import CHUNKS, Chunks, Clouds
 from pri3d.errors import Pri3DError
 from pri3d.stages import chunks
 from pri3d.stages.chunks import frustum_box
+from pri3d.verify import verify
 
 SETTINGS = config.Chunks()
 
@@ -202,3 +203,14 @@ def test_bad_surfaces_are_one_clear_error_and_leave_nothing_behind(tmp_path, roo
         with pytest.raises(Pri3DError, match=word):
             chunks.run(clouds, tmp_path / "chunks.h5", SETTINGS, surface)
     assert not (tmp_path / "chunks.h5").exists()
+
+
+def test_kept_going_a_bad_surface_gives_chunks_without_voxels_that_say_why(tmp_path, room):
+    broken = tmp_path / "broken.ply"
+    broken.write_bytes(room[1].read_bytes()[:-1])
+    chunks.run(room[0], tmp_path / "chunks.h5", SETTINGS, broken, keep_going=True)
+    with Chunks(tmp_path / "chunks.h5") as made, Clouds(room[0]) as scan:
+        assert made.file.attrs["status"].startswith("failed: broken.ply: ")
+        assert made.index.tolist() == scan.index.tolist()
+        assert [len(made.rows(frame)) for frame in range(len(scan))] == [0] * len(scan)
+    assert verify(tmp_path / "chunks.h5")

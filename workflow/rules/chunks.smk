@@ -24,4 +24,4 @@ rule scan_chunks:
     message:
         "chunks: voxelising the surface of {wildcards.scene}"
     shell:
-        "python -m pri3d chunks {input.clouds:q} {output:q} {params.surface:q} {params.settings} > {log:q} 2>&1"
+        "python -m pri3d chunks {input.clouds:q} {output:q} {params.surface:q} {params.settings} --keep-going > {log:q} 2>&1"

@@ -38,8 +38,8 @@ def choose(found, wanted):
     if isinstance(wanted, str):
         try:
             wanted = Path(wanted).read_text().split()
-        except OSError as error:
-            raise Pri3DError(f"{wanted}: no list of scenes ({error.strerror}); one id a line")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Pri3DError(f"{wanted}: no list of scenes ({error}); write one id a line")
     wanted = list(found) if wanted is None else list(dict.fromkeys(wanted))
     missing = [scene for scene in wanted if scene not in found]
     return {scene: found[scene] for scene in wanted if scene in found}, missing
