@@ -385,6 +385,22 @@ def test_examples_are_low_middle_high_and_from_different_scans():
     assert sorted(examples.scene_of(made, pair) for pair in chosen) == ["a", "b", "c"]
 
 
+def test_a_surface_that_could_not_be_used_is_told(tmp_path):
+    make_stages(tmp_path, "a", cameras=cameras(3))
+    broken = tmp_path / "broken.ply"
+    broken.write_bytes(b"ply")
+    chunks.run(
+        tmp_path / "clouds/a.h5",
+        tmp_path / "chunks/a.h5",
+        config.Chunks(),
+        broken,
+        keep_going=True,
+    )
+    report.run(tmp_path, tmp_path / "index.html")
+    assert "a has no surface" in (tmp_path / "index.html").read_text()
+    assert "failed: broken.ply: " in (tmp_path / "index.html").read_text()
+
+
 def test_the_chunk_is_seen_from_above_without_the_ceiling(page):
     (data,) = re.findall(r'base64,([^"]+)" alt="A room from above', page)
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)

@@ -1,5 +1,6 @@
 """One chunk seen from above: the surface, the frame's points, the frustum and its box."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,30 @@ class _Chunk(NamedTuple):
 
 
 def above(made: Made) -> Html:
+    problems = [html.paragraph(problem, class_="warning") for problem in _problems(made)]
+    return html.join([*problems, _map(made)])
+
+
+def _problems(made: Made) -> list[str]:
+    """What became of surfaces that could not be used, or not whole."""
+    problems = []
+    for scene, path in made.chunks.items():
+        frames, status, dropped = read(path, _surface_status)
+        if frames and status.startswith("failed: "):
+            problems.append(f"{scene} has no surface, geo and joint training skip it: {status}")
+        if dropped:
+            problems.append(f"{scene}: {dropped:,} vertices of its surface are no finite points.")
+    return problems
+
+
+def _surface_status(path: Path) -> tuple[int, str, int]:
+    """Frames, what became of the surface, and its vertices that were left out."""
+    with Chunks(path) as chunks:
+        attrs = chunks.file.attrs
+        return len(chunks.index), str(attrs["status"]), int(attrs["surface_dropped"])
+
+
+def _map(made: Made) -> Html:
     both = [scene for scene in made.chunks if scene in made.clouds]
     if not both:
         return html.missing(
