@@ -81,6 +81,14 @@ class Demo(Section):
     noise: bool = Field(True, description="sensor noise, holes and lost poses")
 
 
+class Sparse(Section):
+    engine: Literal["torch", "minkowski"] = Field(
+        "torch",
+        description="what computes sparse convolutions; minkowski: MinkowskiEngine, where it is "
+        "installed (make minkowski)",
+    )
+
+
 class Pretrain(Section):
     net2d: Literal["resnet18", "resnet34", "resnet50"] = Field(
         "resnet18", description="encoder of the 2D UNet (paper: resnet50 and resnet18)"
@@ -107,14 +115,30 @@ class Pretrain(Section):
     steps: int = Field(
         66000, ge=1, description="optimiser steps (paper: 5 epochs, about 66000 steps)"
     )
-    batch: int = Field(64, ge=1, description="pairs a step (paper: 64 over 8 GPUs)")
+    batch: int = Field(
+        64, ge=1, description="pairs a step, over all processes together (paper: 64)"
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="pairs that a process has in memory at once; batch norm sees these, gradients "
+        "are added up over a batch; null: all of a process's share (paper: 8 on each of 8 GPUs)",
+    )
     matches: int = Field(
         1024,
         ge=2,
         description="most matches drawn for a pair (view) and for an image (geo) (paper: 1024)",
     )
+    match_rule: Literal["paper", "official"] = Field(
+        "paper",
+        description="paper: 3D distance, one match a feature cell; official: as the published code "
+        "(depth differences, truncated pixels; matches that share a cell are negatives)",
+    )
     radius_m: float = Field(
-        0.02, gt=0, description="metres; a pixel and its match lie closer than this (paper: 0.02)"
+        0.02,
+        gt=0,
+        description="metres; a pixel and its match lie closer than this, under the rule paper "
+        "(paper: 0.02)",
     )
     temperature: float = Field(
         0.4, gt=0, description="temperature of PointInfoNCE, no unit (paper's code: 0.4)"
@@ -129,6 +153,25 @@ class Pretrain(Section):
         description="find the anchor of each match too, and take the mean of both directions "
         "(paper's text: false; its code: true)",
     )
+    reduction: Literal["mean", "sum"] = Field(
+        "mean",
+        description="over the anchors of a sample; the sum makes a step larger the more matches "
+        "there are (paper's text: sum; its code: mean)",
+    )
+    depth_loss: bool = Field(
+        False,
+        description="also predict depth from the 2D features, for view and joint (paper: false; "
+        "its code: true)",
+    )
+    moco_queue: int = Field(
+        65536, ge=1, description="negatives that moco keeps in its queue (MoCo: 65536)"
+    )
+    moco_momentum: float = Field(
+        0.999, ge=0, le=1, description="of moco's slowly moving encoder (MoCo: 0.999)"
+    )
+    moco_temperature: float = Field(
+        0.2, gt=0, description="temperature of moco's loss, no unit (MoCo v2: 0.2)"
+    )
     lr: float = Field(0.1, gt=0, description="SGD learning rate at the start (paper: 0.1)")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (paper: 0.9)")
     dampening: float = Field(0.1, ge=0, lt=1, description="SGD dampening (paper's code: 0.1)")
@@ -136,13 +179,40 @@ class Pretrain(Section):
     power: float = Field(
         0.9, ge=0, description="exponent of the learning rate's polynomial decay (paper: 0.9)"
     )
-    imagenet: bool = Field(
-        False,
-        description="start the 2D encoder from torchvision's ImageNet weights, which are "
-        "downloaded on first use (paper: true)",
+    clip_norm: float | None = Field(
+        None, gt=0, description="largest norm of a step's gradient, no unit (paper: no limit)"
+    )
+    bn_momentum: Literal["fixed", "decaying"] = Field(
+        "fixed",
+        description="of batch norm's running statistics; fixed: 0.1; decaying: from 0.5 down to "
+        "0.001, halved every 20 steps (paper's code: decaying)",
+    )
+    sync_bn: bool = Field(
+        False, description="batch norm over the micro-batches of all processes (paper: false)"
+    )
+    init2d: str = Field(
+        "random",
+        description="start of the 2D network: random; imagenet (torchvision's weights, downloaded "
+        "on first use); try_imagenet (random, and told, where they cannot be had); or a file of "
+        "weights (paper: imagenet)",
+    )
+    init3d: str = Field(
+        "random",
+        description="start of the 3D network: random, or a file of weights (paper: random)",
     )
     augment: bool = Field(
         True, description="jitter colours, turn grey and blur as published (paper: true)"
+    )
+    crop: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="smallest share of an image's sides that a random crop keeps, which is then "
+        "scaled to the input's size; 1: no crop (paper: 1)",
+    )
+    flip: bool = Field(False, description="mirror every other image, at random (paper: false)")
+    rotate_chunks: bool = Field(
+        False, description="turn every chunk about the vertical, at random (paper: false)"
     )
     seed: int = Field(
         0, ge=0, description="seed of weights, order of pairs, drawn matches and augmentation"
@@ -161,16 +231,42 @@ class Pretrain(Section):
     workers: int = Field(
         2, ge=0, description="processes that prepare samples; 0 does it in the training process"
     )
+    compile: bool = Field(
+        False, description="compile the 2D network (torch.compile; needs a C compiler)"
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="so many of the newest checkpoints stay")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    wandb: bool = Field(
+        False, description="send the figures to Weights & Biases too (pip install 'pri3d[wandb]')"
+    )
 
 
 # How a pretraining run is done, and not what comes out: these may change when a run goes on.
-PRETRAIN_HOW = ("device", "threads", "workers", "checkpoint_every", "log_every")
+PRETRAIN_HOW = (
+    "device",
+    "threads",
+    "workers",
+    "compile",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "wandb",
+)
+
+
+class Evaluate(Section):
+    pairs: int = Field(
+        100, ge=1, description="held-out pairs on which matches are sought, spread over all"
+    )
+    matches: int = Field(
+        256, ge=2, description="matches of each pair, and of each of its images with its chunk"
+    )
+    seed: int = Field(0, ge=0, description="seed of the draw of matches")
 
 
 class Report(Section):
-    runs: list[Literal["view", "geo", "joint"]] = Field(
+    runs: list[Literal["view", "geo", "joint", "moco"]] = Field(
         ["joint"], description="pretraining runs that the report waits for"
     )
 
@@ -180,12 +276,19 @@ class Settings(Section):
     scenes: list[str] | str | None = Field(
         None, description="scene ids: a list, or a text file with one id a line; default all found"
     )
+    held_out: list[str] | str | None = Field(
+        None,
+        description="scene ids that no pretraining sees, for evaluation: a list, or a text file "
+        "with one id a line (ScanNet: the validation scans)",
+    )
     frames: Frames = Frames()
     overlap: Overlap = Overlap()
     pairs: Pairs = Pairs()
     chunks: Chunks = Chunks()
     demo: Demo = Demo()
+    sparse: Sparse = Sparse()
     pretrain: Pretrain = Pretrain()
+    evaluate: Evaluate = Evaluate()
     report: Report = Report()
 
 

@@ -71,7 +71,16 @@ def test_the_schema_file_is_up_to_date():
     ("preset", "differences"),
     [
         ("paper", {}),
-        ("official", {("overlap", "rule"): "official", ("pretrain", "symmetric"): True}),
+        (
+            "official",
+            {
+                ("overlap", "rule"): "official",
+                ("pretrain", "match_rule"): "official",
+                ("pretrain", "symmetric"): True,
+                ("pretrain", "depth_loss"): True,
+                ("pretrain", "bn_momentum"): "decaying",
+            },
+        ),
         ("lite", {("pairs", "max_pairs"): 20000}),
     ],
 )
@@ -79,8 +88,8 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
     """The typed defaults are the paper's; only its largest network is not our default."""
     merged = overlay(PRESETS / f"{preset}.yaml")
     settings = config.parse(merged)
-    paper = {("pretrain", "net2d"): "resnet50", ("pretrain", "imagenet"): True}
-    paper |= {("pretrain", "workers"): 8}
+    paper = {("pretrain", "net2d"): "resnet50", ("pretrain", "init2d"): "try_imagenet"}
+    paper |= {("pretrain", "workers"): 8, ("pretrain", "micro_batch"): 8}
     for names, _, default in fields():
         if names[0] == "demo":
             continue
@@ -97,7 +106,7 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
         ({"frame": {"every": 3}}, "setting frame is unknown; did you mean frames?"),
         ({"min_overlap": 0.5}, "setting min_overlap is unknown; did you mean pairs.min_overlap?"),
         ({"frames": {"rule": "paper"}}, "frames.rule is unknown; did you mean overlap.rule?"),
-        ({"zzz": 1}, "setting zzz is unknown; known: scans, scenes, frames,"),
+        ({"zzz": 1}, "setting zzz is unknown; known: scans, scenes, held_out,"),
         ({"frames": {"every": 0}}, "frames.every: input should be greater than or equal to 1"),
         ({"frames": {"every": 0}}, "it is: use every n-th frame of a scan"),
         ({"overlap": {"rule": "mine"}}, "input should be 'paper' or 'official' (given 'mine')"),

@@ -38,7 +38,7 @@ class Terms(NamedTuple):
 
 def networks(mode: str, settings: Pretrain) -> nn.ModuleDict:
     """The trainable parts, under their published names: backbone, backbone3d, w2d, w3d."""
-    nets = nn.ModuleDict({"backbone": resunet(settings.net2d, settings.imagenet)})
+    nets = nn.ModuleDict({"backbone": resunet(settings.net2d, settings.init2d == "imagenet")})
     if mode != "view":
         nets["backbone3d"] = minkunet(3, CHANNELS_3D, settings.width3d, settings.blocks3d)
         heads = ProjectionHeads(nets["backbone"].channels, CHANNELS_3D)
