@@ -7,7 +7,7 @@ Shapes: B pairs, N matches, V voxels, C = 3 channels, H x W pixels.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,12 +42,19 @@ class PairSamples(torch.utils.data.Dataset):
     """The samples of a whole run in order: item i is pair i % batch of step i // batch.
 
     Every epoch is a seeded permutation of the pairs. mode: "view", "geo" or "joint"; chunks are
-    not read for "view". Files are opened on first use, in the process that uses them. Raises
-    Pri3DError when there is no pair, or a file is missing, damaged or does not fit the others.
+    not read for "view". held_out: names of scans whose pairs are left out. Files are opened on
+    first use, in the process that uses them. Raises Pri3DError when there is no pair, or a file is
+    missing, damaged or does not fit the others.
     """
 
     def __init__(
-        self, pairs: Path, clouds_dir: Path, chunks_dir: Path, mode: str, settings: Pretrain
+        self,
+        pairs: Path,
+        clouds_dir: Path,
+        chunks_dir: Path,
+        mode: str,
+        settings: Pretrain,
+        held_out: Collection[str] = (),
     ):
         self.clouds_dir, self.chunks_dir = Path(clouds_dir), Path(chunks_dir)
         self.with_view, self.with_geo = mode in ("view", "joint"), mode in ("geo", "joint")
@@ -60,7 +67,14 @@ class PairSamples(torch.utils.data.Dataset):
                 )
             self.scenes = source.scenes
             self.frame_scene, self.frame_index = source.frame_scene, source.frame_index
-            self.a, self.b = source.a, source.b
+            left_out = np.isin(self.scenes, list(held_out))
+            kept = ~left_out[self.frame_scene[source.a]]
+            if not kept.any():
+                raise Pri3DError(
+                    f"{pairs}: all its {len(kept)} pairs are of scans that are held out; hold out "
+                    "fewer, or give more scans"
+                )
+            self.a, self.b = source.a[kept], source.b[kept]
         self._order: tuple[int, np.ndarray] | None = None
         self._scans: OrderedDict[str, tuple[Clouds, Chunks | None]] = OrderedDict()
 
@@ -68,7 +82,7 @@ class PairSamples(torch.utils.data.Dataset):
         return self.settings.steps * self.settings.batch
 
     def used_scenes(self) -> list[str]:
-        """Scans that have at least one pair, in the order of the pairs file."""
+        """Scans that have at least one pair here, in the order of the pairs file."""
         return [self.scenes[scene] for scene in np.unique(self.frame_scene[self.a])]
 
     def __getstate__(self) -> dict:
@@ -144,6 +158,30 @@ class PairSamples(torch.utils.data.Dataset):
                     reader.close()
         self._scans.move_to_end(scene)
         return self._scans[scene]
+
+
+def order_of_rank(
+    start_step: int, settings: Pretrain, rank: int, ranks: int
+) -> Iterator[list[int]]:
+    """Items of each micro-batch that one of several processes trains on, step after step.
+
+    Steps are counted from 0, up to settings.steps. Of each step's micro-batches, rank r takes
+    those with i % ranks == r; all ranks together take what a single process would. Raises
+    Pri3DError when a batch cannot be dealt out evenly.
+    """
+    batch, micro = settings.batch, settings.micro_batch or max(1, settings.batch // ranks)
+    if batch % (micro * ranks):
+        of = f" and micro-batches of {micro} (pretrain.micro_batch)" if settings.micro_batch else ""
+        multiple = ranks * (settings.micro_batch or 1)
+        raise Pri3DError(
+            f"pretrain.batch: {batch} pairs cannot be dealt out evenly to {ranks} processes{of}; "
+            f"make it a multiple of {multiple}"
+        )
+    return (
+        list(range(step * batch + first, step * batch + first + micro))
+        for step in range(start_step, settings.steps)
+        for first in range(rank * micro, batch, micro * ranks)
+    )
 
 
 def _row(reader: Clouds | Chunks, number: int) -> int:

@@ -2,10 +2,13 @@
 
 import io
 import pickle
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from make_artefacts import (
     COLOR_FROM_DEPTH,
     COLOR_K,
@@ -22,7 +25,7 @@ from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.augment import IMAGENET_MEAN, IMAGENET_STD
-from pri3d.pretrain.samples import PairSamples, collate
+from pri3d.pretrain.samples import PairSamples, collate, order_of_rank
 
 HEIGHT, WIDTH = 72, 96  # three quarters of the stored colour images
 RADIUS, VOXEL = 0.03, 0.03
@@ -34,8 +37,8 @@ def room(tmp_path_factory):
 
 
 def settings(**changes) -> Pretrain:
-    given = {"height": HEIGHT, "width": WIDTH, "radius_m": RADIUS, "matches": 200, "batch": 2}
-    return Pretrain(**given | {"steps": 12} | changes)
+    small = {"height": HEIGHT, "width": WIDTH, "radius_m": RADIUS, "matches": 200, "batch": 2}
+    return Pretrain(**small | {"steps": 12} | changes)
 
 
 def samples(room, mode="joint", **changes) -> PairSamples:
@@ -199,6 +202,51 @@ def test_every_epoch_has_every_pair_once_in_another_order(room):
     assert sorted(first) == sorted(second)
     assert first != second
     assert first != [samples(room, mode="view", seed=1)[i].name for i in range(12)]
+
+
+def test_held_out_scans_give_no_pairs(room):
+    everything = samples(room, mode="view")
+    assert everything.used_scenes() == ["room00", "room01"]
+    data = PairSamples(**room, mode="view", settings=settings(), held_out=["room00", "elsewhere"])
+    assert data.used_scenes() == ["room01"]
+    names = [data[i].name for i in range(12)]
+    assert {name.split()[0] for name in names} == {"room01"}
+    assert sorted(names[:6]) == sorted(names[6:])  # two epochs of its six pairs
+    assert set(names) < {everything[i].name for i in range(12)}
+    with pytest.raises(Pri3DError, match=r"pairs\.h5: all its 12 pairs .* held out"):
+        PairSamples(**room, mode="view", settings=settings(), held_out=["room00", "room01"])
+
+
+@given(
+    micro=st.integers(1, 5),
+    each=st.integers(1, 4),
+    ranks=st.integers(1, 6),
+    start=st.integers(0, 7),
+    default=st.booleans(),
+)
+def test_all_ranks_together_see_what_one_process_sees(micro, each, ranks, start, default):
+    batch = micro * each * ranks
+    dealt = settings(batch=batch, micro_batch=None if default else micro, steps=7)
+    single = list(order_of_rank(start, dealt, 0, 1))
+    assert list(chain(*single)) == list(range(start * batch, 7 * batch))
+    parts = [list(order_of_rank(start, dealt, rank, ranks)) for rank in range(ranks)]
+    size = batch // ranks if default else micro
+    assert {len(items) for part in parts for items in part} <= {size}
+    # One micro-batch of each rank in turn is the order of a single process.
+    in_turn = list(chain(*zip(*parts, strict=True)))
+    assert list(chain(*in_turn)) == list(chain(*single))
+    if not default:
+        assert in_turn == single
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "ranks"), [(8, 3, 1), (8, 2, 3), (8, None, 3), (2, None, 4)]
+)
+def test_a_batch_that_cannot_be_dealt_out_is_refused(batch, micro, ranks):
+    with pytest.raises(
+        Pri3DError, match=f"batch: {batch} pairs cannot be dealt out evenly to {ranks}"
+    ):
+        order_of_rank(0, settings(batch=batch, micro_batch=micro), 0, ranks)
 
 
 def test_another_epoch_draws_anew(room):
