@@ -14,19 +14,17 @@ from torch import nn
 from pri3d import store
 from pri3d.errors import Pri3DError
 
-KEEP = 2
 
-
-def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `step_<step>.pt` whole or not at all, then remove all but the newest `KEEP`."""
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `step_<step>.pt` whole or not at all, then remove all but the newest `keep`."""
     path = folder / f"step_{step:08d}.pt"
     with store.atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # how torch says that the disk is full
             raise Pri3DError(f"{path}: cannot be written ({_first_line(error)})") from None
-    for old in _all(folder)[:-KEEP]:
-        old.unlink()
+    for old in _all(folder)[:-keep]:
+        old.unlink(missing_ok=True)
     return path
 
 
@@ -46,7 +44,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def remove_all(folder: Path) -> None:
     for path in _all(folder):
-        path.unlink()
+        path.unlink(missing_ok=True)  # several processes of a run do this at once
 
 
 def _all(folder: Path) -> list[Path]:

@@ -4,7 +4,9 @@ Exit status: 0 done; 1 the work could not be done (one line on stderr); 2 wrong 
 interrupted. Results of `--json` go to stdout, everything else to stderr.
 """
 
+import contextlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Collection
@@ -273,19 +275,29 @@ def _row(scan: Any, frame: int) -> int:
 @app.command()
 def pretrain(
     mode: Annotated[
-        Literal["view", "geo", "joint"],
-        typer.Option(help="which losses: between views, between image and surface, or both"),
+        Literal["view", "geo", "joint", "moco"],
+        typer.Option(
+            help="what is compared: views of a place, an image and the surface, or both; moco: "
+            "crops of an image (the 2D baseline)"
+        ),
     ] = "joint",
     pairs: Annotated[Path, typer.Option(help="made by `pri3d pairs`")] = Path("results/pairs.h5"),
     clouds: Annotated[
         Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")
     ] = Path("results/clouds"),
     chunks: Annotated[
-        Path, typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; not read for view")
+        Path,
+        typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; read for geo and joint"),
     ] = Path("results/chunks"),
     out: Annotated[
         Path | None, typer.Option(help="folder of the run; default: results/runs/<mode>")
     ] = None,
+    held_out: Annotated[
+        list[str], typer.Option(metavar="SCENE", help="a scene whose pairs are not trained on")
+    ] = [],  # noqa: B006
+    engine: Annotated[
+        Literal["torch", "minkowski"], _setting(DEFAULT.sparse, "engine")
+    ] = DEFAULT.sparse.engine,
     config_file: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE.yaml", help="settings; its section `pretrain`"),
@@ -302,11 +314,17 @@ def pretrain(
     given = config.load(config_file).pretrain.model_dump() if config_file else {}
     settings = _settings("pretrain", **given | dict(map(_assignment, assigned)))
     out = out or Path("results/runs", mode)
+    if settings.processes > 1 and "RANK" not in os.environ:
+        launch = ["-m", "torch.distributed.run", "--standalone"]
+        launch += [f"--nproc-per-node={settings.processes}", "-m", "pri3d", *sys.argv[1:]]
+        os.execv(sys.executable, [sys.executable, *launch])
     from pri3d import store, training
 
-    with store.sole_writer(out):
-        training.run(pairs, clouds, chunks, out, mode, settings)
-    print((out / "metrics.jsonl").read_text().splitlines()[-1])
+    lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    with store.sole_writer(out) if lead else contextlib.nullcontext():
+        training.run(pairs, clouds, chunks, out, mode, settings, engine, held_out)
+    if lead:
+        print((out / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -225,6 +225,12 @@ class Pretrain(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU where there is one"
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="training processes on this machine, one a GPU; they share each batch "
+        "(paper: 8)",
+    )
     threads: int = Field(
         0, ge=0, description="threads of the training process on the CPU; 0 leaves it to torch"
     )
@@ -245,6 +251,7 @@ class Pretrain(Section):
 # How a pretraining run is done, and not what comes out: these may change when a run goes on.
 PRETRAIN_HOW = (
     "device",
+    "processes",
     "threads",
     "workers",
     "compile",

@@ -1,22 +1,17 @@
 """The training loop: pairs of frames in, a pretrained network out.
 
 A run can be killed at any moment and started again: it goes on from its newest checkpoint, and on
-a CPU it ends with the same bits as a run that was never interrupted.
+a CPU it ends with the same bits as a run that was never interrupted. Under `torchrun` the processes
+share the micro-batches of each step among them; the first of them writes the files.
 """
 
-import contextlib
 import functools
 import json
-import math
 import multiprocessing
 import multiprocessing.synchronize
-import os
-import signal
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +21,69 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import pri3d
-from pri3d import checkpoint, closure, store
-from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
-from pri3d.config import PRETRAIN_HOW, Pretrain
+from pri3d import checkpoint, processes
+from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.metrics import SKIPPED, Metrics, line, skipped, sums
-from pri3d.pretrain.modes import MODES, networks, total
-from pri3d.pretrain.samples import Batch, PairSamples, collate
+from pri3d.pretrain.metrics import Metrics, line, skipped
+from pri3d.pretrain.moco import FrameSamples, collate_frames
+from pri3d.pretrain.modes import networks
+from pri3d.pretrain.samples import PairSamples, collate, order_of_rank
+from pri3d.pretrain.schedules import bn_momentum, learning_rate
+from pri3d.pretrain.starts import load_starts
+from pri3d.pretrain.step import set_bn_momentum, step
+from pri3d.resume import made_from, state_to_go_on_from
+from pri3d.signals import outlive_signals, stop_requests
 
 
 def run(
-    pairs: Path, clouds_dir: Path, chunks_dir: Path, out: Path, mode: str, settings: Pretrain
+    pairs: Path,
+    clouds_dir: Path,
+    chunks_dir: Path,
+    out: Path,
+    mode: str,
+    settings: Pretrain,
+    engine: str = "torch",
+    held_out: Collection[str] = (),
 ) -> None:
     """Train and leave `model.safetensors`, `settings.json`, `provenance.json`, `metrics.jsonl`,
     TensorBoard events and `checkpoints/` in the folder `out`.
 
-    mode: "view", "geo" or "joint" (`modes`); chunks_dir is not read for "view". A run found in
-    `out` goes on. Raises Pri3DError when an input is missing or does not fit, when the run found
-    was made with other settings or inputs, when the loss is not finite, when nothing could be
-    trained on, and when the run is asked to stop (SIGTERM, SIGINT; after writing a checkpoint).
+    mode: "view", "geo", "joint" or "moco" (`modes`); chunks_dir is read for "geo" and "joint".
+    engine: setting `sparse.engine`. held_out: scenes that are not trained on. A run found in `out`
+    goes on. Raises Pri3DError when an input is missing or does not fit, when the run found was made
+    with other settings or inputs, when the loss is not finite, when nothing could be trained on,
+    and when the run is asked to stop (SIGTERM, SIGINT; after writing a checkpoint).
     """
-    out = Path(out)
-    device = _device(settings.device)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    samples = PairSamples(pairs, clouds_dir, chunks_dir, mode, settings)
-    inputs = _inputs(pairs, samples)
-    made_from = {"mode": mode, "settings": settings.model_dump(), "inputs": inputs}
-    made_from["code"] = closure.code_digest("pri3d.training")
+    here = processes.start(settings.device)
+    try:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        if mode == "moco":
+            samples = FrameSamples(pairs, clouds_dir, settings, held_out)
+        else:
+            samples = PairSamples(pairs, clouds_dir, chunks_dir, mode, settings, held_out)
+        _train(samples, made_from(pairs, samples, mode, settings), Path(out), engine, here)
+    finally:
+        processes.stop()
 
+
+def _train(
+    samples: PairSamples | FrameSamples,
+    origin: dict[str, Any],
+    out: Path,
+    engine: str,
+    here: processes.Processes,
+) -> None:
+    mode, settings, lead = origin["mode"], samples.settings, here.rank == 0
     torch.manual_seed(settings.seed)
-    nets = networks(mode, settings).to(device, memory_format=torch.channels_last)
+    nets = networks(mode, settings, engine)
+    state = state_to_go_on_from(out, origin)
+    starts = state["starts"] if state else load_starts(nets, mode, settings)
+    nets = nets.to(here.device, memory_format=torch.channels_last)
+    if settings.sync_bn:
+        processes.synchronise_batch_norm(nets)
     optimizer = torch.optim.SGD(
-        nets.parameters(),
+        [parameter for parameter in nets.parameters() if parameter.requires_grad],
         lr=settings.lr,
         momentum=settings.momentum,
         dampening=settings.dampening,
@@ -66,87 +91,86 @@ def run(
     )
     start, history = 0, ""
     window, ever = Counter(), Counter()  # sums since the last line of metrics, and of the whole run
-    found = checkpoint.newest(out / "checkpoints")
-    if found is not None and _goes_on(*found, made_from, out):
-        _, state = found
+    if state:
         nets.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        _set_random_state(state["random"])
         start, history = state["step"], state["metrics"]
         window, ever = Counter(state["window"]), Counter(state["ever"])
+    if settings.compile:
+        nets["backbone"].compile()
 
     closing = multiprocessing.Event()
-    batches = iter(
-        DataLoader(
-            samples,
-            batch_size=settings.batch,
-            sampler=range(start * settings.batch, len(samples)),
-            num_workers=settings.workers,
-            collate_fn=collate,
-            worker_init_fn=functools.partial(_outlive_signals, closing),
-            generator=torch.Generator(),  # without one it draws from the generator of the weights
-            pin_memory=device.type == "cuda",
-        )
-    )
+    batches = _batches(samples, start, closing, here)
     nets.train()
     with (
-        _stop_requests(closing) as requests,
-        Metrics(out, history) as metrics,
-        tqdm(total=settings.steps, initial=start, unit="step", desc=mode, disable=None) as bar,
+        stop_requests(closing) as requests,
+        Metrics(out if lead else None, history, origin if settings.wandb else None) as metrics,
+        tqdm(
+            total=settings.steps, initial=start, unit="step", desc=mode, disable=_hide(lead)
+        ) as bar,
     ):
-        for step in range(start + 1, settings.steps + 1):
+        new = Counter()  # sums of this process that are not yet in the lead's
+        for number in range(start + 1, settings.steps + 1):
             began = time.perf_counter()
-            batch = _next(batches)
-            window["waited_s"] += time.perf_counter() - began
-            batch = _move(batch, device)
-            lr = learning_rate(settings, step)
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            lr = learning_rate(settings, number)
             for group in optimizer.param_groups:
                 group["lr"] = lr
+            set_bn_momentum(nets, bn_momentum(settings, number))
 
-            terms = MODES[mode](nets, batch, settings) if len(batch.image_a_BCHW) else {}
-            loss = total(terms)
-            if loss is not None:
-                if not math.isfinite(loss.item()):
-                    raise Pri3DError(
-                        f"{out}: the loss is {loss.item()} at step {step} (samples: "
-                        f"{'; '.join(batch.names)}); look at these samples, or lower pretrain.lr"
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                window.update(updates=1, loss=loss.item())
-                ever["updates"] += 1
+            done = step(nets, optimizer, batch, mode, settings, lambda: bool(requests))
+            if done.not_finite:
+                raise Pri3DError(
+                    f"{out}: the loss is {done.loss}, its gradient {done.grad_norm}, at step "
+                    f"{number} (samples: {'; '.join(done.not_finite)}); look at these samples, or "
+                    "lower pretrain.lr"
+                )
+            if not done.given_up:
+                if mode == "moco":
+                    nets["moco"].after_step(nets["backbone"]["encoder"], settings.moco_momentum)
+                new.update(done.figures)
+                new["pairs"] += sum(len(micro_batch.names) for micro_batch in batch)
+                if lead:
+                    new.update(seconds=time.perf_counter() - began, waited_s=waited)
+                if lead and done.loss is not None:
+                    new.update(updates=1, loss=done.loss, grad_norm=done.grad_norm)
+                bar.update()
 
-            for name, term in terms.items():
-                window.update(sums(name, term))
-            ever.update(SKIPPED + reason for reason in batch.skipped)
-            seconds = time.perf_counter() - began
-            for counts in (window, ever):
-                counts.update(pairs=len(batch.names), seconds=seconds)
-            bar.update()
-            last = step == settings.steps
-            if step % settings.log_every == 0 or last:
-                figures = line(step, lr, window, ever, device)
+            last = number == settings.steps and not done.given_up
+            stop = done.stop and not last
+            logging = not done.given_up and (number % settings.log_every == 0 or last)
+            saving = number % settings.checkpoint_every == 0 or last or stop
+            if logging or saving:
+                for sums in processes.gather(new):
+                    window.update(sums)
+                    ever.update(sums)
+                new.clear()
+            if logging:
+                figures = line(number, settings.steps, lr, window, ever, here.device)
                 metrics.write(figures)
                 bar.set_postfix({k: v for k, v in figures.items() if k.endswith("recall")})
                 window.clear()
-            stop = bool(requests) and not last
-            if step % settings.checkpoint_every == 0 or last or stop:
+            if saving:
                 state = {
-                    "step": step,
+                    "step": number - done.given_up,
                     "model": nets.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "random": _random_state(),
                     "metrics": metrics.text,
                     "window": dict(window),
                     "ever": dict(ever),
-                    "made_from": json.dumps(made_from),
+                    "starts": starts,
+                    "made_from": json.dumps(origin),
                 }
-                path = checkpoint.save(out / "checkpoints", step, state)
+                if lead:
+                    checkpoint.save(
+                        out / "checkpoints", state["step"], state, settings.keep_checkpoints
+                    )
             if stop:
+                asked = requests[0] if requests else "a signal to another process"
                 raise Pri3DError(
-                    f"{out}: stopped by {requests[0]} after step {step} of {settings.steps}; run "
-                    f"the same again to go on from {path}"
+                    f"{out}: stopped by {asked} after step {state['step']} of {settings.steps}; "
+                    f"run the same again to go on from its checkpoint in {out / 'checkpoints'}"
                 )
 
     if not ever["updates"]:
@@ -155,94 +179,46 @@ def run(
             f"{out}: nothing could be trained on: {reasons}; look at pretrain.radius_m and at the "
             "scans"
         )
-    checkpoint.save_json(out / "settings.json", {"mode": mode, **settings.model_dump()})
-    versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
-    checkpoint.save_json(out / "provenance.json", {**inputs, "versions": versions})
-    checkpoint.save_weights(out / "model.safetensors", nets)
+    if lead:
+        checkpoint.save_json(out / "settings.json", {"mode": mode, **settings.model_dump()})
+        versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
+        inputs = origin["inputs"] | {"starts": starts, "versions": versions, "engine": engine}
+        checkpoint.save_json(out / "provenance.json", inputs)
+        checkpoint.save_weights(out / "model.safetensors", nets)
 
 
-def learning_rate(settings: Pretrain, step: int) -> float:
-    """Polynomial decay; steps are counted from 1 (Pri3D's code: power 0.9, every iteration)."""
-    return settings.lr * (1 - (step - 1) / (settings.steps + 1)) ** settings.power
+def _hide(lead: bool) -> bool | None:
+    return None if lead else True  # None: hidden where there is no terminal
 
 
-def _device(wanted: str) -> torch.device:
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise Pri3DError(
-            "pretrain.device: cuda is asked for and torch sees no GPU here; run it on a machine "
-            "with one, or set it to auto or cpu (slow)"
+def _batches(
+    samples: PairSamples | FrameSamples,
+    start: int,
+    closing: multiprocessing.synchronize.Event,
+    here: processes.Processes,
+) -> Iterator[list[Any]]:
+    """The micro-batches of this process, a list for each step after `start`, on its device."""
+    settings = samples.settings
+    order = list(order_of_rank(start, settings, here.rank, here.size))
+    per_step = len(order) // max(settings.steps - start, 1)
+    loader = iter(
+        DataLoader(
+            samples,
+            batch_sampler=order,
+            num_workers=settings.workers,
+            # Workers prepare the next step while this one computes.
+            prefetch_factor=2 + per_step // settings.workers if settings.workers else None,
+            collate_fn=collate_frames if isinstance(samples, FrameSamples) else collate,
+            worker_init_fn=functools.partial(outlive_signals, closing),
+            generator=torch.Generator(),  # without one it draws from the generator of the weights
+            pin_memory=here.device.type == "cuda",
         )
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
-
-
-def _inputs(pairs: Path, samples: PairSamples) -> dict[str, Any]:
-    """Digests of everything that is trained on, and of what that was made from."""
-    clouds = {s: _origin(samples.clouds_dir / f"{s}.h5", CLOUDS) for s in samples.used_scenes()}
-    inputs = {"pairs": _origin(pairs, PAIRS), "clouds": clouds}
-    if samples.with_geo:
-        inputs["chunks"] = {}
-        for scene in clouds:
-            path = samples.chunks_dir / f"{scene}.h5"
-            inputs["chunks"][scene] = _origin(path, CHUNKS)
-            if inputs["chunks"][scene]["inputs"].get("clouds") != clouds[scene]["digest"]:
-                raise Pri3DError(
-                    f"{path}: was made from other clouds than {samples.clouds_dir / path.name}; "
-                    "run chunks again"
-                )
-    return inputs
-
-
-def _origin(path: Path, format: str) -> dict[str, Any]:
-    with store.open_artefact(path, format) as file:
-        return {"digest": str(file.attrs["digest"]), "inputs": json.loads(file.attrs["inputs"])}
-
-
-def _goes_on(path: Path, state: dict, made_from: dict, out: Path) -> bool:
-    """Whether the run of a checkpoint is this one; Pri3DError if it is another one.
-
-    A finished run whose weights were removed is no obstacle: they are to be made anew. Code that
-    changed under an unfinished run is told, and no reason to lose it.
-    """
-    before = json.loads(state["made_from"])
-    differences = [] if before["mode"] == made_from["mode"] else ["the mode"]
-    for name, value in made_from["settings"].items():
-        old = before["settings"].get(name)
-        if old != value and name not in PRETRAIN_HOW:
-            differences.append(f"pretrain.{name} ({old} then, {value} now)")
-    for name in ("pairs", "clouds", "chunks"):
-        if before["inputs"].get(name) != made_from["inputs"].get(name):
-            differences.append(f"the content of {name}")
-    finished = state["step"] >= before["settings"]["steps"]
-    if before.get("code") != made_from["code"]:
-        if finished:
-            differences.append("the code")
-        else:
-            print(f"{out}: going on, but with other code than before", file=sys.stderr)
-    if not differences:
-        return True
-    if finished and not (out / "model.safetensors").exists():
-        print(f"{out}: beginning anew, changed: {', '.join(differences)}", file=sys.stderr)
-        checkpoint.remove_all(out / "checkpoints")
-        return False
-    raise Pri3DError(
-        f"{path}: is of a run that differs in {', '.join(differences)}; put that back to go on, or "
-        f"remove {out} to begin anew"
     )
+    for _ in range(start, settings.steps):
+        yield [_move(_next(loader), here.device) for _ in range(per_step)]
 
 
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _next(batches: Iterator[Batch]) -> Batch:
+def _next(batches: Iterator[Any]) -> Any:
     try:
         return next(batches)
     except Pri3DError as error:  # torch wraps what a worker raised into the worker's traceback
@@ -257,34 +233,3 @@ def _move(value: Any, device: torch.device) -> Any:
     if hasattr(value, "_fields"):
         return type(value)(*(_move(part, device) for part in value))
     return value
-
-
-@contextlib.contextmanager
-def _stop_requests(closing: multiprocessing.synchronize.Event) -> Iterator[list[str]]:
-    """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once.
-
-    `closing` is set at the end, whatever it is: from then on workers may be ended by signals.
-    """
-    requests: list[str] = []
-    before: dict[int, Any] = {}
-
-    def note(number, _):
-        requests.append(signal.Signals(number).name)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    try:
-        if threading.current_thread() is threading.main_thread():  # others may not handle signals
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, note)
-        yield requests
-    finally:
-        closing.set()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _outlive_signals(closing: multiprocessing.synchronize.Event, _: int) -> None:
-    """In a worker: a signal to the whole group must not take from the trainer its last batch."""
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing.is_set() else None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

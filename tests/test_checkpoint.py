@@ -14,7 +14,7 @@ def state(step: int) -> dict:
 
 def test_the_two_newest_stay_and_the_newest_is_read(tmp_path):
     for step in (5, 10, 200, 1000):
-        checkpoint.save(tmp_path, step, state(step))
+        checkpoint.save(tmp_path, step, state(step), keep=2)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["step_00000200.pt", "step_00001000.pt"]
     path, found = checkpoint.newest(tmp_path)
@@ -26,7 +26,7 @@ def test_the_two_newest_stay_and_the_newest_is_read(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
 def test_a_damaged_one_costs_only_itself(tmp_path, capsys, damage):
     for step in (1, 2):
-        path = checkpoint.save(tmp_path, step, state(step))
+        path = checkpoint.save(tmp_path, step, state(step), keep=2)
     content = path.read_bytes()
     middle = content.index(torch.arange(500.0, 510).add(2).numpy().tobytes())
     flipped = bytearray(content)
@@ -44,7 +44,7 @@ def test_without_any_there_is_none(tmp_path, capsys):
 
 
 def test_a_failed_save_leaves_the_old_ones(tmp_path):
-    checkpoint.save(tmp_path, 1, state(1))
+    checkpoint.save(tmp_path, 1, state(1), keep=2)
     with pytest.raises(Exception, match="pickle"):
         checkpoint.save(tmp_path, 2, {"step": lambda: None})
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.pt"]

@@ -33,7 +33,7 @@ TINY = {
     "threads": 1,
     "device": "cpu",
 }
-TIMES = ("pairs_per_s", "data_wait_share", "memory_mb", "elapsed_s")
+TIMES = ("pairs_per_s", "data_wait_share", "memory_mb", "elapsed_s", "left_s")
 DONE = ("model.safetensors", "settings.json", "provenance.json", "metrics.jsonl")
 
 

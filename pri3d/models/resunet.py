@@ -8,6 +8,7 @@ whose checkpoints put `backbone.` before them.
 
 from __future__ import annotations
 
+import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -22,26 +23,39 @@ ENCODERS = {
 }
 
 
-def resunet(name: str, imagenet: bool = False) -> ResUNet:
-    """A ResNet UNet: `resnet18`, `resnet34` or `resnet50`.
+def resunet(name: str) -> ResUNet:
+    """A ResNet UNet: `resnet18`, `resnet34` or `resnet50`, with random weights.
 
-    imagenet: start the encoder from torchvision's ImageNet weights (IMAGENET1K_V1, downloaded into
-    torch's cache on first use). Raises ValueError for another name, Pri3DError when the weights
-    cannot be fetched.
+    Raises ValueError for another name.
     """
+    encoder = resnet_encoder(name)
+    return ResUNet(encoder, ENCODERS[name][1])
+
+
+def resnet_encoder(name: str) -> nn.Module:
+    """torchvision's ResNet without its classifier."""
     if name not in ENCODERS:
         raise ValueError(f"resunet: no encoder {name!r}; there are {', '.join(ENCODERS)}")
-    weights_name, channels = ENCODERS[name]
-    weights = getattr(torchvision.models, weights_name).IMAGENET1K_V1 if imagenet else None
-    try:
-        encoder = getattr(torchvision.models, name)(weights=weights)
-    except OSError as error:  # of the download
-        raise Pri3DError(
-            f"pretrain.imagenet: the weights of {name} cannot be fetched ({error}); put them into "
-            "torch's cache on a machine with a network, or set it to false"
-        ) from None
+    encoder = getattr(torchvision.models, name)(weights=None)
     del encoder.fc, encoder.avgpool
-    return ResUNet(encoder, channels)
+    return encoder
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights (IMAGENET1K_V1) of an encoder, without the classifier.
+
+    They are downloaded into torch's cache on first use. Raises Pri3DError when they cannot be.
+    """
+    weights = getattr(torchvision.models, ENCODERS[name][0]).IMAGENET1K_V1
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # of the download, or of a damaged file
+        raise Pri3DError(
+            f"pretrain.init2d: the ImageNet weights of {name} cannot be fetched ({error}); put "
+            f"{weights.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or set it "
+            "to random or to a file"
+        ) from None
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
 class ResUNet(nn.Module):

@@ -7,6 +7,7 @@ anchors that find their match first, and T_recall_chance = 1 / candidates; T_can
 that falls while recall stays at chance has learned something other than to match.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -18,6 +19,7 @@ import psutil
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from pri3d.errors import Pri3DError
 from pri3d.pretrain.modes import Terms
 
 SKIPPED = "skipped: "
@@ -36,11 +38,14 @@ def sums(name: str, terms: Terms) -> dict[str, float]:
     }
 
 
-def line(step: int, lr: float, window: Counter, ever: Counter, device: torch.device) -> dict:
+def line(
+    step: int, steps: int, lr: float, window: Counter, ever: Counter, device: torch.device
+) -> dict:
     """One line of `metrics.jsonl` from the sums since the last line and since the beginning."""
-    values: dict[str, Any] = {"step": step, "loss": None}
+    values: dict[str, Any] = {"step": step, "loss": None, "grad_norm": None}
     if window["updates"]:
         values["loss"] = window["loss"] / window["updates"]
+        values["grad_norm"] = window["grad_norm"] / window["updates"]
     for key in [key for key in window if key.endswith("_samples")]:
         term = key.removesuffix("_samples")
         for figure in ("loss", "loss_chance", "recall", "recall_chance", "candidates"):
@@ -54,6 +59,7 @@ def line(step: int, lr: float, window: Counter, ever: Counter, device: torch.dev
         "data_wait_share": window["waited_s"] / max(window["seconds"], 1e-9),
         "memory_mb": _memory_mb(),
         "elapsed_s": ever["seconds"],
+        "left_s": ever["seconds"] / step * (steps - step),
     }
     if device.type == "cuda":
         values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
@@ -85,23 +91,33 @@ class Metrics:
     """Writes lines to `metrics.jsonl` and TensorBoard; begins with the `history` of a checkpoint.
 
     Whatever an interrupted run wrote after its checkpoint is gone then, so that no line is doubled.
+    out: the run's folder, or None where another process writes. wandb: what the run is made from,
+    to send the lines to Weights & Biases too; Pri3DError where that is not installed.
     """
 
-    def __init__(self, out: Path, history: str):
-        out.mkdir(parents=True, exist_ok=True)
+    def __init__(self, out: Path | None, history: str, wandb: dict[str, Any] | None = None):
         self._lines: list[str] = []
+        self._out, self._wandb = out, None
+        if out is None:
+            return
+        if wandb is not None:
+            self._wandb = _wandb_run(out, wandb)
+        out.mkdir(parents=True, exist_ok=True)
         self._file = open(out / "metrics.jsonl", "w")  # noqa: SIM115 - closed by __exit__
         shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(out / "tensorboard")
         for text in history.splitlines():
-            self.write(json.loads(text))
+            self._record(json.loads(text))
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._file.close()
-        self._events.close()
+    def __exit__(self, kind, *_):
+        if self._out is not None:
+            self._file.close()
+            self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(kind is not None))
 
     @property
     def text(self) -> str:
@@ -109,6 +125,12 @@ class Metrics:
         return "".join(self._lines)
 
     def write(self, values: dict) -> None:
+        if self._out is not None:
+            self._record(values)
+        if self._wandb is not None:
+            self._wandb.log(values, step=values["step"])
+
+    def _record(self, values: dict) -> None:
         self._lines.append(json.dumps(values) + "\n")
         self._file.write(self._lines[-1])
         self._file.flush()
@@ -116,3 +138,23 @@ class Metrics:
             if isinstance(value, (int, float)) and name != "step":
                 self._events.add_scalar(name, value, values["step"])
         self._events.flush()
+
+
+def _wandb_run(out: Path, made_from: dict[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise Pri3DError(
+            "pretrain.wandb: Weights & Biases is not installed; pip install 'pri3d[wandb]', or set "
+            "it to false"
+        ) from None
+    # The same run, however often it is interrupted, is one run there too.
+    text = json.dumps([str(out.resolve()), made_from], sort_keys=True)
+    return wandb.init(
+        project="pri3d",
+        name=out.name,
+        dir=str(out),
+        id=hashlib.sha256(text.encode()).hexdigest()[:16],
+        resume="allow",
+        config={"mode": made_from["mode"], **made_from["settings"]},
+    )

@@ -8,7 +8,7 @@ shared 2D network (Pri3D, Hou et al., ICCV 2021, section 3). A mode is a functio
 Shapes: B images, C channels, H x W pixels, N matches or rows, S samples of a batch.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from pri3d.config import Pretrain
 from pri3d.models.heads import ProjectionHeads
 from pri3d.models.minkunet import minkunet
-from pri3d.models.resunet import resunet
+from pri3d.models.resunet import resnet_encoder, resunet
 from pri3d.pretrain.losses import match_recall, point_info_nce
+from pri3d.pretrain.moco import FrameBatch, Moco
 from pri3d.pretrain.samples import Batch, Matches, Side
 from pri3d.sparse.coordinates import collate
 
@@ -36,9 +37,16 @@ class Terms(NamedTuple):
     candidates: list[int]
 
 
-def networks(mode: str, settings: Pretrain) -> nn.ModuleDict:
-    """The trainable parts, under their published names: backbone, backbone3d, w2d, w3d."""
-    nets = nn.ModuleDict({"backbone": resunet(settings.net2d, settings.init2d == "imagenet")})
+def networks(mode: str, settings: Pretrain, engine: str = "torch") -> nn.ModuleDict:
+    """The trainable parts with random weights, under their published names: backbone, backbone3d,
+    w2d, w3d. moco has the encoder alone, and what else it needs under `moco`.
+
+    engine: setting `sparse.engine`. The same state of torch's generator gives the same weights.
+    """
+    if mode == "moco":
+        backbone = nn.ModuleDict({"encoder": resnet_encoder(settings.net2d)})
+        return nn.ModuleDict({"backbone": backbone, "moco": Moco(settings)})
+    nets = nn.ModuleDict({"backbone": resunet(settings.net2d)})
     if mode != "view":
         nets["backbone3d"] = minkunet(3, CHANNELS_3D, settings.width3d, settings.blocks3d)
         heads = ProjectionHeads(nets["backbone"].channels, CHANNELS_3D)
@@ -72,7 +80,36 @@ def joint(nets: nn.ModuleDict, batch: Batch, settings: Pretrain) -> dict[str, Te
     return {"view": contrast(cells_a, cells_b, batch.view, settings), "geo": _join(sides)}
 
 
-MODES = {"view": view, "geo": geo, "joint": joint}
+def moco(nets: nn.ModuleDict, batch: FrameBatch, settings: Pretrain) -> dict[str, Terms]:
+    """Two crops of each frame against crops of other frames (the baseline, see `moco`)."""
+    bf16 = settings.precision == "bf16"
+    with torch.autocast(batch.query_BCHW.device.type, torch.bfloat16, enabled=bf16):
+        loss_B, found_B = nets["moco"].loss(nets["backbone"]["encoder"], batch, settings)
+    candidates = [1 + settings.moco_queue] * len(loss_B)
+    return {"moco": Terms(loss_B, found_B.float().tolist(), candidates)}
+
+
+MODES = {"view": view, "geo": geo, "joint": joint, "moco": moco}
+
+
+def counts(mode: str, batch: Any, settings: Pretrain) -> dict[str, int]:
+    """How many samples of a micro-batch have each term: the lengths of what the mode returns."""
+    if mode == "moco":
+        return {"moco": len(batch.query_BCHW)}
+    number = {}
+    if mode != "geo":
+        number["view"] = len(batch.view.counts)
+    if mode != "view":
+        number["geo"] = len(batch.side_a.counts) + len(batch.side_b.counts)
+    return number
+
+
+def is_complete(mode: str, batch: Any) -> bool:
+    """Whether every network of the mode has something to do in a micro-batch."""
+    if mode == "moco":
+        return len(batch.query_BCHW) > 0
+    with_chunks = mode == "view" or (batch.side_a.counts and batch.side_b.counts)
+    return len(batch.image_a_BCHW) > 0 and bool(with_chunks)
 
 
 def total(terms: dict[str, Terms]) -> Tensor | None:

@@ -169,10 +169,11 @@ def order_of_rank(
     those with i % ranks == r; all ranks together take what a single process would. Raises
     Pri3DError when a batch cannot be dealt out evenly.
     """
-    batch, micro = settings.batch, settings.micro_batch or max(1, settings.batch // ranks)
+    batch, share = settings.batch, max(1, settings.batch // ranks)
+    micro = min(settings.micro_batch or share, share)
     if batch % (micro * ranks):
-        of = f" and micro-batches of {micro} (pretrain.micro_batch)" if settings.micro_batch else ""
-        multiple = ranks * (settings.micro_batch or 1)
+        of = f" and micro-batches of {micro} (pretrain.micro_batch)" if micro < share else ""
+        multiple = ranks * micro if micro < share else ranks
         raise Pri3DError(
             f"pretrain.batch: {batch} pairs cannot be dealt out evenly to {ranks} processes{of}; "
             f"make it a multiple of {multiple}"

@@ -1,0 +1,45 @@
+"""What the networks of a run start from: random weights, ImageNet's, or a file of weights."""
+
+import sys
+
+from torch import nn
+
+from pri3d.config import Pretrain
+from pri3d.errors import Pri3DError
+from pri3d.models.resunet import imagenet_weights
+
+
+def load_starts(nets: nn.ModuleDict, mode: str, settings: Pretrain) -> dict[str, str]:
+    """Load what `init2d` and `init3d` say into new networks, and tell what each started from.
+
+    Raises Pri3DError when weights cannot be had or nothing in a file fits; with `try_imagenet` that
+    is a warning, and the answer says so.
+    """
+    starts = {"init2d": _start_2d(nets["backbone"], settings)}
+    if "backbone3d" in nets:
+        starts["init3d"] = settings.init3d
+        if settings.init3d != "random":
+            starts["init3d"] = load_file_into(nets["backbone3d"], settings.init3d, "backbone3d")
+    if mode == "moco":
+        nets["moco"].start_from(nets["backbone"]["encoder"])
+    return starts
+
+
+def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
+    if settings.init2d == "random":
+        return "random"
+    if settings.init2d not in ("imagenet", "try_imagenet"):
+        return load_file_into(backbone, settings.init2d, "backbone")
+    encoder = backbone.get_submodule("encoder")
+    try:
+        encoder.load_state_dict(imagenet_weights(settings.net2d))
+    except Pri3DError as error:
+        if settings.init2d == "imagenet":
+            raise
+        print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
+        return "random: ImageNet weights could not be had"
+    return "ImageNet (torchvision IMAGENET1K_V1)"
+
+
+def load_file_into(network, file, part):
+    raise Pri3DError(f"{file}: not yet")

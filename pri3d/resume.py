@@ -1,0 +1,92 @@
+"""Whether a run that is found is the one that is asked for, and where it goes on."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pri3d import checkpoint, closure, processes, store
+from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
+from pri3d.config import PRETRAIN_HOW, Pretrain
+from pri3d.errors import Pri3DError
+from pri3d.pretrain.moco import FrameSamples
+from pri3d.pretrain.samples import PairSamples
+
+
+def made_from(
+    pairs: Path, samples: PairSamples | FrameSamples, mode: str, settings: Pretrain
+) -> dict[str, Any]:
+    """All that determines a run: mode, settings, digests of its inputs and of the code."""
+    return {
+        "mode": mode,
+        "settings": settings.model_dump(),
+        "inputs": _inputs(pairs, samples),
+        "code": closure.code_digest("pri3d.training"),
+    }
+
+
+def _inputs(pairs: Path, samples: PairSamples | FrameSamples) -> dict[str, Any]:
+    """Digests of everything that is trained on, and of what that was made from."""
+    clouds = {s: _origin(samples.clouds_dir / f"{s}.h5", CLOUDS) for s in samples.used_scenes()}
+    inputs = {"pairs": _origin(pairs, PAIRS), "clouds": clouds}
+    if samples.with_geo:
+        inputs["chunks"] = {}
+        for scene in clouds:
+            path = samples.chunks_dir / f"{scene}.h5"
+            inputs["chunks"][scene] = _origin(path, CHUNKS)
+            if inputs["chunks"][scene]["inputs"].get("clouds") != clouds[scene]["digest"]:
+                raise Pri3DError(
+                    f"{path}: was made from other clouds than {samples.clouds_dir / path.name}; "
+                    "run chunks again"
+                )
+    return inputs
+
+
+def _origin(path: Path, format: str) -> dict[str, Any]:
+    with store.open_artefact(path, format) as file:
+        return {"digest": str(file.attrs["digest"]), "inputs": json.loads(file.attrs["inputs"])}
+
+
+def state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest checkpoint of the run in the folder `out`, if it is the run `origin`.
+
+    A finished run whose weights were removed is no obstacle: they are to be made anew. Code that
+    changed under an unfinished run is told, and no reason to lose it. Raises Pri3DError if the run
+    is another one.
+    """
+    folder = out / "checkpoints"
+    found = checkpoint.newest(folder)
+    processes.gather(None)  # nobody removes anything before all have looked
+    if found is None:
+        return None
+    path, state = found
+    before = json.loads(state["made_from"])
+    differences = _differences(before, origin)
+    finished = state["step"] >= before["settings"]["steps"]
+    if before.get("code") != origin["code"]:
+        if finished:
+            differences.append("the code")
+        else:
+            print(f"{out}: going on, but with other code than before", file=sys.stderr)
+    if not differences:
+        return state
+    if finished and not (out / "model.safetensors").exists():
+        print(f"{out}: beginning anew, changed: {', '.join(differences)}", file=sys.stderr)
+        checkpoint.remove_all(folder)
+        return None
+    raise Pri3DError(
+        f"{path}: is of a run that differs in {', '.join(differences)}; put that back to go on, or "
+        f"remove {out} to begin anew"
+    )
+
+
+def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
+    differences = [] if before["mode"] == origin["mode"] else ["the mode"]
+    for name, value in origin["settings"].items():
+        old = before["settings"].get(name)
+        if old != value and name not in PRETRAIN_HOW:
+            differences.append(f"pretrain.{name} ({old} then, {value} now)")
+    for name in ("pairs", "clouds", "chunks"):
+        if before["inputs"].get(name) != origin["inputs"].get(name):
+            differences.append(f"the content of {name}")
+    return differences

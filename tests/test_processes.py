@@ -1,0 +1,152 @@
+"""Several processes train as one does: the same weights, whatever way a batch is dealt out."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from make_artefacts import make_artefacts, read_metrics
+from safetensors.torch import load_file
+
+from pri3d.models.minkunet import minkunet
+from pri3d.models.resunet import resunet
+from pri3d.processes import SyncBatchNorm, synchronise_batch_norm
+
+TINY = {
+    "height": 64,
+    "width": 64,
+    "batch": 4,
+    "matches": 64,
+    "radius_m": 0.04,
+    "width3d": [8] * 8,
+    "blocks3d": [1] * 8,
+    "workers": 0,
+    "threads": 1,
+    "device": "cpu",
+    "steps": 2,
+    "log_every": 1,
+    "lr": 0.02,
+    "moco_queue": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    return make_artefacts(tmp_path_factory.mktemp("room"))
+
+
+def start(room, out: Path, mode: str, ranks: int, **settings) -> list[subprocess.Popen]:
+    """The processes that `torchrun` would start, without the seconds it takes for itself."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    config = out.parent / f"{out.name}.yaml"
+    config.write_text(yaml.safe_dump({"pretrain": TINY | settings}))
+    command = [
+        *(sys.executable, "-m", "pri3d", "pretrain", "--mode", mode, "--config", str(config)),
+        *("--pairs", str(room["pairs"]), "--clouds", str(room["clouds_dir"])),
+        *("--chunks", str(room["chunks_dir"]), "--out", str(out)),
+    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    several = [place | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(ranks)]
+    return [
+        subprocess.Popen(
+            command,
+            env=os.environ | (environment if ranks > 1 else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in several
+    ]
+
+
+def train(room, out: Path, mode: str, ranks: int = 1, **settings) -> dict[str, torch.Tensor]:
+    for process in start(room, out, mode, ranks, **settings):
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    return load_file(out / "model.safetensors")
+
+
+def assert_close(weights, others) -> None:
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        scale = value.double().abs().max().clamp(min=1e-2)
+        assert ((value - others[name]).double().abs().max() / scale) < 1e-6, name
+
+
+@pytest.mark.parametrize("mode", ["joint", "moco"])
+def test_two_processes_give_the_weights_of_one_with_the_same_batch(room, tmp_path, mode):
+    one = train(room, tmp_path / "one", mode, micro_batch=2)
+    two = train(room, tmp_path / "two", mode, ranks=2, micro_batch=2)
+    assert_close(one, two)
+    for alone, together in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")):
+        assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+        assert together["pairs"] == alone["pairs"] == 4 * alone["step"]
+        terms = {"joint": ("view_recall", "geo_loss", "view_candidates"), "moco": ("moco_loss",)}
+        for key in terms[mode]:
+            assert together[key] == pytest.approx(alone[key], rel=1e-5)
+
+
+def test_batch_norm_over_all_processes_is_that_of_one_with_all_samples(room, tmp_path):
+    one = train(room, tmp_path / "one", "joint", micro_batch=4)
+    two = train(room, tmp_path / "two", "joint", ranks=2, micro_batch=2, sync_bn=True)
+    apart = train(room, tmp_path / "apart", "joint", ranks=2, micro_batch=2)
+    assert_close(one, two)
+    name = "backbone.encoder.layer1.0.bn1.running_var"
+    assert not torch.allclose(one[name], apart[name], rtol=1e-4)
+
+
+def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(room, tmp_path):
+    settings = {"micro_batch": 2, "steps": 6, "checkpoint_every": 100}
+    whole = train(room, tmp_path / "whole", "view", ranks=2, **settings)
+    broken = tmp_path / "broken"
+    processes = start(room, broken, "view", 2, **settings)
+    end = time.monotonic() + 120
+    while not (broken / "metrics.jsonl").exists() or not read_metrics(broken):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "stopped by" in said
+        assert "Traceback" not in said
+    assert list((broken / "checkpoints").glob("step_*.pt"))
+    again = train(room, broken, "view", ranks=2, **settings)
+    for name, value in whole.items():
+        assert torch.equal(value, again[name]), name
+
+
+def test_torchrun_is_started_by_the_setting(room, tmp_path):
+    weights = train(room, tmp_path / "run", "view", processes=2, steps=1)
+    assert weights.keys() == train(room, tmp_path / "one", "view", steps=1).keys()
+    assert json.loads((tmp_path / "run/settings.json").read_text())["processes"] == 2
+
+
+def test_a_batch_that_cannot_be_shared_is_one_sentence(room, tmp_path):
+    for process in start(room, tmp_path / "run", "view", 2, batch=3):
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "pretrain.batch: 3 pairs cannot be dealt out evenly to 2 processes" in said
+
+
+def test_alone_it_is_batch_norm_and_keeps_its_names():
+    torch.manual_seed(0)
+    for network in (resunet("resnet18"), minkunet(widths=[8] * 8, blocks=[1] * 8)):
+        before = network.state_dict()
+        synchronise_batch_norm(network)
+        assert network.state_dict().keys() == before.keys()
+        assert sum(isinstance(m, SyncBatchNorm) for m in network.modules()) > 20
+    x = torch.randn(6, 5, 4, 4)
+    own, torchs = SyncBatchNorm(5), torch.nn.BatchNorm2d(5)
+    assert torch.equal(own(x), torchs(x))
+    assert torch.equal(own.running_var, torchs.running_var)
