@@ -262,6 +262,19 @@ PRETRAIN_HOW = (
 )
 
 
+_OF_MATCHES = ("matches", "match_rule", "radius_m", "temperature", "normalise", "symmetric")
+_OF_MATCHES += ("reduction", "crop", "flip")
+_OF_CHUNKS = ("width3d", "blocks3d", "init3d", "rotate_chunks")
+_OF_MOCO = ("moco_queue", "moco_momentum", "moco_temperature")
+# Settings that a mode does not use: a change of them is none of its runs.
+PRETRAIN_UNUSED = {
+    "view": _OF_CHUNKS + _OF_MOCO,
+    "geo": ("depth_loss", *_OF_MOCO),
+    "joint": _OF_MOCO,
+    "moco": ("depth_loss", *_OF_MATCHES, *_OF_CHUNKS),
+}
+
+
 class Evaluate(Section):
     pairs: int = Field(
         100, ge=1, description="held-out pairs on which matches are sought, spread over all"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pri3d import checkpoint, closure, processes, store
 from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
-from pri3d.config import PRETRAIN_HOW, Pretrain
+from pri3d.config import PRETRAIN_HOW, PRETRAIN_UNUSED, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.moco import FrameSamples
 from pri3d.pretrain.samples import PairSamples
@@ -82,9 +82,10 @@ def state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | N
 
 def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     differences = [] if before["mode"] == origin["mode"] else ["the mode"]
+    of_no_account = PRETRAIN_HOW + PRETRAIN_UNUSED[origin["mode"]]
     for name, value in origin["settings"].items():
         old = before["settings"].get(name)
-        if old != value and name not in PRETRAIN_HOW:
+        if old != value and name not in of_no_account:
             differences.append(f"pretrain.{name} ({old} then, {value} now)")
     for name in ("pairs", "clouds", "chunks"):
         if before["inputs"].get(name) != origin["inputs"].get(name):

@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 import yaml
 from make_artefacts import make_artefacts, read_metrics
 from safetensors.torch import load_file
@@ -20,6 +24,7 @@ from pri3d import checkpoint, closure, training
 from pri3d.artefacts import Pairs
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
+from pri3d.pretrain import modes
 
 TINY = {
     "height": 64,
@@ -294,3 +299,188 @@ def test_chunks_of_other_clouds_are_refused(room, tmp_path):
 def test_a_gpu_that_is_not_there_is_said_so(room, tmp_path):
     with pytest.raises(Pri3DError, match=r"cuda is asked for and torch sees no GPU"):
         train(room, tmp_path, steps=1, device="cuda")
+
+
+def test_moco_trains_the_encoder_and_lowers_its_loss(room, tmp_path):
+    settings = {"steps": 24, "batch": 4, "log_every": 6, "moco_queue": 8, "lr": 0.03}
+    train(room, tmp_path / "run", "moco", **settings)
+    first, *_, last = read_metrics(tmp_path / "run")
+    assert last["moco_loss_chance"] == pytest.approx(np.log(9))
+    assert last["moco_loss"] < first["moco_loss"]
+    weights = load_file(tmp_path / "run/model.safetensors")
+    assert {name.split(".")[0] for name in weights} == {"backbone", "moco"}
+    assert {".".join(n.split(".")[:2]) for n in weights if n[0] == "b"} == {"backbone.encoder"}
+    settings |= {"checkpoint_every": 10}
+    train(room, tmp_path / "again", "moco", **settings)
+    shutil.rmtree(tmp_path / "again/tensorboard")
+    (tmp_path / "again/checkpoints/step_00000024.pt").unlink()
+    train(room, tmp_path / "again", "moco", **settings)
+    assert_same_weights(tmp_path / "again", tmp_path / "run")
+
+
+def test_a_micro_batch_is_a_matter_of_memory_where_batch_norm_does_not_see_it(room, tmp_path):
+    """Gradients of the parts after batch norm's last use depend on it; the loss of step 1 too."""
+    given = {"steps": 1, "batch": 4, "log_every": 1}
+    train(room, tmp_path / "whole", "joint", **given)
+    train(room, tmp_path / "parts", "joint", **given, micro_batch=1)
+    whole, parts = (read_metrics(tmp_path / name)[0] for name in ("whole", "parts"))
+    assert parts["pairs"] == whole["pairs"] == 4
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=0.1)
+    assert parts["loss"] != whole["loss"]  # batch norm saw other samples
+
+
+def test_a_long_step_is_given_up_when_asked_to_stop(room, tmp_path):
+    """Of 60 micro-batches a step, few are done after the signal; nothing of the step is kept."""
+    settings = TINY | {"steps": 2, "batch": 60, "micro_batch": 1, "log_every": 1, "workers": 1}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"pretrain": settings}))
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(room, out, config), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (out / "metrics.jsonl").exists(), process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "stopped by SIGTERM after step 0 of 2" in said
+    state = checkpoint.newest(out / "checkpoints")[1]
+    assert state["step"] == 0
+    torch.manual_seed(0)
+    fresh = modes.networks("joint", Pretrain(**settings)).state_dict()
+    for name, value in fresh.items():
+        assert torch.equal(value, state["model"][name]), name
+
+
+def test_a_clipped_gradient_has_the_length_asked_for(room, tmp_path):
+    """With plain SGD from momentum 0, a step is lr times the gradient."""
+    given = {"steps": 1, "momentum": 0.0, "dampening": 0.0, "lr": 0.5, "log_every": 1}
+    torch.manual_seed(0)
+    start = modes.networks("view", Pretrain(**TINY | given)).state_dict()
+    lengths = {}
+    for clip in (None, 0.25):
+        out = tmp_path / str(clip)
+        train(room, out, **given, clip_norm=clip)
+        end = load_file(out / "model.safetensors")
+        moved = [end[n] - v for n, v in start.items() if n.endswith(("weight", "bias"))]
+        lengths[clip] = torch.linalg.vector_norm(torch.cat([m.flatten() for m in moved])) / 0.5
+    norm = read_metrics(tmp_path / "None")[0]["grad_norm"]
+    assert lengths[None] == pytest.approx(norm, rel=1e-3)
+    assert lengths[0.25] == pytest.approx(0.25, rel=1e-3)
+    assert norm > 0.25
+
+
+def test_running_statistics_follow_the_momentum_asked_for(room, tmp_path):
+    given = {"steps": 1, "batch": 1}
+    name = "backbone.encoder.bn1.running_mean"
+    moved = {}
+    for kind in ("fixed", "decaying"):
+        train(room, tmp_path / kind, **given, bn_momentum=kind)
+        moved[kind] = load_file(tmp_path / kind / "model.safetensors")[name]
+    # From zero, two forward passes: m x_a (1 - m) + m x_b, with m = 0.1 or 0.5.
+    ratio = moved["decaying"] / moved["fixed"]
+    assert 3 < ratio.median() < 5
+
+
+def test_as_many_checkpoints_stay_as_asked_for(room, tmp_path):
+    train(room, tmp_path, steps=4, checkpoint_every=1, keep_checkpoints=3)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [f"step_0000000{step}.pt" for step in (2, 3, 4)]
+
+
+def test_figures_go_to_weights_and_biases_when_asked_for(room, tmp_path, monkeypatch):
+    with pytest.raises(Pri3DError, match=r"pretrain\.wandb: .*pip install 'pri3d\[wandb\]'"):
+        train(room, tmp_path / "absent", steps=1, wandb=True)
+    sent = []
+
+    class Run:
+        def log(self, values, step):
+            sent.append((step, values["loss"]))
+
+        def finish(self, exit_code):
+            sent.append(exit_code)
+
+    started = []
+    stand_in = types.ModuleType("wandb")
+    stand_in.init = lambda **given: started.append(given) or Run()
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    train(room, tmp_path / "run", steps=2, log_every=1, wandb=True)
+    lines = read_metrics(tmp_path / "run")
+    assert sent == [*((line["step"], line["loss"]) for line in lines), 0]
+    assert started[0]["config"]["steps"] == 2
+    assert started[0]["resume"] == "allow"
+
+
+def test_a_compiled_network_learns_the_same_and_keeps_its_names(room, tmp_path):
+    given = {"steps": 1, "log_every": 1}
+    train(room, tmp_path / "plain", **given)
+    train(room, tmp_path / "compiled", **given, compile=True)
+    plain, compiled = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        assert torch.allclose(value, compiled[name], rtol=1e-3, atol=1e-4), name
+
+
+def imagenet_file(folder: Path, monkeypatch) -> dict[str, torch.Tensor]:
+    """torch's cache, with a file of torchvision's form where the download would be."""
+    torch.manual_seed(5)
+    weights = torchvision.models.resnet18().state_dict()
+    folder = folder / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    torch.save(weights, folder / url.rpartition("/")[2])
+    monkeypatch.setenv("TORCH_HOME", str(folder.parent.parent))
+    return weights
+
+
+def start_of(out: Path) -> str:
+    return json.loads((out / "provenance.json").read_text())["starts"]["init2d"]
+
+
+def test_imagenet_weights_come_from_torchs_cache(room, tmp_path, monkeypatch):
+    weights = imagenet_file(tmp_path / "cache", monkeypatch)
+    for number, init2d in enumerate(("imagenet", "try_imagenet")):
+        out = tmp_path / str(number)
+        train(room, out, steps=1, lr=1e-12, init2d=init2d)
+        trained = load_file(out / "model.safetensors")
+        for name in ("conv1.weight", "layer4.1.conv2.weight"):
+            assert torch.equal(trained[f"backbone.encoder.{name}"], weights[name])
+        assert start_of(out).startswith("ImageNet")
+
+
+def test_imagenet_weights_that_cannot_be_had_are_never_passed_over(
+    room, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(Pri3DError, match=r"pretrain\.init2d: .* resnet18 cannot be fetched"):
+        train(room, tmp_path / "strict", steps=1, init2d="imagenet")
+    train(room, tmp_path / "tried", steps=1, init2d="try_imagenet")
+    assert "starting from RANDOM weights" in capsys.readouterr().err
+    assert start_of(tmp_path / "tried").startswith("random")
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_steps_it_ends_with_the_same_bits(room, tmp_path):
+    settings = TINY | {"steps": 240, "log_every": 7, "checkpoint_every": 1, "batch": 2}
+    settings |= {"micro_batch": 1, "workers": 1}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"pretrain": settings}))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(room, whole, "joint", **settings | {"workers": 0})
+
+    def last_step():
+        found = [int(path.stem[5:]) for path in (broken / "checkpoints").glob("step_*.pt")]
+        return max(found, default=0)
+
+    rng = random.Random(0)
+    for kill_at in sorted(rng.sample(range(1, 235), 20)):
+        process = subprocess.Popen(command(room, broken, config), stderr=subprocess.PIPE)
+        wait_for(lambda kill_at=kill_at: last_step() >= kill_at, process)
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+    train(room, broken, "joint", **settings | {"workers": 0})
+    assert_same_weights(broken, whole)
+    assert without_times(read_metrics(broken)) == without_times(read_metrics(whole))

@@ -16,13 +16,13 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 
 from pri3d.cli import assignments, options
 from pri3d.closure import code_digest
-from pri3d.config import PRETRAIN_HOW
+from pri3d.config import PRETRAIN_HOW, PRETRAIN_UNUSED
 from pri3d.config import parse as parse_settings
 from pri3d.errors import Pri3DError
 from pri3d.scans import demo
 from pri3d.scans.find import find_scans
 
-MODES = ["view", "geo", "joint"]
+MODES = ["view", "geo", "joint", "moco"]
 
 
 def find_all(settings):

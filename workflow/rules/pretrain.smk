@@ -10,12 +10,19 @@ rule pretrain:
     input:
         pairs=rules.pairs.output,
         clouds=expand(rules.scan_clouds.output, scene=SCANS),
-        chunks=branch(lambda w: w.mode != "view", expand(rules.scan_chunks.output, scene=SCANS)),
+        chunks=branch(
+            lambda w: w.mode in ("geo", "joint"), expand(rules.scan_chunks.output, scene=SCANS)
+        ),
     output:
         "results/runs/{mode}/model.safetensors",
     params:
-        settings=assignments(settings.pretrain, leave_out=PRETRAIN_HOW),
-        how=lambda wildcards, threads: assignments(settings.pretrain, only=PRETRAIN_HOW),
+        settings=lambda w: assignments(
+            settings.pretrain, leave_out=PRETRAIN_HOW + PRETRAIN_UNUSED[w.mode]
+        ),
+        held_out=[word for scene in HELD_OUT for word in ("--held-out", scene)],
+        how=lambda wildcards, threads: (
+            f"{assignments(settings.pretrain, only=PRETRAIN_HOW)} {options(settings.sparse)}"
+        ),
         code=code_digest("pri3d.training"),
     log:
         "results/logs/pretrain/{mode}.log",
@@ -32,4 +39,4 @@ rule pretrain:
     shell:
         "python -m pri3d pretrain --mode {wildcards.mode} --pairs {input.pairs}"
         " --clouds results/clouds --chunks results/chunks --out results/runs/{wildcards.mode}"
-        " {params.settings} {params.how} > {log}"
+        " {params.settings} {params.held_out:q} {params.how} > {log}"
