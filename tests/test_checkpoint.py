@@ -46,7 +46,7 @@ def test_without_any_there_is_none(tmp_path, capsys):
 def test_a_failed_save_leaves_the_old_ones(tmp_path):
     checkpoint.save(tmp_path, 1, state(1), keep=2)
     with pytest.raises(Exception, match="pickle"):
-        checkpoint.save(tmp_path, 2, {"step": lambda: None})
+        checkpoint.save(tmp_path, 2, {"step": lambda: None}, keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.pt"]
 
 

@@ -189,11 +189,13 @@ def test_settings_reach_the_training(tmp_path, monkeypatch):
     changed = config.Pretrain(width3d=[8] * 8, lr=0.03, augment=False, device="cpu", steps=7)
     some = cli.assignments(changed, only=["lr", "steps"])
     rest = cli.assignments(changed, leave_out=["lr", "steps"])
-    assert trained_with(*shlex.split(some), *shlex.split(rest))[-1] == changed
+    assert trained_with(*shlex.split(some), *shlex.split(rest))[5] == changed
     (tmp_path / "my.yaml").write_text("pretrain:\n  lr: 0.5\n  steps: 9\n")
-    pairs, clouds, chunks, out, mode, settings = trained_with(
-        "--mode", "view", "--config", "my.yaml", "--set", "steps=3"
+    pairs, clouds, chunks, out, mode, settings, engine, held_out = trained_with(
+        *("--mode", "view", "--config", "my.yaml", "--set", "steps=3"),
+        *("--engine", "minkowski", "--held-out", "a", "b"),
     )
+    assert (engine, held_out) == ("minkowski", ["a", "b"])
     assert settings == config.Pretrain(lr=0.5, steps=3)
     assert (mode, str(out)) == ("view", "results/runs/view")
     assert [str(path) for path in (pairs, clouds, chunks)] == [

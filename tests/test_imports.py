@@ -28,13 +28,21 @@ ALLOWED = {
     "report": OFFLINE,
     "sparse": FOUNDATION,
     "models": FOUNDATION | {"sparse"},
-    "pretrain": TORCH | {"scans"},  # for scans.images, which decodes colour images
+    "processes": FOUNDATION,
+    "signals": FOUNDATION,
     "checkpoint": FOUNDATION,
-    "training": TORCH | {"pretrain", "checkpoint", "closure"},
-    "cli": OFFLINE | {"stages", "verify", "report", "training"},
+    "weights": TORCH | {"checkpoint"},
+    # scans.images decodes colour images
+    "pretrain": TORCH | {"scans", "weights", "processes"},
+    "resume": TORCH | {"pretrain", "checkpoint", "closure", "processes"},
+    "training": TORCH
+    | {"pretrain", "checkpoint", "closure", "processes", "resume", "signals"},
+    "evaluate": TORCH | {"pretrain", "checkpoint", "processes"},
+    "cli": OFFLINE | {"stages", "verify", "report", "training", "evaluate", "weights", "signals"},
     "__main__": {"cli"},
 }
-MAY_USE_TORCH = {"sparse", "models", "pretrain", "training", "checkpoint"}
+MAY_USE_TORCH = {"sparse", "models", "weights", "pretrain", "processes", "resume", "training"}
+MAY_USE_TORCH |= {"checkpoint", "evaluate", "signals"}
 TORCH_LIBRARIES = {"torch", "torchvision", "safetensors.torch", "lightning"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -15,9 +15,10 @@ import yaml
 from make_artefacts import make_artefacts, read_metrics
 from safetensors.torch import load_file
 
+from pri3d import processes
 from pri3d.models.minkunet import minkunet
 from pri3d.models.resunet import resunet
-from pri3d.processes import SyncBatchNorm, synchronise_batch_norm
+from pri3d.processes import SyncBatchNorm, sum_over_processes, synchronise_batch_norm
 
 TINY = {
     "height": 64,
@@ -42,6 +43,12 @@ def room(tmp_path_factory):
     return make_artefacts(tmp_path_factory.mktemp("room"))
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def start(room, out: Path, mode: str, ranks: int, **settings) -> list[subprocess.Popen]:
     """The processes that `torchrun` would start, without the seconds it takes for itself."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,10 +59,8 @@ def start(room, out: Path, mode: str, ranks: int, **settings) -> list[subprocess
         *("--pairs", str(room["pairs"]), "--clouds", str(room["clouds_dir"])),
         *("--chunks", str(room["chunks_dir"]), "--out", str(out)),
     ]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    place["WORLD_SIZE"] = str(ranks)
     several = [place | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(ranks)]
     return [
         subprocess.Popen(
@@ -97,25 +102,72 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(room, tmp_pat
 
 
 def test_batch_norm_over_all_processes_is_that_of_one_with_all_samples(room, tmp_path):
-    one = train(room, tmp_path / "one", "joint", micro_batch=4)
-    two = train(room, tmp_path / "two", "joint", ranks=2, micro_batch=2, sync_bn=True)
-    apart = train(room, tmp_path / "apart", "joint", ranks=2, micro_batch=2)
-    assert_close(one, two)
+    one = train(room, tmp_path / "one", "joint", micro_batch=4, steps=1)
+    two = train(room, tmp_path / "two", "joint", ranks=2, micro_batch=2, sync_bn=True, steps=1)
+    apart = train(room, tmp_path / "apart", "joint", ranks=2, micro_batch=2, steps=1)
+    (alone,), (together,), (otherwise,) = (
+        read_metrics(tmp_path / name) for name in ("one", "two", "apart")
+    )
+    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    assert together["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)  # float32
+    assert otherwise["loss"] != pytest.approx(alone["loss"], rel=1e-4)
+    for name, value in one.items():
+        if "running" in name:
+            assert torch.allclose(value, two[name], rtol=1e-4, atol=1e-6), name
     name = "backbone.encoder.layer1.0.bn1.running_var"
     assert not torch.allclose(one[name], apart[name], rtol=1e-4)
+
+
+def gradients_and_statistics(network, x, weights) -> dict[str, torch.Tensor]:
+    (network(x) * weights).sum().backward()
+    sum_over_processes([parameter.grad for parameter in network.parameters()])
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    return gradients | {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+
+def small_network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+    return torch.nn.Sequential(*layers, torch.nn.Conv2d(8, 4, 3), torch.nn.BatchNorm2d(4)).double()
+
+
+def one_of_two(rank, port, x, weights, out):
+    os.environ.update(
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    )
+    processes.start("cpu")
+    network = small_network()
+    synchronise_batch_norm(network)
+    rows = [slice(0, 3), slice(3, 5)][rank]  # not the same number in both
+    found = gradients_and_statistics(network, x[rows], weights[rows])
+    if rank == 0:
+        torch.save(found, out)
+    processes.stop()
+
+
+def test_in_float64_synchronised_batch_norm_is_exact(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 3, 9, 9, generator=generator, dtype=torch.float64)
+    weights = torch.randn(5, 4, 5, 5, generator=generator, dtype=torch.float64)
+    spawn = torch.multiprocessing.spawn
+    spawn(one_of_two, (free_port(), x, weights, tmp_path / "found.pt"), nprocs=2)
+    found = torch.load(tmp_path / "found.pt")
+    for name, value in gradients_and_statistics(small_network(), x, weights).items():
+        assert torch.allclose(found[name].double(), value.double(), rtol=1e-10, atol=1e-11), name
 
 
 def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(room, tmp_path):
     settings = {"micro_batch": 2, "steps": 6, "checkpoint_every": 100}
     whole = train(room, tmp_path / "whole", "view", ranks=2, **settings)
     broken = tmp_path / "broken"
-    processes = start(room, broken, "view", 2, **settings)
+    both = start(room, broken, "view", 2, **settings)
     end = time.monotonic() + 120
     while not (broken / "metrics.jsonl").exists() or not read_metrics(broken):
         assert time.monotonic() < end
         time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
-    for process in processes:
+    both[1].send_signal(signal.SIGTERM)
+    for process in both:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "stopped by" in said

@@ -90,7 +90,7 @@ def make_run(folder, pairs_digest, steps=30):
             )
         window.update(updates=10, loss=100.0, pairs=20, seconds=4.0, waited_s=1.0)
         ever.update({"pairs": 20, "seconds": 4.0, "skipped: geo: no voxel is near": 3})
-        text += json.dumps(metrics.line(step, 0.1, window, ever, torch.device("cpu"))) + "\n"
+        text += json.dumps(metrics.line(step, 100, 0.1, window, ever, torch.device("cpu"))) + "\n"
         window.clear()
     text = re.sub(r'"memory_mb": [0-9.]+', '"memory_mb": 1234.5', text)
     (folder / "metrics.jsonl").write_text(text)

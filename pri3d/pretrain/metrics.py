@@ -2,14 +2,14 @@
 
 A line holds means over the steps since the line before, except `skipped`, `pairs` and `elapsed_s`,
 which count from the run's beginning (also across interruptions). For a term T of the loss:
-T_loss, and T_loss_chance = ln(candidates) of a network that knows nothing; T_recall, the share of
+T_loss, and T_loss_chance of a network that knows nothing (ln(candidates)); T_recall, the share of
 anchors that find their match first, and T_recall_chance = 1 / candidates; T_candidates. A loss
-that falls while recall stays at chance has learned something other than to match.
+that falls while recall stays at chance has learned something other than to match. The depth term
+has a loss only.
 """
 
 import hashlib
 import json
-import math
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -27,11 +27,12 @@ SKIPPED = "skipped: "
 
 def sums(name: str, terms: Terms) -> dict[str, float]:
     """What `line` needs of one step's terms, to be added up."""
+    values = {f"{name}_samples": len(terms.loss_S), f"{name}_loss": terms.loss_S.sum().item()}
     candidates = terms.candidates
-    return {
-        f"{name}_samples": len(candidates),
-        f"{name}_loss": terms.loss_S.sum().item(),
-        f"{name}_loss_chance": sum(math.log(n) for n in candidates),
+    if not candidates:
+        return values
+    return values | {
+        f"{name}_loss_chance": sum(terms.loss_chance),
         f"{name}_recall": sum(terms.recall),
         f"{name}_recall_chance": sum(1 / n for n in candidates),
         f"{name}_candidates": sum(candidates),
@@ -49,7 +50,7 @@ def line(
     for key in [key for key in window if key.endswith("_samples")]:
         term = key.removesuffix("_samples")
         for figure in ("loss", "loss_chance", "recall", "recall_chance", "candidates"):
-            if window[key]:
+            if window[key] and f"{term}_{figure}" in window:
                 values[f"{term}_{figure}"] = window[f"{term}_{figure}"] / window[key]
     values |= {
         "lr": lr,

@@ -2,12 +2,13 @@
 
 `view` compares the 2D features of matching cells of two images; `geo` compares 2D features of cells
 with 3D features of the voxels they lie on, after a linear head each; `joint` does both with one
-shared 2D network (Pri3D, Hou et al., ICCV 2021, section 3). A mode is a function
-(nets, batch, settings) -> {name of the term: Terms}.
+shared 2D network (Pri3D, Hou et al., ICCV 2021, section 3). With `depth_loss`, view and joint also
+predict depth. A mode is a function (nets, batch, settings) -> {name of the term: Terms}.
 
 Shapes: B images, C channels, H x W pixels, N matches or rows, S samples of a batch.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from pri3d.config import Pretrain
 from pri3d.models.heads import ProjectionHeads
 from pri3d.models.minkunet import minkunet
 from pri3d.models.resunet import resnet_encoder, resunet
+from pri3d.pretrain.depth_loss import depth_head, depth_loss, has_depth
 from pri3d.pretrain.losses import match_recall, point_info_nce
 from pri3d.pretrain.moco import FrameBatch, Moco
 from pri3d.pretrain.samples import Batch, Matches, Side
@@ -26,20 +28,21 @@ CHANNELS_3D = 96
 
 
 class Terms(NamedTuple):
-    """One term of the loss for each of S samples: loss [S]; recall and number of candidates.
+    """One term of the loss for each of S samples: loss [S], and what to compare it with.
 
-    recall: share of the anchors that find their own candidate first, by chance 1 / candidates;
-    a network that knows nothing has a loss of ln(candidates).
+    loss_chance: of a network that knows nothing. recall: share of the anchors that find their own
+    candidate first, by chance 1 / candidates. The depth term has the loss only.
     """
 
     loss_S: Tensor
+    loss_chance: list[float]
     recall: list[float]
     candidates: list[int]
 
 
 def networks(mode: str, settings: Pretrain, engine: str = "torch") -> nn.ModuleDict:
     """The trainable parts with random weights, under their published names: backbone, backbone3d,
-    w2d, w3d. moco has the encoder alone, and what else it needs under `moco`.
+    w2d, w3d, headnet. moco has the encoder alone, and what else it needs under `moco`.
 
     engine: setting `sparse.engine`. The same state of torch's generator gives the same weights.
     """
@@ -51,33 +54,27 @@ def networks(mode: str, settings: Pretrain, engine: str = "torch") -> nn.ModuleD
         nets["backbone3d"] = minkunet(3, CHANNELS_3D, settings.width3d, settings.blocks3d)
         heads = ProjectionHeads(nets["backbone"].channels, CHANNELS_3D)
         nets["w2d"], nets["w3d"] = heads.w2d, heads.w3d
+    if _with_depth(mode, settings):
+        nets["headnet"] = depth_head(nets["backbone"].channels)
     return nets
 
 
 def view(nets: nn.ModuleDict, batch: Batch, settings: Pretrain) -> dict[str, Terms]:
     """Cells of the first image against matching cells of the second."""
-    cells_a, cells_b = _cells_of_both(nets, batch, settings)
-    return {"view": contrast(cells_a, cells_b, batch.view, settings)}
+    maps = _maps_of_both(nets, batch, settings)
+    return _view(maps, batch, settings) | _depth(nets, maps, batch, settings)
 
 
 def geo(nets: nn.ModuleDict, batch: Batch, settings: Pretrain) -> dict[str, Terms]:
     """Cells of each image against the voxels of its own chunk; the mean over all images."""
-    cells_a, cells_b = _cells_of_both(nets, batch, settings)
-    sides = [
-        _on_surface(nets, cells_a, batch.side_a, settings),
-        _on_surface(nets, cells_b, batch.side_b, settings),
-    ]
-    return {"geo": _join(sides)}
+    return _geo(nets, _maps_of_both(nets, batch, settings), batch, settings)
 
 
 def joint(nets: nn.ModuleDict, batch: Batch, settings: Pretrain) -> dict[str, Terms]:
     """Both: view + (geo of the first image + geo of the second) / 2, on the same 2D features."""
-    cells_a, cells_b = _cells_of_both(nets, batch, settings)
-    sides = [
-        _on_surface(nets, cells_a, batch.side_a, settings),
-        _on_surface(nets, cells_b, batch.side_b, settings),
-    ]
-    return {"view": contrast(cells_a, cells_b, batch.view, settings), "geo": _join(sides)}
+    maps = _maps_of_both(nets, batch, settings)
+    terms = _view(maps, batch, settings) | _geo(nets, maps, batch, settings)
+    return terms | _depth(nets, maps, batch, settings)
 
 
 def moco(nets: nn.ModuleDict, batch: FrameBatch, settings: Pretrain) -> dict[str, Terms]:
@@ -86,7 +83,8 @@ def moco(nets: nn.ModuleDict, batch: FrameBatch, settings: Pretrain) -> dict[str
     with torch.autocast(batch.query_BCHW.device.type, torch.bfloat16, enabled=bf16):
         loss_B, found_B = nets["moco"].loss(nets["backbone"]["encoder"], batch, settings)
     candidates = [1 + settings.moco_queue] * len(loss_B)
-    return {"moco": Terms(loss_B, found_B.float().tolist(), candidates)}
+    chance = [math.log(n) for n in candidates]
+    return {"moco": Terms(loss_B, chance, found_B.float().tolist(), candidates)}
 
 
 MODES = {"view": view, "geo": geo, "joint": joint, "moco": moco}
@@ -101,6 +99,8 @@ def counts(mode: str, batch: Any, settings: Pretrain) -> dict[str, int]:
         number["view"] = len(batch.view.counts)
     if mode != "view":
         number["geo"] = len(batch.side_a.counts) + len(batch.side_b.counts)
+    if _with_depth(mode, settings):
+        number["depth"] = has_depth(batch.depth_a_BHW) + has_depth(batch.depth_b_BHW)
     return number
 
 
@@ -118,14 +118,17 @@ def total(terms: dict[str, Terms]) -> Tensor | None:
     return torch.stack(means).sum() if means else None
 
 
-def pixel_features(backbone: nn.Module, image_BCHW: Tensor, settings: Pretrain) -> Tensor:
-    """Features of every cell of a batch, [B * cells, C] float32, cells row by row."""
+def feature_maps(backbone: nn.Module, image_BCHW: Tensor, settings: Pretrain) -> Tensor:
+    """Features of a batch of images, [B, C, H / 2, W / 2] float32."""
     bf16 = settings.precision == "bf16"
     with torch.autocast(image_BCHW.device.type, torch.bfloat16, enabled=bf16):
         features_BCHW = backbone(image_BCHW.contiguous(memory_format=torch.channels_last))
-    if bf16:
-        features_BCHW = features_BCHW.float()
-    return features_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
+    return features_BCHW.float() if bf16 else features_BCHW
+
+
+def cell_features(maps_BCHW: Tensor) -> Tensor:
+    """The features of every cell as rows, [B * cells, C], cells row by row."""
+    return maps_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def voxel_features(backbone3d: nn.Module, side: Side) -> Tensor:
@@ -135,42 +138,87 @@ def voxel_features(backbone3d: nn.Module, side: Side) -> Tensor:
 
 
 def contrast(anchor_NC: Tensor, positive_NC: Tensor, matches: Matches, settings: Pretrain) -> Terms:
-    """PointInfoNCE for each sample on its own: negatives come from the same pair or chunk."""
-    losses, recall = [], []
-    anchors = anchor_NC[matches.anchor_N].split(matches.counts)
-    positives = positive_NC[matches.positive_N].split(matches.counts)
-    for a_NC, p_NC in zip(anchors, positives):
-        losses.append(
-            point_info_nce(a_NC, p_NC, settings.temperature, settings.normalise, settings.symmetric)
+    """PointInfoNCE for each sample on its own: negatives come from the same pair or chunk.
+
+    anchor_NC, positive_NC: features of the matches, which `matches` only names and counts. Matches
+    that share a feature are no negatives of each other, but for the rule `official`.
+    """
+    losses, recall, counts = [], [], matches.counts
+    ids = [None] * len(counts), [None] * len(counts)
+    if settings.match_rule == "paper":
+        ids = matches.anchor_N.split(counts), matches.positive_N.split(counts)
+    features = anchor_NC.split(counts), positive_NC.split(counts)
+    for a_NC, p_NC, anchor_id_N, positive_id_N in zip(*features, *ids):
+        loss = point_info_nce(
+            a_NC,
+            p_NC,
+            settings.temperature,
+            settings.normalise,
+            settings.symmetric,
+            settings.reduction,
+            anchor_id_N,
+            positive_id_N,
         )
+        losses.append(loss)
         recall.append(match_recall(a_NC, p_NC, settings.normalise))
     loss_S = torch.stack(losses) if losses else anchor_NC.new_zeros(0)
-    return Terms(loss_S, recall, matches.counts)
+    chance = [math.log(n) * (n if settings.reduction == "sum" else 1) for n in counts]
+    return Terms(loss_S, chance, recall, counts)
 
 
-def _cells_of_both(nets: nn.ModuleDict, batch: Batch, settings: Pretrain) -> tuple[Tensor, Tensor]:
+def _with_depth(mode: str, settings: Pretrain) -> bool:
+    return settings.depth_loss and mode in ("view", "joint")
+
+
+def _maps_of_both(nets: nn.ModuleDict, batch: Batch, settings: Pretrain) -> tuple[Tensor, Tensor]:
     # One call for the first images and one for the second, as published: batch norm sees each
     # batch by itself.
     return (
-        pixel_features(nets["backbone"], batch.image_a_BCHW, settings),
-        pixel_features(nets["backbone"], batch.image_b_BCHW, settings),
+        feature_maps(nets["backbone"], batch.image_a_BCHW, settings),
+        feature_maps(nets["backbone"], batch.image_b_BCHW, settings),
     )
+
+
+def _view(maps: tuple[Tensor, Tensor], batch: Batch, settings: Pretrain) -> dict[str, Terms]:
+    anchor_NC = cell_features(maps[0])[batch.view.anchor_N]
+    positive_NC = cell_features(maps[1])[batch.view.positive_N]
+    return {"view": contrast(anchor_NC, positive_NC, batch.view, settings)}
+
+
+def _geo(
+    nets: nn.ModuleDict, maps: tuple[Tensor, Tensor], batch: Batch, settings: Pretrain
+) -> dict[str, Terms]:
+    sides = [
+        _on_surface(nets, cell_features(map_BCHW), side, settings)
+        for map_BCHW, side in zip(maps, (batch.side_a, batch.side_b))
+    ]
+    return {
+        "geo": Terms(
+            torch.cat([side.loss_S for side in sides]),
+            *(sum(values, start=[]) for values in list(zip(*sides))[1:]),
+        )
+    }
 
 
 def _on_surface(nets: nn.ModuleDict, cells_NC: Tensor, side: Side, settings: Pretrain) -> Terms:
     if not side.counts:
-        return Terms(cells_NC.new_zeros(0), [], [])
+        return Terms(cells_NC.new_zeros(0), [], [], [])
     voxels_NC = voxel_features(nets["backbone3d"], side)
     # Heads act on the matched rows only; they are linear, so nothing else changes.
     anchor_NC = nets["w2d"](cells_NC[side.matches.anchor_N])
     positive_NC = nets["w3d"](voxels_NC[side.matches.positive_N])
-    rows = torch.arange(len(anchor_NC), device=anchor_NC.device)
-    return contrast(anchor_NC, positive_NC, Matches(rows, rows, side.matches.counts), settings)
+    return contrast(anchor_NC, positive_NC, side.matches, settings)
 
 
-def _join(sides: list[Terms]) -> Terms:
-    return Terms(
-        torch.cat([side.loss_S for side in sides]),
-        [value for side in sides for value in side.recall],
-        [value for side in sides for value in side.candidates],
-    )
+def _depth(
+    nets: nn.ModuleDict, maps: tuple[Tensor, Tensor], batch: Batch, settings: Pretrain
+) -> dict[str, Terms]:
+    if not settings.depth_loss:
+        return {}
+    targets = batch.depth_a_BHW, batch.depth_b_BHW
+    losses = [
+        depth_loss(nets["headnet"](map_BCHW)[:, 0], target_BHW)
+        for map_BCHW, target_BHW in zip(maps, targets)
+        if has_depth(target_BHW)
+    ]
+    return {"depth": Terms(torch.stack(losses) if losses else maps[0].new_zeros(0), [], [], [])}

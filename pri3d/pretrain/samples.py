@@ -265,6 +265,8 @@ class Batch(NamedTuple):
     side_a: Side
     side_b: Side
     skipped: list[str]
+    depth_a_BHW: Tensor | None = None
+    depth_b_BHW: Tensor | None = None
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

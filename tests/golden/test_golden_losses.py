@@ -1,10 +1,11 @@
-"""PointInfoNCE reproduces the published losses: Pri3D's, SLidR's and PointContrast's."""
+"""The losses reproduce the published ones: Pri3D's, SLidR's and PointContrast's."""
 
 import pytest
 import torch
 from golden_vectors import Golden, cases
 
-from pri3d.pretrain.losses import point_info_nce
+from pri3d.pretrain.depth_loss import depth_loss
+from pri3d.pretrain.losses import hardest_contrastive, point_info_nce
 
 pytestmark = pytest.mark.golden
 
@@ -60,3 +61,34 @@ def test_pointcontrast(file, case):
     golden.check(f"{case}.loss", loss)
     golden.check(f"{case}.grad.F0", f0.grad)
     golden.check(f"{case}.grad.F1", f1.grad)
+
+
+@pytest.mark.parametrize(
+    ("file", "case"),
+    [case for case in cases("04_loss_pointcontrast") if case.values[1].startswith("hardest")],
+)
+def test_hardest_contrastive(file, case):
+    golden = Golden(file)
+    about = golden.about["cases"][case]
+    pairs = golden.tensor(f"{case}.pairs")
+    chosen = pairs[golden.tensor(f"{case}.pos_sel")] if f"{case}.pos_sel" in golden else pairs
+    drawn = golden.tensor(f"{case}.sel0"), golden.tensor(f"{case}.sel1")
+    for term, name in enumerate(("pos", "neg")):
+        f0 = golden.tensor(f"{case}.F0").requires_grad_()
+        f1 = golden.tensor(f"{case}.F1").requires_grad_()
+        margins = about["pos_thresh"], about["neg_thresh"]
+        loss = hardest_contrastive(f0, f1, chosen, *drawn, *margins, listed_N2=pairs)[term]
+        loss.backward()
+        golden.check(f"{case}.{name}_loss", loss)
+        golden.check(f"{case}.grad.{name}.F0", f0.grad)
+        golden.check(f"{case}.grad.{name}.F1", f1.grad)
+
+
+@pytest.mark.parametrize(("file", "case"), cases("04_loss_depth_pri3d"))
+def test_depth(file, case):
+    golden = Golden(file)
+    predicted = golden.tensor(f"{case}.pred").requires_grad_()
+    loss = depth_loss(predicted[:, 0], golden.tensor(f"{case}.target"))
+    loss.backward()
+    golden.check(f"{case}.loss", loss)
+    golden.check(f"{case}.grad.pred", predicted.grad)

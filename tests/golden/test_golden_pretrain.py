@@ -11,12 +11,9 @@ from pri3d.config import Pretrain
 from pri3d.pretrain import modes
 from pri3d.pretrain.augment import normalise
 from pri3d.pretrain.samples import Batch, Matches, Side
-from pri3d.training import learning_rate
+from pri3d.pretrain.schedules import bn_momentum, learning_rate
 
 pytestmark = pytest.mark.golden
-
-# The published step also has a depth term, which these parameters do not feel.
-WITHOUT_DEPTH = ("backbone3d.", "w2d.", "w3d.")
 
 
 def published_step(golden: Golden) -> Batch:
@@ -53,7 +50,8 @@ def published_step(golden: Golden) -> Batch:
         chunk_sizes = torch.bincount(voxel_V4[:, 0]).tolist()
         sides.append(Side(voxel_V4[:, 1:].int(), color_V3, chunk_sizes, matches))
     view = Matches(torch.cat(anchors), torch.cat(positives), counts)
-    return Batch([], *images, view, *sides, [])
+    depths = [torch.from_numpy(golden.arrays[f"in.depth{i}"] / 1000) for i in (1, 2)]  # metres
+    return Batch([], *images, view, *sides, [], *depths)
 
 
 @pytest.mark.parametrize("file", sorted({case.values[0] for case in cases("09_pri3d_step")}))
@@ -61,46 +59,89 @@ def test_one_step(file):
     golden = Golden(file)
     config = golden.about["cases"]["config"]
     settings = Pretrain(
-        temperature=config["nceT"], normalise=True, symmetric=True, net2d="resnet18"
+        net2d=config["backbone"].lower().replace("res", "resnet").removesuffix("unet"),
+        temperature=config["nceT"],
+        normalise=True,
+        symmetric=True,
+        match_rule="official",  # matches that share a cell are each other's negatives
+        depth_loss=config["depth"],
     )
-    nets = modes.networks("joint", settings).double()
+    mode = "joint" if config["geometric_prior"] else "view"
+    nets = modes.networks(mode, settings).double()
+    expected = {p["name"] for p in golden.about["parameters"] if p["kind"] != "fixed"}
+    assert set(nets.state_dict()) == expected
     for name, value in nets.state_dict().items():
         value.copy_(golden.weight(name, value.shape))
     nets.train()
     batch = published_step(golden)
-    terms = modes.joint(nets, batch, settings)
+    terms = modes.MODES[mode](nets, batch, settings)
     pairs = len(batch.view.counts)
     published = golden.tensor("terms").view(pairs, 3)  # view, geo of image 1, geo of image 2
     assert torch.allclose(terms["view"].loss_S, published[:, 0], rtol=1e-9)
     assert torch.allclose(terms["geo"].loss_S, published[:, 1:].T.flatten(), rtol=1e-9)
+    golden.check("loss.depth_loss", terms["depth"].loss_S.mean())
+    contrastive = {name: term for name, term in terms.items() if name != "depth"}
+    golden.check("loss.contrastive_loss", modes.total(contrastive))
     loss = modes.total(terms)
-    golden.check("loss.contrastive_loss", loss)
+    golden.check("loss.total_loss", loss)
     loss.backward()
     parameters = dict(nets.named_parameters())
-    checked = [n for n in golden.about["gradient_parameters"] if n.startswith(WITHOUT_DEPTH)]
-    assert checked
-    for name in checked:
+    for name in golden.about["gradient_parameters"]:
         golden.check(f"grad.{name}", parameters[name].grad)
     golden.check_buffers("after.", nets.state_dict())
 
 
+OPTIMISER = re.compile(
+    r"SGD lr (?P<lr>[.\d]+) momentum (?P<momentum>[.\d]+)( dampening (?P<dampening>[.\d]+))? "
+    r"weight_decay (?P<decay>[-.e\d]+)"
+)
+
+
 @pytest.mark.parametrize(
     ("file", "case"),
-    [case for case in cases("07_optimizer_schedule") if case.values[1] == "pri3d_poly"],
+    [c for c in cases("07_optimizer_schedule") if c.values[1] not in ("objective", "bn_momentum")],
 )
 def test_schedule_and_optimiser(file, case):
+    """The optimiser of every case; our own schedule where the case has it (PolyLR)."""
     golden = Golden(file)
     A, b, x = golden.tensor("A"), golden.tensor("b"), golden.tensor("x0").requires_grad_()
     rates = golden.arrays[f"{case}.lr"]
-    steps = int(re.search(r"max_iter (\d+),", golden.about["cases"][case]["schedule"])[1])
-    settings = Pretrain(steps=steps)
-    found = [learning_rate(settings, step) for step in range(1, len(rates) + 1)]
-    assert np.allclose(found, rates, rtol=1e-12)
-    optimizer = torch.optim.SGD([x], settings.lr, settings.momentum, settings.dampening)
-    for step, lr in enumerate(found):
+    given = OPTIMISER.match(golden.about["cases"][case]["optimizer"])
+    poly = re.search(r"PolyLR power ([.\d]+), max_iter ([.\d]+)", about_schedule(golden, case))
+    if poly:
+        # Not a whole number where an epoch is not: the setting is in steps, the schedule is not.
+        settings = Pretrain.model_construct(
+            lr=float(given["lr"]), power=float(poly[1]), steps=float(poly[2])
+        )
+        found = [learning_rate(settings, step) for step in range(1, len(rates) + 1)]
+        assert np.allclose(found, rates, rtol=1e-12, atol=0)
+    optimizer = torch.optim.SGD(
+        [x],
+        float(given["lr"]),
+        float(given["momentum"]),
+        float(given["dampening"] or 0),
+        float(given["decay"]),
+    )
+    for step, lr in enumerate(rates):
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
-        (0.5 * x @ A @ x - b @ x).backward()
+        loss = 0.5 * x @ A @ x - b @ x
+        assert np.isclose(loss.item(), golden.arrays[f"{case}.loss"][step], rtol=1e-9)
+        loss.backward()
         optimizer.step()
         expected = golden.tensor(f"{case}.x")[step + 1]
-        assert torch.allclose(x.detach(), expected, rtol=1e-9)
+        assert torch.allclose(x.detach(), expected, rtol=1e-9, atol=0)
+    buffer = optimizer.state[x]["momentum_buffer"]
+    golden.check(f"{case}.last_momentum_buffer", buffer)
+
+
+def about_schedule(golden: Golden, case: str) -> str:
+    return golden.about["cases"][case]["schedule"]
+
+
+@pytest.mark.parametrize("file", sorted({c.values[0] for c in cases("07_optimizer_schedule")}))
+def test_momentum_of_batch_norm(file):
+    published = Golden(file).arrays["bn_momentum"]
+    settings = Pretrain(bn_momentum="decaying")
+    found = [bn_momentum(settings, step) for step in range(1, len(published) + 1)]
+    assert np.allclose(found, published, rtol=1e-12, atol=0)

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from pri3d.models.resunet import resunet
+from pri3d.errors import Pri3DError
+from pri3d.models.resunet import imagenet_weights, resnet_encoder, resunet
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_autocast_stays_close_to_float32():
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_imagenet_weights_fill_the_encoder(monkeypatch):
+def test_imagenet_weights_fit_the_encoder(monkeypatch):
     classifier = torchvision.models.resnet18()
     asked = []
 
@@ -89,10 +90,20 @@ def test_imagenet_weights_fill_the_encoder(monkeypatch):
         return classifier.state_dict()
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", weights)
-    encoder = resunet("resnet18", imagenet=True).encoder.state_dict()
+    encoder = resnet_encoder("resnet18")
+    encoder.load_state_dict(imagenet_weights("resnet18"))
     assert asked == [torchvision.models.ResNet18_Weights.IMAGENET1K_V1]
-    for name, value in encoder.items():
+    for name, value in encoder.state_dict().items():
         assert torch.equal(value, classifier.state_dict()[name]), name
+
+
+def test_imagenet_weights_that_cannot_be_fetched_are_a_clear_error(monkeypatch):
+    def weights(self, *_args, **_options):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", weights)
+    with pytest.raises(Pri3DError, match=r"resnet18 cannot be fetched \(no route\); put resnet18-"):
+        imagenet_weights("resnet18")
 
 
 def test_unknown_encoders_are_named():
