@@ -86,6 +86,15 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def move(value: Any, device: torch.device) -> Any:
+    """A batch (named tuples of tensors and other things) with all its tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if hasattr(value, "_fields"):
+        return type(value)(*(move(part, device) for part in value))
+    return value
+
+
 class _Sum(torch.autograd.Function):
     """Sum over processes; each process's loss depends on all summands, so gradients are summed."""
 

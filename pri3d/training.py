@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -215,7 +214,7 @@ def _batches(
         )
     )
     for _ in range(start, settings.steps):
-        yield [_move(_next(loader), here.device) for _ in range(per_step)]
+        yield [processes.move(_next(loader), here.device) for _ in range(per_step)]
 
 
 def _next(batches: Iterator[Any]) -> Any:
@@ -224,12 +223,3 @@ def _next(batches: Iterator[Any]) -> Any:
     except Pri3DError as error:  # torch wraps what a worker raised into the worker's traceback
         message = str(error).strip().splitlines()[-1]
         raise Pri3DError(message.removeprefix("pri3d.errors.Pri3DError: ")) from None
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    """A batch with all its tensors on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if hasattr(value, "_fields"):
-        return type(value)(*(_move(part, device) for part in value))
-    return value

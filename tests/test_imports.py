@@ -35,8 +35,7 @@ ALLOWED = {
     # scans.images decodes colour images
     "pretrain": TORCH | {"scans", "weights", "processes"},
     "resume": TORCH | {"pretrain", "checkpoint", "closure", "processes"},
-    "training": TORCH
-    | {"pretrain", "checkpoint", "closure", "processes", "resume", "signals"},
+    "training": TORCH | {"pretrain", "checkpoint", "closure", "processes", "resume", "signals"},
     "evaluate": TORCH | {"pretrain", "checkpoint", "processes"},
     "cli": OFFLINE | {"stages", "verify", "report", "training", "evaluate", "weights", "signals"},
     "__main__": {"cli"},
