@@ -42,6 +42,9 @@ def nearest(
 @njit(cache=True, nogil=True)
 def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found, distance):
     height, width = b_depth.shape
+    camera = (b_K[0, 2], b_K[1, 2], 1 / b_K[0, 0], 1 / b_K[1, 1])
+    ball = (metric[0, 0], metric[1, 1], metric[2, 2])
+    mixed = (2 * metric[0, 1], 2 * metric[0, 2], 2 * metric[1, 2])
     for k in range(len(pixels)):
         found[k, 0] = -1
         row, column = pixels[k, 0], pixels[k, 1]
@@ -58,13 +61,11 @@ def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found,
         u0, u1, v0, v1 = _window(x, y, z, near, b_K, height, width)
         if z > 1.01 * reach and u0 <= u1 and v0 <= v1:
             # The pixel straight ahead is hardly ever far off, and bounds where a nearer one can be.
-            u, v = (
-                np.intp(x / z * b_K[0, 0] + b_K[0, 2] + 0.5),
-                np.intp(y / z * b_K[1, 1] + b_K[1, 2] + 0.5),
-            )
+            u = np.intp(x / z * b_K[0, 0] + b_K[0, 2] + 0.5)
+            v = np.intp(y / z * b_K[1, 1] + b_K[1, 2] + 0.5)
             u, v = min(max(u, u0), u1), min(max(v, v0), v1)
             if b_depth[v, u] > 0:
-                squared = _squared(x, y, z, u, v, b_depth[v, u], b_K, metric)
+                squared = _squared(x, y, z, u, v, b_depth[v, u], camera, ball, mixed)
                 if squared < best:
                     # A little more, so that the search finds this pixel too, or one before it.
                     best = min(best, squared * (1 + 1e-9) + 1e-30)
@@ -74,7 +75,7 @@ def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found,
             for u in range(u0, u1 + 1):
                 q = b_depth[v, u]
                 if q > 0 and abs(q - z) < near:
-                    squared = _squared(x, y, z, u, v, q, b_K, metric)
+                    squared = _squared(x, y, z, u, v, q, camera, ball, mixed)
                     if squared < best:
                         best = squared
                         found[k, 0], found[k, 1] = v, u
@@ -102,11 +103,9 @@ def _window(x, y, z, reach, K, height, width):
 
 
 @njit(cache=True, nogil=True)
-def _squared(x, y, z, u, v, depth, K, metric):
+def _squared(x, y, z, u, v, depth, camera, ball, mixed):
     """Squared world distance of (x, y, z), in the camera's coordinates, to a pixel's point."""
-    dx = (u - K[0, 2]) * (1 / K[0, 0]) * depth - x
-    dy = (v - K[1, 2]) * (1 / K[1, 1]) * depth - y
-    dz = depth - z
-    squared = dx * (metric[0, 0] * dx + 2 * metric[0, 1] * dy + 2 * metric[0, 2] * dz)
-    squared += dy * (metric[1, 1] * dy + 2 * metric[1, 2] * dz)
-    return squared + metric[2, 2] * dz * dz
+    cx, cy, per_fx, per_fy = camera
+    dx, dy, dz = (u - cx) * per_fx * depth - x, (v - cy) * per_fy * depth - y, depth - z
+    squared = dx * (ball[0] * dx + mixed[0] * dy + mixed[1] * dz)
+    return squared + dy * (ball[1] * dy + mixed[2] * dz) + ball[2] * dz * dz
