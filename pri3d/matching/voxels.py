@@ -77,6 +77,30 @@ def nearest_voxel(
     return rows, distance
 
 
+def merge(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows int64 [M] of the first of equal voxels, sorted by x, then y, then z, and for each row of
+    voxel int [V, 3] the position among them, int64 [V].
+
+    Raises Pri3DError for coordinates outside [-2^20, 2^20).
+    """
+    _check_range(voxel)
+    keys = _pack(np.asarray(voxel, np.int64))
+    _, first, of_row = np.unique(keys, return_index=True, return_inverse=True)
+    return first, of_row
+
+
+def rows_in_box(axes: list[np.ndarray], box: np.ndarray) -> np.ndarray:
+    """Rows u32, ascending, of the voxels in a box [2, 3] of lowest and highest voxel, both inside.
+
+    axes: x, y and z of the voxels, each [V]; they are sorted by x, so x is a range.
+    """
+    x, y, z = axes
+    start, stop = np.searchsorted(x, box[0, 0]), np.searchsorted(x, box[1, 0], side="right")
+    y, z = y[start:stop], z[start:stop]
+    inside = (y >= box[0, 1]) & (y <= box[1, 1]) & (z >= box[0, 2]) & (z <= box[1, 2])
+    return (np.flatnonzero(inside) + start).astype(np.uint32)
+
+
 def _check_range(cells: np.ndarray) -> None:
     outside = ~((cells >= -_LIMIT) & (cells < _LIMIT)).all(axis=1)  # not (...): NaN is outside
     if outside.any():
