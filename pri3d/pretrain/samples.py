@@ -183,12 +183,16 @@ class PairSamples(torch.utils.data.Dataset):
                 chunks = Chunks(self.chunks_dir / f"{scene}.h5")
                 axes = [np.ascontiguousarray(axis) for axis in chunks.voxel.T]
             self._scans[scene] = Scan(Clouds(self.clouds_dir / f"{scene}.h5"), chunks, axes)
-            while len(self._scans) > OPEN_SCANS:
-                _, scan = self._scans.popitem(last=False)
-                for reader in filter(None, (scan.clouds, scan.chunks)):
-                    reader.close()
+            self.close(keep=OPEN_SCANS)
         self._scans.move_to_end(scene)
         return self._scans[scene]
+
+    def close(self, keep: int = 0) -> None:
+        """Close all scans but the last used."""
+        while len(self._scans) > keep:
+            _, scan = self._scans.popitem(last=False)
+            for reader in filter(None, (scan.clouds, scan.chunks)):
+                reader.close()
 
 
 def order_of_rank(
