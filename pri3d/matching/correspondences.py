@@ -23,6 +23,17 @@ def nearest(
     if pixels is None:
         pixels = np.argwhere(a.depth > 0)
     pixels = np.ascontiguousarray(pixels, np.int64).reshape(-1, 2)
+    found, distance = nearest_of_each(a, b, radius, pixels)
+    hit = found[:, 0] >= 0
+    return pixels[hit], found[hit], distance[hit]
+
+
+def nearest_of_each(
+    a: View, b: View, radius: float, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `nearest`, for each of pixels int64 [n, 2]: those of B [n, 2], -1 where there is none, and
+    the distances [n].
+    """
     found = np.empty((len(pixels), 2), np.int64)
     distance = np.empty(len(pixels))
     rotation = b.world_from_camera[:3, :3]
@@ -35,8 +46,7 @@ def nearest(
         *(b_from_a, rotation.T @ rotation, radius, radius / shrink * (1 + 1e-9)),
         *(pixels, found, distance),
     )
-    hit = found[:, 0] >= 0
-    return pixels[hit], found[hit], distance[hit]
+    return found, distance
 
 
 @njit(cache=True, nogil=True)
@@ -46,7 +56,7 @@ def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found,
     ball = (metric[0, 0], metric[1, 1], metric[2, 2])
     mixed = (2 * metric[0, 1], 2 * metric[0, 2], 2 * metric[1, 2])
     for k in range(len(pixels)):
-        found[k, 0] = -1
+        found[k, 0] = found[k, 1] = -1
         row, column = pixels[k, 0], pixels[k, 1]
         depth = a_depth[row, column]
         if not (depth > 0 and depth < np.inf):

@@ -98,18 +98,25 @@ def adjust_hue(image_CN, turn):
     four, five, six = np.float32(4), np.float32(5), np.float32(6)
     for i in range(image_CN.shape[1]):
         r, g, b = image_CN[0, i], image_CN[1, i], image_CN[2, i]
-        most, least = max(r, g, b), min(r, g, b)
-        chroma = most - least
+        most = max(max(r, g), b)
+        chroma = most - min(min(r, g), b)
         per_chroma = one / (chroma if chroma > zero else one)
-        hue = four + (r - g) * per_chroma
-        hue = two + (b - r) * per_chroma if most == g else hue
+        from_green = two + (b - r) * per_chroma
+        from_blue = four + (r - g) * per_chroma
+        hue = from_green if most == g else from_blue
         hue = (g - b) * per_chroma if most == r else hue
         hue += turn * six + six  # sixths of the circle, 0 or more
-        for c in range(3):
-            # A channel falls from `most` by `chroma` over the third opposite to its own hue.
-            k = hue + (five if c == 0 else three if c == 1 else one)
-            k -= six * np.floor(k / six)
-            image_CN[c, i] = most - chroma * max(zero, min(k, four - k, one))
+        image_CN[0, i] = _channel(hue + five, most, chroma)
+        image_CN[1, i] = _channel(hue + three, most, chroma)
+        image_CN[2, i] = _channel(hue + one, most, chroma)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _channel(k, most, chroma):
+    """It falls from `most` by `chroma` over the third of the circle opposite to its own hue."""
+    zero, one, four, six = np.float32(0), np.float32(1), np.float32(4), np.float32(6)
+    k -= six * np.floor(k * (one / six))
+    return most - chroma * max(zero, min(min(k, four - k), one))
 
 
 def gaussian_blur(image_CHW: np.ndarray, sigma: float) -> np.ndarray:

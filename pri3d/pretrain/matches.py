@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from pri3d import geometry
-from pri3d.matching.correspondences import nearest
+from pri3d.matching.correspondences import nearest_of_each
 from pri3d.matching.voxels import build_table, nearest_voxel
 
 CELL = 2  # input pixels a cell, each way
@@ -67,7 +67,10 @@ def frame(
 
 
 def cells_of(frame: Frame, pixels: np.ndarray) -> np.ndarray:
-    """Cells int64 [n] of depth pixels, which are numbered row by row: int [n]; -1: none."""
+    """Cells int64 [n] of depth pixels, which are numbered row by row: int [n]; -1: none.
+
+    A pixel below 0 is none, and has none.
+    """
     cells = np.empty(len(pixels), np.int64)
     view = frame.view
     height, width = (size // CELL * CELL for size in frame.input_shape)
@@ -89,12 +92,8 @@ def view_matches(
 
     def match(pixels: np.ndarray) -> np.ndarray:
         asked = np.stack(np.divmod(pixels, width_a), axis=1)
-        pixels_a, pixels_b, _ = nearest(frame_a.view, frame_b.view, radius, asked)
-        cells = np.full(len(pixels), -1)
-        # Those without a match were left out; the others are in the order asked.
-        found = np.isin(pixels, pixels_a @ (width_a, 1), assume_unique=True)
-        cells[found] = cells_of(frame_b, pixels_b @ (width_b, 1))
-        return cells
+        found, _ = nearest_of_each(frame_a.view, frame_b.view, radius, asked)
+        return cells_of(frame_b, found[:, 0] * width_b + found[:, 1])
 
     return _draw(frame_a, match, frame_b.number_of_cells, at_most, rng)
 
@@ -140,7 +139,7 @@ def _draw(
     taken = np.zeros(candidates, np.bool_)
     found = [np.zeros((2, 0), np.int64)]
     missing = at_most
-    for pixels in _random_pixels(frame.view.depth.size, 2 * at_most, rng):
+    for pixels in _random_pixels(frame.view.depth.size, at_most, rng):
         cells = cells_of(frame, pixels)
         first = _first_of_each(cells, asked)
         cells, others = cells[first], match(pixels[first])
@@ -180,9 +179,11 @@ def _first_of_each(values, seen):
 def _project_cells(depth, K, color_from_depth, color_K, height, width, pixels, cells):
     m = color_from_depth
     for i in range(len(pixels)):
+        cells[i] = -1
+        if pixels[i] < 0:
+            continue
         row, column = divmod(pixels[i], depth.shape[1])
         d = depth[row, column]
-        cells[i] = -1
         if not (d > 0 and d < np.inf):
             continue
         x, y = (column - K[0, 2]) / K[0, 0] * d, (row - K[1, 2]) / K[1, 1] * d

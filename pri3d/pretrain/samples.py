@@ -254,9 +254,18 @@ def _frame(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int]) -
 
 
 def _unusable(chunk: Chunk) -> str | None:
-    coarse = chunk.voxel_V3 // COARSEST_VOXELS
-    if not len(coarse) or (coarse == coarse[0]).all():
+    if _within_one_cell(chunk.voxel_V3):
         return f"chunk within one cell of {COARSEST_VOXELS} voxels"
     if len(chunk.cell_N) < LEAST_MATCHES:
         return f"fewer than {LEAST_MATCHES} matches"
     return None
+
+
+def _within_one_cell(voxel_V3: np.ndarray) -> bool:
+    if not len(voxel_V3):
+        return True
+    # They are sorted: nearly always, the last is already in another cell than the first.
+    first = voxel_V3[0] // COARSEST_VOXELS
+    if (voxel_V3[-1] // COARSEST_VOXELS != first).any():
+        return False
+    return bool((voxel_V3 // COARSEST_VOXELS == first).all())
