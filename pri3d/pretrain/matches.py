@@ -20,7 +20,6 @@ from pri3d.matching.correspondences import nearest_of_each
 from pri3d.matching.voxels import build_table, nearest_voxel
 
 CELL = 2  # input pixels a cell, each way
-_ROUNDS = 8  # of a few pixels each; after them all pixels in random order
 
 
 class Frame(NamedTuple):
@@ -153,11 +152,12 @@ def _draw(
 
 
 def _random_pixels(number: int, few: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """All of `number` pixels in random order, some of them again, the first in groups of few."""
-    for _ in range(_ROUNDS):
-        if few * _ROUNDS > number:
-            break
+    """All of `number` pixels in random order, some of them again: first a few, then ever more."""
+    drawn = 0
+    while drawn + few <= number // 4:
         yield rng.integers(number, size=few)
+        drawn += few
+        few = max(few, drawn // 2)
     yield rng.permutation(number)
 
 
