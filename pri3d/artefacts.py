@@ -69,6 +69,8 @@ class Clouds(_Reader):
         self.color_K = np.array(attrs["color_intrinsic"], np.float64)[:3, :3]
         self.color_shape = tuple(int(n) for n in attrs["color_shape"])
         self.color_from_depth = np.array(attrs["color_from_depth"], np.float64)
+        self._depth, self._color = self.file["frames/depth"], self.file["frames/color"]
+        self._color_offset = self.file["frames/color_offset"][()]
         self.dropped = [
             (int(frame), reason.decode())
             for frame, reason in zip(
@@ -81,7 +83,7 @@ class Clouds(_Reader):
 
     def raw_depth(self, row: int) -> np.ndarray:
         """u16 [H, W], 0 = no point; metres are this divided by `depth_shift`."""
-        return self.file["frames/depth"][row]
+        return self._depth[row]
 
     def depth(self, row: int) -> np.ndarray:
         """float64 [H, W] metres, 0 = no point."""
@@ -98,8 +100,8 @@ class Clouds(_Reader):
 
     def color_jpeg(self, row: int) -> bytes:
         """The stored JPEG file of the frame's colour image; empty where the scan has no colour."""
-        start, stop = self.file["frames/color_offset"][row : row + 2]
-        return self.file["frames/color"][int(start) : int(stop)].tobytes()
+        start, stop = self._color_offset[row : row + 2]
+        return self._color[int(start) : int(stop)].tobytes()
 
 
 class Overlap(_Reader):

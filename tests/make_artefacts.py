@@ -115,6 +115,13 @@ def _in_frustum(voxel, pose, voxel_m) -> np.ndarray:
     return np.flatnonzero(inside.all(axis=1)).astype(np.uint32)
 
 
+def _box(voxel) -> np.ndarray:
+    """Lowest and highest voxel, both inside; no voxels: an empty box."""
+    if not len(voxel):
+        return np.array([[0, 0, 0], [-1, -1, -1]], np.int32)
+    return np.stack([voxel.min(axis=0), voxel.max(axis=0)]).astype(np.int32)
+
+
 def _matrix4(K) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, :3] = K
@@ -158,7 +165,7 @@ def _write_chunks(path, scene, content, surface, voxel_m, cloud_digests) -> None
         writer.dataset("surface/voxel", surface["voxel"])
         writer.dataset("surface/color", surface["color"])
         writer.dataset("frames/index", np.array(content["index"], np.uint32))
-        writer.dataset("frames/box", np.zeros((len(rows), 2, 3), np.int32))
+        writer.dataset("frames/box", np.array([_box(surface["voxel"][part]) for part in rows]))
         offset = np.cumsum([0] + [len(part) for part in rows])
         writer.dataset("frames/offset", offset.astype(np.uint64))
         writer.dataset("frames/rows", np.concatenate(rows).astype(np.uint32))

@@ -23,6 +23,17 @@ def nearest(
     if pixels is None:
         pixels = np.argwhere(a.depth > 0)
     pixels = np.ascontiguousarray(pixels, np.int64).reshape(-1, 2)
+    found, distance = nearest_of_each(a, b, radius, pixels)
+    hit = found[:, 0] >= 0
+    return pixels[hit], found[hit], distance[hit]
+
+
+def nearest_of_each(
+    a: View, b: View, radius: float, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `nearest`, for each of pixels int64 [n, 2]: those of B [n, 2], -1 where there is none, and
+    the distances [n].
+    """
     found = np.empty((len(pixels), 2), np.int64)
     distance = np.empty(len(pixels))
     rotation = b.world_from_camera[:3, :3]
@@ -35,18 +46,17 @@ def nearest(
         *(b_from_a, rotation.T @ rotation, radius, radius / shrink * (1 + 1e-9)),
         *(pixels, found, distance),
     )
-    hit = found[:, 0] >= 0
-    return pixels[hit], found[hit], distance[hit]
+    return found, distance
 
 
 @njit(cache=True, nogil=True)
 def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found, distance):
     height, width = b_depth.shape
-    per_fx, per_fy = 1 / b_K[0, 0], 1 / b_K[1, 1]
-    xx, yy, zz = metric[0, 0], metric[1, 1], metric[2, 2]
-    xy, xz, yz = 2 * metric[0, 1], 2 * metric[0, 2], 2 * metric[1, 2]
+    camera = (b_K[0, 2], b_K[1, 2], 1 / b_K[0, 0], 1 / b_K[1, 1])
+    ball = (metric[0, 0], metric[1, 1], metric[2, 2])
+    mixed = (2 * metric[0, 1], 2 * metric[0, 2], 2 * metric[1, 2])
     for k in range(len(pixels)):
-        found[k, 0] = -1
+        found[k, 0] = found[k, 1] = -1
         row, column = pixels[k, 0], pixels[k, 1]
         depth = a_depth[row, column]
         if not (depth > 0 and depth < np.inf):
@@ -57,31 +67,55 @@ def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found,
         z = m[2, 0] * px + m[2, 1] * py + m[2, 2] * depth + m[2, 3]
         if z <= -reach:
             continue
-        u0, u1, v0, v1 = 0, width - 1, 0, height - 1
-        if z > 1.01 * reach:
-            # Exact bounds of the projection of a ball of radius `reach`.
-            span = z * z - reach * reach
-            half_u = reach * np.sqrt(x * x + span) / span * b_K[0, 0] + 1e-6
-            half_v = reach * np.sqrt(y * y + span) / span * b_K[1, 1] + 1e-6
-            mid_u = x * z / span * b_K[0, 0] + b_K[0, 2]
-            mid_v = y * z / span * b_K[1, 1] + b_K[1, 2]
-            if mid_u + half_u < 0 or mid_u - half_u > width - 1:
-                continue
-            if mid_v + half_v < 0 or mid_v - half_v > height - 1:
-                continue
-            u0, u1 = max(u0, int(np.ceil(mid_u - half_u))), min(u1, int(mid_u + half_u))
-            v0, v1 = max(v0, int(np.ceil(mid_v - half_v))), min(v1, int(mid_v + half_v))
-        best = radius * radius
+        best, near = radius * radius, reach
+        u0, u1, v0, v1 = _window(x, y, z, near, b_K, height, width)
+        if z > 1.01 * reach and u0 <= u1 and v0 <= v1:
+            # The pixel straight ahead is hardly ever far off, and bounds where a nearer one can be.
+            u = np.intp(x / z * b_K[0, 0] + b_K[0, 2] + 0.5)
+            v = np.intp(y / z * b_K[1, 1] + b_K[1, 2] + 0.5)
+            u, v = min(max(u, u0), u1), min(max(v, v0), v1)
+            if b_depth[v, u] > 0:
+                squared = _squared(x, y, z, u, v, b_depth[v, u], camera, ball, mixed)
+                if squared < best:
+                    # A little more, so that the search finds this pixel too, or one before it.
+                    best = min(best, squared * (1 + 1e-9) + 1e-30)
+                    near = np.sqrt(best) / radius * reach * (1 + 1e-9)
+                    u0, u1, v0, v1 = _window(x, y, z, near, b_K, height, width)
         for v in range(v0, v1 + 1):
-            ray_v = (v - b_K[1, 2]) * per_fy
             for u in range(u0, u1 + 1):
                 q = b_depth[v, u]
-                dz = q - z
-                if q > 0 and abs(dz) < reach:
-                    dx, dy = (u - b_K[0, 2]) * per_fx * q - x, ray_v * q - y
-                    squared = dx * (xx * dx + xy * dy + xz * dz) + dy * (yy * dy + yz * dz)
-                    squared += zz * dz * dz
+                if q > 0 and abs(q - z) < near:
+                    squared = _squared(x, y, z, u, v, q, camera, ball, mixed)
                     if squared < best:
                         best = squared
                         found[k, 0], found[k, 1] = v, u
         distance[k] = np.sqrt(best)
+
+
+@njit(cache=True, nogil=True)
+def _window(x, y, z, reach, K, height, width):
+    """Columns and rows (first and last) in which a point closer than `reach` to (x, y, z) can be:
+    exact bounds of a ball's projection, or the whole image where the camera may be inside it.
+    """
+    if not z > 1.01 * reach:
+        return 0, width - 1, 0, height - 1
+    span = z * z - reach * reach
+    half_u = reach * np.sqrt(x * x + span) / span * K[0, 0] + 1e-6
+    half_v = reach * np.sqrt(y * y + span) / span * K[1, 1] + 1e-6
+    mid_u, mid_v = x * z / span * K[0, 0] + K[0, 2], y * z / span * K[1, 1] + K[1, 2]
+    if mid_u + half_u < 0 or mid_u - half_u > width - 1:
+        return 0, -1, 0, -1
+    if mid_v + half_v < 0 or mid_v - half_v > height - 1:
+        return 0, -1, 0, -1
+    u0, u1 = max(0, int(np.ceil(mid_u - half_u))), min(width - 1, int(mid_u + half_u))
+    v0, v1 = max(0, int(np.ceil(mid_v - half_v))), min(height - 1, int(mid_v + half_v))
+    return u0, u1, v0, v1
+
+
+@njit(cache=True, nogil=True)
+def _squared(x, y, z, u, v, depth, camera, ball, mixed):
+    """Squared world distance of (x, y, z), in the camera's coordinates, to a pixel's point."""
+    cx, cy, per_fx, per_fy = camera
+    dx, dy, dz = (u - cx) * per_fx * depth - x, (v - cy) * per_fy * depth - y, depth - z
+    squared = dx * (ball[0] * dx + mixed[0] * dy + mixed[1] * dz)
+    return squared + dy * (ball[1] * dy + mixed[2] * dz) + ball[2] * dz * dz

@@ -1,9 +1,10 @@
 """Voxels of a surface, and the nearest of them to any point.
 
 A voxel is named by three integers, floor(p / voxel_m); its centre is (v + 0.5) * voxel_m. The
-look-up is a hash table from voxel to row: a point asks the cells around it whose centres can be
-closer than the radius, and the true distance to a centre decides (Pri3D, Hou et al. 2021, section
-3.2: a pixel corresponds to an occupied voxel within 2 cm of its world point).
+look-up is a binary search among the sorted voxels, as chunks store them: a point asks the columns
+of cells around it whose centres can be closer than the radius, and the true distance to a centre
+decides (Pri3D, Hou et al. 2021, section 3.2: a pixel corresponds to an occupied voxel within 2 cm
+of its world point).
 """
 
 from typing import NamedTuple
@@ -15,15 +16,13 @@ from pri3d.errors import Pri3DError
 
 _BITS = 21  # of each axis in a key
 _LIMIT = 1 << (_BITS - 1)  # voxel coordinates lie in [-_LIMIT, _LIMIT): 20 km each way at 2 cm
-_EMPTY = -1
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: multiplicative hashing
 
 
 class VoxelTable(NamedTuple):
-    """An open-addressing hash table; slots int64 [M, 2] of (key, row), shift = 64 - log2 M."""
+    """Voxels in order: their numbers `keys` int64 [V], and where each stood, `rows` int64 [V]."""
 
-    slots: np.ndarray
-    shift: int
+    keys: np.ndarray
+    rows: np.ndarray
 
 
 def voxelise(
@@ -55,11 +54,11 @@ def build_table(voxel: np.ndarray) -> VoxelTable:
     Raises Pri3DError for coordinates outside [-2^20, 2^20).
     """
     voxel = np.asarray(voxel).reshape(-1, 3)
-    _check_range(voxel)
-    log2 = max(3, int(2 * len(voxel) - 1).bit_length())  # at most half full
-    slots = np.full((1 << log2, 2), _EMPTY, np.int64)
-    _insert(slots, 64 - log2, _pack(voxel.astype(np.int64)))
-    return VoxelTable(slots, 64 - log2)
+    if not _pack_all(np.ascontiguousarray(voxel), keys := np.empty(len(voxel), np.int64)):
+        _check_range(voxel)
+    if (keys[1:] > keys[:-1]).all():
+        return VoxelTable(keys, np.arange(len(keys)))
+    return VoxelTable(*np.unique(keys, return_index=True))
 
 
 def nearest_voxel(
@@ -74,8 +73,32 @@ def nearest_voxel(
     points = np.ascontiguousarray(points, np.float64).reshape(-1, 3)
     rows = np.empty(len(points), np.int64)
     distance = np.empty(len(points))
-    _nearest(table.slots, table.shift, points, float(voxel_m), float(radius), rows, distance)
+    _nearest(*table, points, float(voxel_m), float(radius), rows, distance)
     return rows, distance
+
+
+def merge(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows int64 [M] of the first of equal voxels, sorted by x, then y, then z, and for each row of
+    voxel int [V, 3] the position among them, int64 [V].
+
+    Raises Pri3DError for coordinates outside [-2^20, 2^20).
+    """
+    _check_range(voxel)
+    keys = _pack(np.asarray(voxel, np.int64))
+    _, first, of_row = np.unique(keys, return_index=True, return_inverse=True)
+    return first, of_row
+
+
+def rows_in_box(axes: list[np.ndarray], box: np.ndarray) -> np.ndarray:
+    """Rows u32, ascending, of the voxels in a box [2, 3] of lowest and highest voxel, both inside.
+
+    axes: x, y and z of the voxels, each [V]; they are sorted by x, so x is a range.
+    """
+    x, y, z = axes
+    start, stop = np.searchsorted(x, box[0, 0]), np.searchsorted(x, box[1, 0], side="right")
+    y, z = y[start:stop], z[start:stop]
+    inside = (y >= box[0, 1]) & (y <= box[1, 1]) & (z >= box[0, 2]) & (z <= box[1, 2])
+    return (np.flatnonzero(inside) + start).astype(np.uint32)
 
 
 def _check_range(cells: np.ndarray) -> None:
@@ -95,27 +118,31 @@ def _pack(voxel: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _insert(slots, shift, keys):
-    mask = len(slots) - 1
-    for row in range(len(keys)):
-        key = keys[row]
-        slot = np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(shift))
-        while slots[slot, 0] != _EMPTY and slots[slot, 0] != key:
-            slot = (slot + 1) & mask
-        if slots[slot, 0] == _EMPTY:
-            slots[slot, 0] = key
-            slots[slot, 1] = row
+def _pack_all(voxel, keys):
+    """`_pack` without temporary arrays; false where a coordinate is out of range."""
+    for row in range(len(voxel)):
+        x, y, z = (np.int64(voxel[row, 0]), np.int64(voxel[row, 1]), np.int64(voxel[row, 2]))
+        if min(x, y, z) < -_LIMIT or max(x, y, z) >= _LIMIT:
+            return False
+        keys[row] = _key(x, y, z)
+    return True
 
 
 @njit(cache=True, nogil=True)
-def _find(slots, shift, cx, cy, cz):
-    key = ((cx + _LIMIT) << 2 * _BITS) | ((cy + _LIMIT) << _BITS) | (cz + _LIMIT)
-    slot = np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(shift))
-    while slots[slot, 0] != key:
-        if slots[slot, 0] == _EMPTY:
-            return np.int64(-1)
-        slot = (slot + 1) & (len(slots) - 1)
-    return slots[slot, 1]
+def _key(x, y, z):
+    return ((x + _LIMIT) << 2 * _BITS) | ((y + _LIMIT) << _BITS) | (z + _LIMIT)
+
+
+@njit(cache=True, nogil=True)
+def _first_from(keys, start, stop, key):
+    """Position in keys[start:stop] of the first that is not below key."""
+    while start < stop:
+        middle = (start + stop) >> 1
+        if keys[middle] < key:
+            start = middle + 1
+        else:
+            stop = middle
+    return start
 
 
 @njit(cache=True, nogil=True)
@@ -127,7 +154,7 @@ def _cells(u, reach):
 
 
 @njit(cache=True, nogil=True)
-def _nearest(slots, shift, points, voxel_m, radius, rows, distance):
+def _nearest(keys, row_of, points, voxel_m, radius, rows, distance):
     # The slack admits to the test what rounding might keep from it; the test itself is exact.
     slack = 1 + 1e-12
     reach = radius / voxel_m * slack + 1e-9
@@ -141,35 +168,29 @@ def _nearest(slots, shift, points, voxel_m, radius, rows, distance):
         x_low, x_high = _cells(u, reach)
         y_low, y_high = _cells(v, reach)
         z_low, z_high = _cells(w, reach)
-        own_x, own_y, own_z = np.int64(np.floor(u)), np.int64(np.floor(v)), np.int64(np.floor(w))
         best_row, best = np.int64(-1), np.inf
         bound = radius * radius * slack
-        # The point's own cell has the nearest centre: found, it spares most of the others, which
-        # are eight in all for a radius of one voxel.
-        if x_low <= own_x <= x_high and y_low <= own_y <= y_high and z_low <= own_z <= z_high:
-            row = _find(slots, shift, own_x, own_y, own_z)
-            if row >= 0:
-                dx = x - (own_x + 0.5) * voxel_m
-                dy = y - (own_y + 0.5) * voxel_m
-                dz = z - (own_z + 0.5) * voxel_m
-                square = dx * dx + dy * dy + dz * dz
-                if np.sqrt(square) < radius:
-                    best_row, best, bound = row, np.sqrt(square), square * slack
         for cx in range(x_low, x_high + 1):
             dx = x - (cx + 0.5) * voxel_m
+            # A slab of voxels with this x, in which each column is a run.
+            place, end = np.int64(-1), np.int64(len(keys))
             for cy in range(y_low, y_high + 1):
                 dy = y - (cy + 0.5) * voxel_m
                 if dx * dx + dy * dy > bound:
                     continue
-                for cz in range(z_low, z_high + 1):
+                if place < 0:
+                    place = _first_from(keys, 0, end, _key(cx, cy, z_low))
+                    end = _first_from(keys, place, end, _key(cx, y_high, z_high) + 1)
+                else:
+                    place = _first_from(keys, place, end, _key(cx, cy, z_low))
+                last = _key(cx, cy, z_high)
+                while place < end and keys[place] <= last:
+                    cz = (keys[place] & ((1 << _BITS) - 1)) - _LIMIT
                     dz = z - (cz + 0.5) * voxel_m
                     square = dx * dx + dy * dy + dz * dz
-                    if square > bound or (cx == own_x and cy == own_y and cz == own_z):
-                        continue
-                    row = _find(slots, shift, cx, cy, cz)
-                    if row < 0:
-                        continue
-                    d = np.sqrt(square)
-                    if d < radius and (d < best or (d == best and row < best_row)):
-                        best_row, best, bound = row, d, square * slack
+                    if square <= bound:
+                        row, d = row_of[place], np.sqrt(square)
+                        if d < radius and (d < best or (d == best and row < best_row)):
+                            best_row, best, bound = row, d, square * slack
+                    place += 1
         rows[i], distance[i] = best_row, best

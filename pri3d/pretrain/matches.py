@@ -3,28 +3,42 @@
 Features have half the size of the input image; one place in them is a *cell*, numbered row by row.
 A depth pixel belongs to the cell into which its point falls in the colour image. From each cell at
 most one pixel is asked for its match, and on the other side each cell (or voxel) is taken once, so
-that no two matches of a loss share a feature and become each other's negatives.
+that no two matches of a loss share a feature and become each other's negatives. Pixels are drawn a
+few at a time, until there are enough matches: most of an image is never looked at.
 
-Shapes: N matches, V voxels. This module is numpy only.
+Shapes: N matches, V voxels. This module is numpy and numba only.
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from pri3d import geometry
-from pri3d.matching.correspondences import nearest
+from pri3d.matching.correspondences import nearest_of_each
 from pri3d.matching.voxels import build_table, nearest_voxel
 
 CELL = 2  # input pixels a cell, each way
 
 
 class Frame(NamedTuple):
-    """One posed depth image, and the cell int64 [H, W] of each of its pixels (-1: none)."""
+    """One posed depth image, and the colour camera of the network's input, of (height, width)."""
 
     view: geometry.View
-    cells: np.ndarray
-    number_of_cells: int
+    color_K: np.ndarray
+    color_from_depth: np.ndarray
+    input_shape: tuple[int, int]
+
+    @property
+    def number_of_cells(self) -> int:
+        return (self.input_shape[0] // CELL) * (self.input_shape[1] // CELL)
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The cell int64 [H, W] of each depth pixel; -1: none."""
+        shape = self.view.depth.shape
+        return cells_of(self, np.arange(shape[0] * shape[1])).reshape(shape)
 
 
 class Chunk(NamedTuple):
@@ -44,25 +58,26 @@ def frame(
 ) -> Frame:
     """A frame for an input image of (height, width), which the colour camera `color_K` sees.
 
-    A pixel without depth, or whose point is outside the input image, has no cell.
+    A negative focal length is a mirrored image. A pixel without depth, or whose point is outside
+    the input image, has no cell.
     """
-    points, valid = geometry.unproject(view.depth, view.K)
-    uv, inside = geometry.project(
-        geometry.transform(color_from_depth, points), color_K, input_shape
+    color_K, color_from_depth = (np.asarray(m, np.float64) for m in (color_K, color_from_depth))
+    return Frame(view, color_K, color_from_depth, tuple(input_shape))
+
+
+def cells_of(frame: Frame, pixels: np.ndarray) -> np.ndarray:
+    """Cells int64 [n] of depth pixels, which are numbered row by row: int [n]; -1: none.
+
+    A pixel below 0 is none, and has none.
+    """
+    cells = np.empty(len(pixels), np.int64)
+    view = frame.view
+    height, width = (size // CELL * CELL for size in frame.input_shape)
+    _project_cells(
+        *(view.depth, np.asarray(view.K, np.float64), frame.color_from_depth, frame.color_K),
+        *(height, width, pixels, cells),
     )
-    column, row = np.moveaxis(np.floor((uv + 0.5) / CELL), -1, 0)
-    height, width = (size // CELL for size in input_shape)
-    cells = np.where(valid & inside, row * width + column, -1).astype(np.int64)
-    return Frame(view, cells, height * width)
-
-
-def pixel_of_each_cell(frame: Frame, rng: np.random.Generator) -> np.ndarray:
-    """One depth pixel of each cell that has any, drawn evenly: int64 [n, 2] (row, column)."""
-    cells = frame.cells.ravel()
-    pixels = rng.permutation(np.flatnonzero(cells >= 0))
-    chosen = np.full(frame.number_of_cells, -1)
-    chosen[cells[pixels]] = pixels  # of several pixels the last one of the random order stays
-    return np.stack(np.divmod(chosen[chosen >= 0], frame.cells.shape[1]), axis=1)
+    return cells
 
 
 def view_matches(
@@ -72,14 +87,14 @@ def view_matches(
 
     The point of a pixel of A is matched with the nearest point of B (Pri3D section 3.1: 2 cm).
     """
-    pixels = pixel_of_each_cell(frame_a, rng)
-    pixels_a, pixels_b, _ = nearest(frame_a.view, frame_b.view, radius, pixels)
-    cells_a, cells_b = (
-        frame.cells[tuple(pixels.T)] for frame, pixels in ((frame_a, pixels_a), (frame_b, pixels_b))
-    )
-    kept = np.flatnonzero(cells_b >= 0)
-    kept = kept[_draw_distinct(cells_b[kept], at_most, rng)]
-    return cells_a[kept], cells_b[kept]
+    width_a, width_b = (frame.view.depth.shape[1] for frame in (frame_a, frame_b))
+
+    def match(pixels: np.ndarray) -> np.ndarray:
+        asked = np.stack(np.divmod(pixels, width_a), axis=1)
+        found, _ = nearest_of_each(frame_a.view, frame_b.view, radius, asked)
+        return cells_of(frame_b, found[:, 0] * width_b + found[:, 1])
+
+    return _draw(frame_a, match, frame_b.number_of_cells, at_most, rng)
 
 
 def geo_matches(
@@ -95,18 +110,88 @@ def geo_matches(
 
     The distance is that of the pixel's world point (Pri3D section 3.2: 2 cm).
     """
-    row, column = pixel_of_each_cell(frame, rng).T
-    K, z = frame.view.K, frame.view.depth[row, column]
-    points = [(column - K[0, 2]) / K[0, 0] * z, (row - K[1, 2]) / K[1, 1] * z, z]
-    world = geometry.transform(frame.view.world_from_camera, np.stack(points, axis=1))
-    rows, _ = nearest_voxel(build_table(voxel_V3), world, voxel_m, radius)
-    kept = np.flatnonzero(rows >= 0)
-    kept = kept[_draw_distinct(rows[kept], at_most, rng)]
-    return Chunk(voxel_V3, color_V3, frame.cells[row, column][kept], rows[kept])
+    view, table = frame.view, build_table(voxel_V3)
+
+    def match(pixels: np.ndarray) -> np.ndarray:
+        row, column = np.divmod(pixels, view.depth.shape[1])
+        z = view.depth[row, column]
+        x = (column - view.K[0, 2]) / view.K[0, 0] * z
+        y = (row - view.K[1, 2]) / view.K[1, 1] * z
+        world = geometry.transform(view.world_from_camera, np.stack([x, y, z], axis=1))
+        return nearest_voxel(table, world, voxel_m, radius)[0]
+
+    return Chunk(voxel_V3, color_V3, *_draw(frame, match, len(voxel_V3), at_most, rng))
 
 
-def _draw_distinct(values: np.ndarray, at_most: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of different values, drawn evenly, in random order."""
-    order = rng.permutation(len(values))
-    _, first = np.unique(values[order], return_index=True)
-    return rng.permutation(order[first])[:at_most]
+def _draw(
+    frame: Frame,
+    match: Callable[[np.ndarray], np.ndarray],
+    candidates: int,
+    at_most: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cells int64 [n] and what each matches, int64 [n]: both distinct, in random order.
+
+    match: of pixels [m], what each matches, int64 [m] in 0..candidates - 1, or -1.
+    """
+    asked = np.zeros(frame.number_of_cells, np.bool_)
+    taken = np.zeros(candidates, np.bool_)
+    found = [np.zeros((2, 0), np.int64)]
+    missing = at_most
+    for pixels in _random_pixels(frame.view.depth.size, at_most, rng):
+        cells = cells_of(frame, pixels)
+        first = _first_of_each(cells, asked)
+        cells, others = cells[first], match(pixels[first])
+        first = _first_of_each(others, taken)[:missing]
+        found.append(np.stack([cells[first], others[first]]))
+        missing -= len(first)
+        if not missing:
+            break
+    cells, others = np.concatenate(found, axis=1)
+    return cells, others
+
+
+def _random_pixels(number: int, few: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """All of `number` pixels in random order, some of them again: first a few, then ever more."""
+    drawn = 0
+    while drawn + few <= number // 4:
+        yield rng.integers(number, size=few)
+        drawn += few
+        few = max(few, drawn // 2)
+    yield rng.permutation(number)
+
+
+@njit(cache=True, nogil=True)
+def _first_of_each(values, seen):
+    """Positions at which a value of 0 or more comes first; `seen`: those of earlier calls too."""
+    first = np.empty(len(values), np.int64)
+    count = 0
+    for i in range(len(values)):
+        value = values[i]
+        if value >= 0 and not seen[value]:
+            seen[value] = True
+            first[count] = i
+            count += 1
+    return first[:count]
+
+
+@njit(cache=True, nogil=True)
+def _project_cells(depth, K, color_from_depth, color_K, height, width, pixels, cells):
+    m = color_from_depth
+    for i in range(len(pixels)):
+        cells[i] = -1
+        if pixels[i] < 0:
+            continue
+        row, column = divmod(pixels[i], depth.shape[1])
+        d = depth[row, column]
+        if not (d > 0 and d < np.inf):
+            continue
+        x, y = (column - K[0, 2]) / K[0, 0] * d, (row - K[1, 2]) / K[1, 1] * d
+        z = m[2, 0] * x + m[2, 1] * y + m[2, 2] * d + m[2, 3]
+        if not z > 0:
+            continue
+        u = (m[0, 0] * x + m[0, 1] * y + m[0, 2] * d + m[0, 3]) / z * color_K[0, 0] + color_K[0, 2]
+        v = (m[1, 0] * x + m[1, 1] * y + m[1, 2] * d + m[1, 3]) / z * color_K[1, 1] + color_K[1, 2]
+        if u >= -0.5 and u < width - 0.5 and v >= -0.5 and v < height - 0.5:
+            across, down = np.int64((u + 0.5) / CELL), np.int64((v + 0.5) / CELL)
+            cells[i] = down * (width // CELL) + across

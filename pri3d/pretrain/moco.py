@@ -21,7 +21,7 @@ from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
 from pri3d.models.resunet import resnet_encoder
 from pri3d.pretrain.augment import augment, normalise
-from pri3d.pretrain.samples import PairSamples, _row
+from pri3d.pretrain.samples import PairSamples, row_of
 from pri3d.processes import gather
 from pri3d.scans.images import decode_color
 
@@ -65,9 +65,9 @@ class FrameSamples(torch.utils.data.Dataset):
         scene = self.pairs.scenes[self.pairs.frame_scene[frame]]
         number = int(self.pairs.frame_index[frame])
         name = f"{scene} frame {number}"
-        clouds, _ = self.pairs._scan(scene)
+        clouds = self.pairs.scan(scene).clouds
         try:
-            rgb = _stored_image(clouds, _row(clouds, number))
+            rgb = _stored_image(clouds, row_of(clouds, number))
         except ValueError as error:
             return name, None, [str(error)]
         rngs = np.random.default_rng([self.settings.seed, 2, epoch, frame]).spawn(2)

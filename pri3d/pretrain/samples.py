@@ -3,11 +3,11 @@
 A sample depends on (seed, epoch, pair) only. It is the same for any number of worker processes,
 and the place in the data follows from the step, which is what makes a resumed run exact.
 
-Shapes: B pairs, N matches, V voxels, C = 3 channels, H x W pixels.
+Shapes: V voxels, C = 3 channels, H x W pixels.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,27 +15,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pri3d import geometry
 from pri3d.artefacts import Chunks, Clouds, Pairs
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
+from pri3d.geometry import View
+from pri3d.matching.voxels import rows_in_box
+from pri3d.pretrain import official_matches
 from pri3d.pretrain.augment import augment, normalise
-from pri3d.pretrain.matches import CELL, Chunk, Frame, frame, geo_matches, view_matches
-from pri3d.scans.images import area_resize, decode_color
+from pri3d.pretrain.batches import Batch, Matches, Sample, Side, collate
+from pri3d.pretrain.geometric import Placement, draw_placement, placed_image, placed_K, turn
+from pri3d.pretrain.input_depth import input_view
+from pri3d.pretrain.matches import Chunk, Frame, frame, geo_matches, view_matches
+from pri3d.scans.images import decode_color
+
+__all__ = ["Batch", "Matches", "PairSamples", "Sample", "Side", "collate", "order_of_rank"]
 
 LEAST_MATCHES = 2  # with one match there is no negative, and so no loss
 COARSEST_VOXELS = 16  # the 3D network's coarsest grid; batch norm needs two cells there
 OPEN_SCANS = 16  # a worker keeps so many scans open
 
 
-class Sample(NamedTuple):
-    """One pair. Terms of the loss that cannot be formed are None, with the reason in `skipped`."""
+class Scan(NamedTuple):
+    """An open scan; x, y and z of the surface's voxels, each [V]. Without chunks, None."""
 
-    name: str
-    images: tuple[Tensor, Tensor] | None
-    view: tuple[np.ndarray, np.ndarray] | None
-    chunks: tuple[Chunk | None, Chunk | None]
-    skipped: list[str]
+    clouds: Clouds
+    chunks: Chunks | None
+    axes: list[np.ndarray] | None
 
 
 class PairSamples(torch.utils.data.Dataset):
@@ -76,7 +81,7 @@ class PairSamples(torch.utils.data.Dataset):
                 )
             self.a, self.b = source.a[kept], source.b[kept]
         self._order: tuple[int, np.ndarray] | None = None
-        self._scans: OrderedDict[str, tuple[Clouds, Chunks | None]] = OrderedDict()
+        self._scans: OrderedDict[str, Scan] = OrderedDict()
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch
@@ -91,56 +96,78 @@ class PairSamples(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Sample:
         epoch, place = divmod(index, len(self.a))
         pair = int(self._epoch_order(epoch)[place])
-        rngs = np.random.default_rng([self.settings.seed, 1, epoch, pair]).spawn(5)
+        draws = np.random.default_rng([self.settings.seed, 1, epoch, pair])
         frames = self.a[pair], self.b[pair]
         scene = self.scenes[self.frame_scene[frames[0]]]
         numbers = [int(self.frame_index[frame]) for frame in frames]
         name = f"{scene} frames {numbers[0]} and {numbers[1]}"
-        clouds, chunks = self._scan(scene)
+        scan = self.scan(scene)
         try:
-            return self._sample(name, clouds, chunks, numbers, rngs)
+            return self._sample(name, scan, numbers, draws)
         except OSError as error:  # a checksum of HDF5
+            paths = [reader.path for reader in (scan.clouds, scan.chunks) if reader]
             raise Pri3DError(
-                f"{clouds.path}{f' or {chunks.path}' if chunks else ''}: {name} cannot be read "
-                f"({error}); `pri3d verify` says which file is damaged, make it again"
+                f"{' or '.join(map(str, paths))}: {name} cannot be read ({error}); `pri3d verify` "
+                "says which file is damaged, make it again"
             ) from None
 
-    def _sample(self, name, clouds, chunks, numbers, rngs) -> Sample:
-        settings = self.settings
+    def _sample(self, name, scan: Scan, numbers, draws: np.random.Generator) -> Sample:
+        settings, clouds = self.settings, scan.clouds
         shape = settings.height, settings.width
-        rows = [_row(clouds, number) for number in numbers]
+        rows = [row_of(clouds, number) for number in numbers]
+        image_rngs, (view_rng,), geo_rngs, place_rngs, turn_rngs = (
+            draws.spawn(n) for n in (2, 1, 2, 2, 2)
+        )
+        places = [
+            draw_placement(clouds.color_shape, settings.crop, settings.flip, rng)
+            for rng in place_rngs
+        ]
         try:
             images = tuple(
-                _image(clouds, row, shape, rng if settings.augment else None)
-                for row, rng in zip(rows, rngs[:2])
+                _image(clouds, row, place, shape, rng if settings.augment else None)
+                for row, place, rng in zip(rows, places, image_rngs)
             )
         except ValueError as error:
             return Sample(name, None, None, (None, None), [str(error)])
-        frame_a, frame_b = (_frame(clouds, row, shape) for row in rows)
+        seen = [_frame(clouds, row, place, shape) for row, place in zip(rows, places)]
+        with_depth = settings.depth_loss and self.with_view
+        official = settings.match_rule == "official"
+        inputs = [input_view(frame) for frame in seen] if official or with_depth else []
         skipped, view, on_surface = [], None, [None, None]
         if self.with_view:
-            view = view_matches(frame_a, frame_b, settings.radius_m, settings.matches, rngs[2])
+            if official:
+                view = official_matches.view_matches(*inputs, settings.matches, view_rng)
+            else:
+                view = view_matches(*seen, settings.radius_m, settings.matches, view_rng)
             if len(view[0]) < LEAST_MATCHES:
                 view = None
                 skipped.append(f"view: fewer than {LEAST_MATCHES} matches")
         if self.with_geo:
-            for side, seen in enumerate((frame_a, frame_b)):
-                in_chunk = chunks.rows(_row(chunks, numbers[side]))
-                chunk = geo_matches(
-                    seen,
-                    chunks.voxel[in_chunk],
-                    chunks.color[in_chunk],
-                    chunks.voxel_m,
-                    settings.radius_m,
-                    settings.matches,
-                    rngs[3 + side],
-                )
+            for side in (0, 1):
+                looked_at = inputs[side] if official else seen[side]
+                chunk = self._chunk(scan, numbers[side], looked_at, geo_rngs[side])
+                if settings.rotate_chunks:
+                    chunk = turn(chunk, turn_rngs[side].uniform(0, 2 * np.pi))
                 reason = _unusable(chunk)
                 if reason is None:
                     on_surface[side] = chunk
                 else:
                     skipped.append(f"geo: {reason}")
-        return Sample(name, images, view, tuple(on_surface), skipped)
+        depths = tuple(torch.from_numpy(seen.depth.astype(np.float32)) for seen in inputs)
+        return Sample(
+            name, images, view, tuple(on_surface), skipped, depths if with_depth else None
+        )
+
+    def _chunk(self, scan: Scan, number: int, seen: Frame | View, rng) -> Chunk:
+        """What of the surface is in the box of a frame, and what of it the frame matches."""
+        chunks, settings = scan.chunks, self.settings
+        inside = rows_in_box(scan.axes, chunks.box[row_of(chunks, number)]).astype(np.int64)
+        surface = chunks.voxel.take(inside, axis=0), chunks.color.take(inside, axis=0)
+        if settings.match_rule == "official":
+            return official_matches.geo_matches(
+                seen, *surface, chunks.voxel_m, settings.matches, rng
+            )
+        return geo_matches(seen, *surface, chunks.voxel_m, settings.radius_m, settings.matches, rng)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:
@@ -148,16 +175,24 @@ class PairSamples(torch.utils.data.Dataset):
             self._order = epoch, rng.permutation(len(self.a))
         return self._order[1]
 
-    def _scan(self, scene: str) -> tuple[Clouds, Chunks | None]:
+    def scan(self, scene: str) -> Scan:
+        """A scan's artefacts; the last few stay open."""
         if scene not in self._scans:
-            chunks = Chunks(self.chunks_dir / f"{scene}.h5") if self.with_geo else None
-            self._scans[scene] = Clouds(self.clouds_dir / f"{scene}.h5"), chunks
-            while len(self._scans) > OPEN_SCANS:
-                _, readers = self._scans.popitem(last=False)
-                for reader in filter(None, readers):
-                    reader.close()
+            chunks, axes = None, None
+            if self.with_geo:
+                chunks = Chunks(self.chunks_dir / f"{scene}.h5")
+                axes = [np.ascontiguousarray(axis) for axis in chunks.voxel.T]
+            self._scans[scene] = Scan(Clouds(self.clouds_dir / f"{scene}.h5"), chunks, axes)
+            self.close(keep=OPEN_SCANS)
         self._scans.move_to_end(scene)
         return self._scans[scene]
+
+    def close(self, keep: int = 0) -> None:
+        """Close all scans but the last used."""
+        while len(self._scans) > keep:
+            _, scan = self._scans.popitem(last=False)
+            for reader in filter(None, (scan.clouds, scan.chunks)):
+                reader.close()
 
 
 def order_of_rank(
@@ -185,138 +220,52 @@ def order_of_rank(
     )
 
 
-def _row(reader: Clouds | Chunks, number: int) -> int:
+def row_of(reader: Clouds | Chunks, number: int) -> int:
     """Position of a frame number in an artefact."""
-    rows = np.flatnonzero(reader.index == number)
-    if not len(rows):
+    row = int(np.searchsorted(reader.index, number))  # ascending, as frames are
+    if row == len(reader.index) or reader.index[row] != number:
         raise Pri3DError(
             f"{reader.path}: has no frame {number}, which the pairs name; make clouds, overlap, "
             "pairs and chunks from the same scan"
         )
-    return int(rows[0])
+    return row
 
 
-def _image(clouds: Clouds, row: int, shape: tuple[int, int], rng) -> Tensor:
-    """The network's input, float32 [3, H, W]; without a generator it is not augmented."""
+def _image(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int], rng) -> Tensor:
+    """The network's input, float32 [3, H, W]; without a generator its colours stay."""
     data = clouds.color_jpeg(row)
     if not data:
         raise ValueError("no colour image")
     # A JPEG is decoded near the size needed; the scale must leave enough rows and columns.
-    scale = max(shape[0] / clouds.color_shape[0], shape[1] / clouds.color_shape[1])
+    scale = max(shape[0] / place.height, shape[1] / place.width)
+    least = min(int(np.ceil(scale * clouds.color_shape[0])), clouds.color_shape[0])
     try:
-        rgb = decode_color(
-            data, "jpeg", clouds.color_shape, int(np.ceil(scale * clouds.color_shape[0]))
-        )
+        rgb = decode_color(data, "jpeg", clouds.color_shape, least)
     except ValueError:
         raise ValueError("colour image does not decode") from None
-    if rgb.shape[:2] != tuple(shape):
-        rgb = area_resize(rgb, shape)
-    image_CHW = torch.from_numpy(rgb).permute(2, 0, 1).contiguous() / 255
+    rgb = placed_image(rgb, clouds.color_shape, place, shape)
+    image_CHW = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))) / 255
     return normalise(image_CHW if rng is None else augment(image_CHW, rng))
 
 
-def _frame(clouds: Clouds, row: int, shape: tuple[int, int]) -> Frame:
-    input_K = geometry.scale_intrinsics(clouds.color_K, clouds.color_shape, shape)
+def _frame(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int]) -> Frame:
+    input_K = placed_K(clouds.color_K, place, shape)
     return frame(clouds.view(row), input_K, clouds.color_from_depth, shape)
 
 
 def _unusable(chunk: Chunk) -> str | None:
-    coarse = chunk.voxel_V3 // COARSEST_VOXELS
-    if not len(coarse) or (coarse == coarse[0]).all():
+    if _within_one_cell(chunk.voxel_V3):
         return f"chunk within one cell of {COARSEST_VOXELS} voxels"
     if len(chunk.cell_N) < LEAST_MATCHES:
         return f"fewer than {LEAST_MATCHES} matches"
     return None
 
 
-class Matches(NamedTuple):
-    """Rows of two feature tables that belong together, of several samples one after another.
-
-    counts: matches of each sample; their sum is N.
-    """
-
-    anchor_N: Tensor
-    positive_N: Tensor
-    counts: list[int]
-
-
-class Side(NamedTuple):
-    """Chunks of the first or of the second frames; counts: voxels of each chunk, their sum is V.
-
-    matches: anchors are cells of the batch, positives are voxels of the batch.
-    """
-
-    voxel_V3: Tensor
-    color_V3: Tensor
-    counts: list[int]
-    matches: Matches
-
-
-class Batch(NamedTuple):
-    """Pairs of one step. Cells are numbered through the batch: image * cells of an image + cell.
-
-    A pair without any usable term is not among them. names, skipped: of all pairs of the step.
-    """
-
-    names: list[str]
-    image_a_BCHW: Tensor
-    image_b_BCHW: Tensor
-    view: Matches
-    side_a: Side
-    side_b: Side
-    skipped: list[str]
-    depth_a_BHW: Tensor | None = None
-    depth_b_BHW: Tensor | None = None
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """One batch of the samples of a step; few tensors, so that workers share few of them."""
-    used = [s for s in samples if s.view is not None or any(c is not None for c in s.chunks)]
-    images = [
-        torch.stack([s.images[side] for s in used]) if used else torch.zeros(0, 3, 0, 0)
-        for side in (0, 1)
-    ]
-    height, width = images[0].shape[-2:]
-    first_cell = [i * (height // CELL) * (width // CELL) for i in range(len(used))]
-    view = [
-        (s.view[0] + start, s.view[1] + start)
-        for s, start in zip(used, first_cell)
-        if s.view is not None
-    ]
-    sides = []
-    for side in (0, 1):
-        chunks = [(s.chunks[side], start) for s, start in zip(used, first_cell)]
-        sides.append(_collate_side([(c, start) for c, start in chunks if c is not None]))
-    return Batch(
-        [s.name for s in samples],
-        *images,
-        _collate_matches(view),
-        *sides,
-        [reason for s in samples for reason in s.skipped],
-    )
-
-
-def _collate_side(chunks: list[tuple[Chunk, int]]) -> Side:
-    counts = [len(chunk.voxel_V3) for chunk, _ in chunks]
-    first_row = np.cumsum([0, *counts])
-    matches = [
-        (chunk.cell_N + first_cell, chunk.row_N + row)
-        for (chunk, first_cell), row in zip(chunks, first_row)
-    ]
-    empty = np.zeros((0, 3))
-    voxel_V3 = np.concatenate([chunk.voxel_V3 for chunk, _ in chunks] or [empty])
-    color_V3 = np.concatenate([chunk.color_V3 for chunk, _ in chunks] or [empty])
-    return Side(
-        torch.from_numpy(voxel_V3.astype(np.int32)),
-        torch.from_numpy(color_V3.astype(np.float32)) / 255,
-        counts,
-        _collate_matches(matches),
-    )
-
-
-def _collate_matches(matches: list[tuple[np.ndarray, np.ndarray]]) -> Matches:
-    none = np.zeros(0, np.int64)
-    anchor_N = np.concatenate([anchor for anchor, _ in matches] or [none])
-    positive_N = np.concatenate([positive for _, positive in matches] or [none])
-    counts = [len(anchor) for anchor, _ in matches]
-    return Matches(torch.from_numpy(anchor_N), torch.from_numpy(positive_N), counts)
+def _within_one_cell(voxel_V3: np.ndarray) -> bool:
+    if not len(voxel_V3):
+        return True
+    # They are sorted: nearly always, the last is already in another cell than the first.
+    first = voxel_V3[0] // COARSEST_VOXELS
+    if (voxel_V3[-1] // COARSEST_VOXELS != first).any():
+        return False
+    return bool((voxel_V3 // COARSEST_VOXELS == first).all())

@@ -12,7 +12,7 @@ from pri3d import geometry, store
 from pri3d.artefacts import CHUNKS, Clouds
 from pri3d.config import Chunks as Settings
 from pri3d.errors import Pri3DError
-from pri3d.matching.voxels import voxelise
+from pri3d.matching.voxels import rows_in_box, voxelise
 from pri3d.scans.surface import Surface, fuse, read_ply
 
 _ROWS_A_BLOCK = 1 << 16  # a frame is read back with one or two of these
@@ -84,7 +84,7 @@ def frustum_box(view: geometry.View, voxel_m: float) -> np.ndarray:
 def _write_rows(writer: store.ArtefactWriter, voxel: np.ndarray, box: np.ndarray) -> None:
     """`frames/offset` and `frames/rows`: counted first, so that memory does not hold them all."""
     axes = [np.ascontiguousarray(voxel[:, axis]) for axis in range(3)]
-    counts = [len(_inside(axes, frame_box)) for frame_box in box]
+    counts = [len(rows_in_box(axes, frame_box)) for frame_box in box]
     offset = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.uint64)
     writer.dataset("frames/offset", offset)
     rows = writer.empty(
@@ -92,13 +92,4 @@ def _write_rows(writer: store.ArtefactWriter, voxel: np.ndarray, box: np.ndarray
     )
     for frame, frame_box in enumerate(box):
         start, stop = int(offset[frame]), int(offset[frame + 1])
-        rows[start:stop] = _inside(axes, frame_box)
-
-
-def _inside(axes: list[np.ndarray], box: np.ndarray) -> np.ndarray:
-    """Rows u32, ascending, of the voxels in a box; they are sorted by x, so x is a range."""
-    x, y, z = axes
-    start, stop = np.searchsorted(x, box[0, 0]), np.searchsorted(x, box[1, 0], side="right")
-    y, z = y[start:stop], z[start:stop]
-    inside = (y >= box[0, 1]) & (y <= box[1, 1]) & (z >= box[0, 2]) & (z <= box[1, 2])
-    return (np.flatnonzero(inside) + start).astype(np.uint32)
+        rows[start:stop] = rows_in_box(axes, frame_box)

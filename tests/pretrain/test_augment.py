@@ -5,6 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from pri3d.pretrain import augment as changes
 from pri3d.pretrain.augment import augment, normalise
 
 
@@ -72,6 +73,38 @@ def test_nothing_moves():
     image[:, 10, 22] = 0.9
     for out in draws(image, 60):
         assert out.sum(dim=0).argmax() == 10 * 33 + 22
+
+
+@pytest.mark.parametrize(
+    ("name", "amount"),
+    [
+        ("brightness", 0.6),
+        ("brightness", 1.4),
+        ("contrast", 0.6),
+        ("contrast", 1.4),
+        ("saturation", 0.6),
+        ("saturation", 1.4),
+        ("hue", -0.1),
+        ("hue", 0.07),
+    ],
+)
+def test_each_change_is_the_one_that_is_published(image, name, amount):
+    image = image.clone()
+    image[:, :4] = image[:1, :4]  # greys have no hue
+    image[:, 4:6], image[0, 6:8], image[1, 8:10] = 0, 1, 1
+    expected = getattr(v2.functional, f"adjust_{name}")(image, amount)
+    changed = image.numpy().copy()
+    getattr(changes, f"adjust_{name}")(changed.reshape(3, -1), np.float32(amount))
+    assert np.abs(changed - expected.numpy()).max() < 1e-5
+    assert np.abs(changed - image.numpy()).max() > 0.01
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_the_blur_is_gaussian(image, sigma):
+    size = 2 * int(np.ceil(3 * sigma)) + 1
+    expected = v2.functional.gaussian_blur(image, [size, size], [sigma, sigma])
+    blurred = changes.gaussian_blur(image.numpy(), sigma)
+    assert np.abs(blurred - expected.numpy()).max() < 1e-5
 
 
 def test_normalisation_is_that_of_imagenet(image):

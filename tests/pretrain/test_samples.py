@@ -173,12 +173,16 @@ def assert_equal(batch, other):
         assert torch.equal(x, y) if torch.is_tensor(x) else x == y
 
 
-def test_any_number_of_workers_gives_the_same_batches(room):
+ALL_CHANGES = {"crop": 0.7, "flip": True, "rotate_chunks": True, "depth_loss": True}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than there are cores
+@pytest.mark.parametrize("changes", [{}, ALL_CHANGES, ALL_CHANGES | {"match_rule": "official"}])
+def test_any_number_of_workers_gives_the_same_batches(room, changes):
     runs = []
-    for workers in (0, 1, 2):
-        loader = DataLoader(
-            samples(room), 2, sampler=range(24), num_workers=workers, collate_fn=collate
-        )
+    for workers in (0, 1, 3):
+        data = samples(room, **changes)
+        loader = DataLoader(data, 2, sampler=range(24), num_workers=workers, collate_fn=collate)
         runs.append(list(loader))
     assert len(runs[0]) == 12  # two epochs of the 12 pairs
     for run in runs[1:]:

@@ -1,0 +1,95 @@
+"""Geometric augmentation: crops, mirror images and turned chunks, with all that has to follow.
+
+A crop or a mirror image is another colour camera that sees the same scene, so that matches and
+depth are right by themselves: they go through its intrinsics.
+
+Shapes: C = 3 channels, H x W pixels, N matches, V voxels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pri3d import geometry
+from pri3d.matching.voxels import merge
+from pri3d.pretrain.matches import Chunk
+from pri3d.scans.images import area_resize
+
+
+class Placement(NamedTuple):
+    """The part of the stored colour image that the network sees, in pixels; edges need not be
+    between two of them. mirrored: left and right change places.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+    mirrored: bool
+
+
+def draw_placement(
+    shape: tuple[int, int], crop: float, flip: bool, rng: np.random.Generator
+) -> Placement:
+    """A part of an image of (height, width), of the same aspect and anywhere in it.
+
+    crop: the smallest share of its sides; flip: whether every other one is mirrored.
+    """
+    share, down, across, side = rng.random(4)
+    share = crop + (1 - crop) * share
+    height, width = share * shape[0], share * shape[1]
+    mirrored = bool(flip and side < 0.5)
+    return Placement(
+        down * (shape[0] - height), across * (shape[1] - width), height, width, mirrored
+    )
+
+
+def placed_K(color_K: np.ndarray, placement: Placement, shape: tuple[int, int]) -> np.ndarray:
+    """Intrinsics of the network's input of (height, width); a mirror image has a negative fx."""
+    K = np.array(color_K, np.float64)
+    K[0, 2] -= placement.left
+    K[1, 2] -= placement.top
+    K = geometry.scale_intrinsics(K, (placement.height, placement.width), shape)
+    if placement.mirrored:
+        K[0, 0], K[0, 2] = -K[0, 0], shape[1] - 1 - K[0, 2]
+    return K
+
+
+def placed_image(
+    rgb: np.ndarray, stored: tuple[int, int], placement: Placement, shape: tuple[int, int]
+) -> np.ndarray:
+    """The network's input u8 [H, W, 3], each pixel the mean of the area that it covers.
+
+    rgb: the image of the stored size, or decoded smaller.
+    """
+    down, across = rgb.shape[0] / stored[0], rgb.shape[1] / stored[1]
+    box = (
+        placement.top * down,
+        placement.left * across,
+        placement.height * down,
+        placement.width * across,
+    )
+    if box != (0, 0, *shape) or rgb.shape[:2] != tuple(shape):
+        rgb = area_resize(rgb, shape, box)
+    return rgb[:, ::-1] if placement.mirrored else rgb
+
+
+def turn(chunk: Chunk, angle: float) -> Chunk:
+    """A chunk turned about the world's z axis (up, in ScanNet) by an angle in radians.
+
+    The centres of the voxels are turned and put into the grid anew. Of several in one voxel the
+    first remains, and of their matches the first.
+    """
+    cos, sin = np.cos(angle), np.sin(angle)
+    x, y, z = (chunk.voxel_V3 + 0.5).T
+    turned_V3 = np.floor(np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1))
+    first, of_row = merge(turned_V3.astype(np.int64))
+    row_N = of_row[chunk.row_N]
+    _, kept = np.unique(row_N, return_index=True)
+    kept.sort()
+    return Chunk(
+        turned_V3[first].astype(np.int32),
+        chunk.color_V3[first],
+        chunk.cell_N[kept],
+        row_N[kept],
+    )

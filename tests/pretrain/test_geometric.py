@@ -1,0 +1,241 @@
+"""Crops, mirror images, turned chunks, depth targets, and both match rules under them.
+
+The oracle: in these scans the colour of a place is its position, so that an image itself tells
+where each of its pixels looks, whatever was cropped or mirrored.
+"""
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from make_artefacts import (
+    COLOR_FROM_DEPTH,
+    COLOR_K,
+    COLOR_SHAPE,
+    ROOM,
+    cast,
+    make_artefacts,
+    poses,
+)
+
+from pri3d.config import Pretrain
+from pri3d.pretrain.augment import IMAGENET_MEAN, IMAGENET_STD
+from pri3d.pretrain.geometric import draw_placement, placed_image, turn
+from pri3d.pretrain.matches import CELL, Chunk
+from pri3d.pretrain.samples import PairSamples, collate
+from pri3d.scans.images import area_resize
+
+HEIGHT, WIDTH = 72, 96
+RADIUS, VOXEL = 0.03, 0.03
+CHANGES = [{}, {"crop": 0.6}, {"flip": True}, {"crop": 0.6, "flip": True}]
+
+
+def told_by_colour(_, frames, __):
+    low, high = ROOM
+    for i, pose in enumerate(poses(4)):
+        _, points = cast(COLOR_K, COLOR_SHAPE, pose @ np.linalg.inv(COLOR_FROM_DEPTH))
+        color = np.round((points - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+        frames["jpeg"][i] = simplejpeg.encode_jpeg(np.ascontiguousarray(color), 100)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    root = tmp_path_factory.mktemp("positions")
+    return make_artefacts(root, voxel_m=VOXEL, edit=told_by_colour)
+
+
+def samples(room, mode="joint", **changes) -> PairSamples:
+    small = {"height": HEIGHT, "width": WIDTH, "radius_m": RADIUS, "matches": 300, "batch": 2}
+    return PairSamples(
+        **room, mode=mode, settings=Pretrain(**small | {"augment": False, "steps": 12} | changes)
+    )
+
+
+def positions(image_CHW) -> np.ndarray:
+    """The places [H, W, 3] that an image shows, metres."""
+    image = image_CHW.permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
+    return image * (ROOM[1] - ROOM[0]) + ROOM[0]
+
+
+def cell_positions(image_CHW, cells) -> np.ndarray:
+    shown = positions(image_CHW).reshape(HEIGHT // CELL, CELL, WIDTH // CELL, CELL, 3)
+    return shown.mean(axis=(1, 3)).reshape(-1, 3)[cells]
+
+
+def off(a, b) -> np.ndarray:
+    return np.linalg.norm(a - b, axis=1)
+
+
+def frames_of(sample) -> tuple[int, int]:
+    words = sample.name.split()
+    return int(words[2]) // 10, int(words[4]) // 10
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("rule", ["paper", "official"])
+def test_matched_cells_show_the_same_place(room, rule, changes):
+    data = samples(room, mode="view", match_rule=rule, **changes)
+    apart, mixed = [], []
+    for i in range(12):
+        a, b = (cell_positions(*pair) for pair in zip(data[i].images, data[i].view))
+        assert len(a) > 100
+        apart.append(off(a, b))
+        mixed.append(off(np.roll(a, 1, axis=0), b))
+    apart, mixed = np.concatenate(apart), np.concatenate(mixed)
+    # A cell is 2 cm wide on the walls that face the cameras; cutting off pixels, as published,
+    # moves matches by half a pixel.
+    assert np.median(apart) < (0.015 if rule == "paper" else 0.025)
+    assert np.quantile(apart, 0.95) < 0.06
+    assert np.median(mixed) > 0.3
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_matched_voxels_lie_where_the_cell_looks(room, changes):
+    data = samples(room, mode="geo", **changes)
+    apart = []
+    for i in range(12):
+        for image, chunk in zip(data[i].images, data[i].chunks):
+            centres = (chunk.voxel_V3[chunk.row_N] + 0.5) * VOXEL
+            apart.append(off(cell_positions(image, chunk.cell_N), centres))
+    apart = np.concatenate(apart)
+    assert len(apart) > 2000
+    assert np.quantile(apart, 0.95) < RADIUS + 0.02
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_official_voxels_lie_where_the_cell_looks(room, changes):
+    data = samples(room, mode="geo", match_rule="official", **changes)
+    apart = []
+    for i in range(6):
+        for image, chunk in zip(data[i].images, data[i].chunks):
+            corners = chunk.voxel_V3[chunk.row_N] * VOXEL
+            apart.append(off(cell_positions(image, chunk.cell_N), corners))
+    apart = np.concatenate(apart)
+    # Depth may differ by 20 cm; what lies on a wall is near nevertheless.
+    assert np.median(apart) < 0.04
+    assert np.quantile(apart, 0.9) < 0.2
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_depth_is_that_of_the_place_that_a_pixel_shows(room, changes):
+    data = samples(room, depth_loss=True, **changes)
+    wrong = []
+    for i in range(6):
+        sample = data[i]
+        for frame, image, depth in zip(frames_of(sample), sample.images, sample.depths):
+            assert depth.dtype == torch.float32
+            assert depth.shape == (HEIGHT, WIDTH)
+            color_from_world = COLOR_FROM_DEPTH @ np.linalg.inv(poses(4)[frame])
+            places = positions(image)
+            expected = places @ color_from_world[2, :3] + color_from_world[2, 3]
+            known = depth.numpy() > 0
+            assert known.mean() > 0.9
+            wrong.append(np.abs(depth.numpy() - expected)[known])
+    wrong = np.concatenate(wrong)
+    assert np.median(wrong) < 0.01
+    assert np.quantile(wrong, 0.95) < 0.04
+
+
+def test_depth_targets_are_batched_where_asked_for(room):
+    data = samples(room, depth_loss=True)
+    batch = collate([data[0], data[1]])
+    assert torch.equal(batch.depth_b_BHW, torch.stack([data[0].depths[1], data[1].depths[1]]))
+    assert collate([samples(room)[0]]).depth_a_BHW is None
+    assert samples(room, mode="geo", depth_loss=True)[0].depths is None
+
+
+def test_places_without_depth_have_no_target(tmp_path):
+    def hole(scene, frames, chunks):
+        told_by_colour(scene, frames, chunks)
+        for depth in frames["depth"]:
+            depth[:, :32] = 0
+
+    data = samples(make_artefacts(tmp_path, edit=hole), mode="view", depth_loss=True)
+    depth = data[0].depths[0].numpy()
+    assert (depth[:, :44] == 0).all()
+    assert (depth[2:-2, 52:-2] > 0).all()
+
+
+def test_half_of_the_images_are_mirrored_and_crops_are_of_all_sizes(room):
+    plain, changed = samples(room, "view"), samples(room, "view", crop=0.5, flip=True)
+    mirrored, extents = [], []
+    for i in range(24):
+        for before, after in zip(plain[i].images, changed[i].images):
+            x = [positions(image)[20:50, 8:-8, 0].mean(axis=0) for image in (before, after)]
+            rising = [np.sign(line[-1] - line[0]) for line in x]
+            mirrored.append(rising[0] != rising[1])
+            extents.append(np.abs(x[1][-1] - x[1][0]) / np.abs(x[0][-1] - x[0][0]))
+    assert 0.25 < np.mean(mirrored) < 0.75
+    assert min(extents) < 0.65
+    assert max(extents) > 0.85
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (5, 7), (30, 40)])
+def test_a_crop_is_the_mean_over_the_area_it_covers(shape):
+    rng = np.random.default_rng(3)
+    rgb = rng.integers(0, 256, (20, 24, 3), np.uint8)
+    box = (1.75, 2.5, 12.0, 18.25)  # quarters of pixels, so that small squares are exact
+    fine = rgb.repeat(4 * shape[0], axis=0)[7 * shape[0] : (7 + 48) * shape[0]].astype(float)
+    fine = fine.reshape(shape[0], -1, *fine.shape[1:]).mean(axis=1)
+    fine = fine.repeat(4 * shape[1], axis=1)[:, 10 * shape[1] : (10 + 73) * shape[1]]
+    expected = fine.reshape(shape[0], shape[1], -1, 3).mean(axis=2)
+    assert np.abs(area_resize(rgb, shape, box) - expected).max() <= 0.5 + 1e-3
+
+
+def test_without_crop_and_flip_the_image_is_all_of_it():
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    for seed in range(5):
+        place = draw_placement((12, 16), 1.0, False, np.random.default_rng(seed))
+        assert place == (0, 0, 12, 16, False)
+        assert np.array_equal(placed_image(rgb, (12, 16), place, (12, 16)), rgb)
+
+
+@pytest.mark.parametrize("rule", ["paper", "official"])
+def test_turned_chunks_keep_what_matches(room, rule):
+    plain = samples(room, "geo", match_rule=rule)
+    turned = samples(room, "geo", match_rule=rule, rotate_chunks=True)
+    angles = []
+    for i in range(6):
+        for before, after in zip(plain[i].chunks, turned[i].chunks):
+            assert len(np.unique(after.voxel_V3, axis=0)) == len(after.voxel_V3)
+            assert len(before.voxel_V3) * 0.7 < len(after.voxel_V3) <= len(before.voxel_V3)
+            assert len(np.unique(after.row_N)) == len(after.row_N)
+            # Matches that are left are in the order of before; pair them up by their cells.
+            place = iter(range(len(before.cell_N)))
+            kept = [next(k for k in place if before.cell_N[k] == cell) for cell in after.cell_N]
+            assert 0.7 * len(before.cell_N) < len(kept)
+            old = before.voxel_V3[before.row_N[kept]] + 0.5
+            new = after.voxel_V3[after.row_N] + 0.5
+            assert np.array_equal(old[:, 2], new[:, 2])
+            moved = (old[:, 0] + 1j * old[:, 1]).conj() @ (new[:, 0] + 1j * new[:, 1])
+            angle = np.angle(moved)
+            expected = (old[:, 0] + 1j * old[:, 1]) * np.exp(1j * angle)
+            # In the grid anew, a voxel is within half a diagonal of where it was turned to.
+            assert np.abs(expected - new[:, 0] - 1j * new[:, 1]).max() < np.sqrt(0.5) + 0.03
+            angles.append(angle)
+    assert np.ptp(angles) > 2
+    again = samples(room, "geo", match_rule=rule, rotate_chunks=True)
+    assert np.array_equal(again[5].chunks[1].voxel_V3, turned[5].chunks[1].voxel_V3)
+
+
+def test_of_voxels_that_fall_together_the_first_remains():
+    rng = np.random.default_rng(1)
+    voxel = np.unique(rng.integers(-8, 8, (3000, 3)), axis=0).astype(np.int32)
+    color = rng.integers(0, 256, voxel.shape, np.uint8)
+    rows = rng.permutation(len(voxel))[:500]
+    chunk = turn(Chunk(voxel, color, np.arange(500), rows), 0.7)
+    first, row_of_cell = {}, {}
+    for row, (x, y, z) in enumerate(voxel + 0.5):
+        along, across = np.cos(0.7) * x - np.sin(0.7) * y, np.sin(0.7) * x + np.cos(0.7) * y
+        row_of_cell[row] = cell = tuple(int(np.floor(c)) for c in (along, across, z))
+        first.setdefault(cell, row)
+    assert [tuple(v) for v in chunk.voxel_V3.tolist()] == sorted(first)
+    assert np.array_equal(chunk.color_V3, color[[first[cell] for cell in sorted(first)]])
+    matched = {}
+    for cell_of_image, row in enumerate(rows):
+        matched.setdefault(row_of_cell[row], cell_of_image)
+    assert len(matched) < 500
+    found = {
+        tuple(chunk.voxel_V3[row].tolist()): cell for cell, row in zip(chunk.cell_N, chunk.row_N)
+    }
+    assert found == matched
