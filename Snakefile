@@ -15,6 +15,7 @@ include: "workflow/rules/scans.smk"
 include: "workflow/rules/pairs.smk"
 include: "workflow/rules/chunks.smk"
 include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -40,6 +41,12 @@ for mode in MODES:
             f"pretrain_{mode}"
         input:
             expand(rules.pretrain.output, mode=mode),
+
+
+# Nothing where no scan is held out.
+rule evaluate:
+    input:
+        expand(rules.evaluate_run.output, mode=settings.report.runs if HELD_OUT else []),
 
 
 rule all:

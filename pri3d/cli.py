@@ -327,6 +327,60 @@ def pretrain(
         print((out / "metrics.jsonl").read_text().splitlines()[-1])
 
 
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a folder that pretrain has filled")],
+    held_out: Annotated[
+        list[str], typer.Option(metavar="SCENE", help="a scene that RUN was not trained on")
+    ],
+    pairs: Annotated[Path, typer.Option(help="made by `pri3d pairs`")] = Path("results/pairs.h5"),
+    clouds: Annotated[
+        Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")
+    ] = Path("results/clouds"),
+    chunks: Annotated[
+        Path,
+        typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; read for geo and joint"),
+    ] = Path("results/chunks"),
+    out: Annotated[
+        Path | None, typer.Option(help="default: results/evaluation/<name of RUN>.json")
+    ] = None,
+    most_pairs: Annotated[
+        int, _setting(DEFAULT.evaluate, "most_pairs")
+    ] = DEFAULT.evaluate.most_pairs,
+    matches: Annotated[
+        int, _setting(DEFAULT.evaluate, "matches")
+    ] = DEFAULT.evaluate.matches,
+    seed: Annotated[int, _setting(DEFAULT.evaluate, "seed")] = DEFAULT.evaluate.seed,
+    engine: Annotated[
+        Literal["torch", "minkowski"], _setting(DEFAULT.sparse, "engine")
+    ] = DEFAULT.sparse.engine,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], _setting(DEFAULT.pretrain, "device")
+    ] = DEFAULT.pretrain.device,
+    threads: Annotated[
+        int, typer.Option(help="threads on the CPU; 0 leaves it to torch")
+    ] = 0,
+) -> None:
+    """Measure how well a pretrained network finds matches in scans that it has not seen.
+
+    No labels are needed. Recall at 1, 3 and 5 cells, before and after pretraining, and by chance;
+    prints a line a figure and writes all as JSON.
+    """
+    settings = _settings("evaluate", most_pairs=most_pairs, matches=matches, seed=seed)
+    from pri3d import evaluate as stage
+
+    out = out or Path("results/evaluation", f"{run.resolve().name}.json")
+    result = stage.run(
+        run, pairs, clouds, chunks, out, held_out, settings, engine, device, threads
+    )
+    for kind in result["after"]:
+        for name in ("recall_1", "recall_3", "recall_5", "top1"):
+            before, after, chance = (
+                100 * result[when][kind][name] for when in ("before", "after", "chance")
+            )
+            print(f"{kind} {name}: {before:.2f} % -> {after:.2f} % (chance {chance:.2f} %)")
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     import yaml
 

@@ -276,7 +276,7 @@ PRETRAIN_UNUSED = {
 
 
 class Evaluate(Section):
-    pairs: int = Field(
+    most_pairs: int = Field(
         100, ge=1, description="held-out pairs on which matches are sought, spread over all"
     )
     matches: int = Field(

@@ -46,8 +46,9 @@ def run(
     settings: Evaluate,
     engine: str = "torch",
     device: str = "auto",
+    threads: int = 0,
 ) -> dict[str, Any]:
-    """Measure the run in the folder `trained` on pairs of the scenes `held_out`; write `out` (JSON).
+    """Measure the run in the folder `trained` on pairs of the scenes `held_out`, into `out` (JSON).
 
     Before and after: `pixels`, matches of two images, by the features of their cells; for geo and
     joint `voxels` too, matches of an image and its chunk, by the projected features. Each has
@@ -61,8 +62,10 @@ def run(
     mode, how = _settings_of(trained)
     _check_unseen(trained, held_out)
     place = processes.start(device).device
+    if threads:
+        torch.set_num_threads(threads)
     samples = _samples(pairs, clouds_dir, chunks_dir, mode, how, settings, held_out)
-    batches, skipped = _batches(samples, settings.pairs, place)
+    batches, skipped = _batches(samples, settings.most_pairs, place)
 
     torch.manual_seed(how.seed)
     nets = networks(mode, how, engine)
@@ -137,7 +140,7 @@ def _samples(pairs, clouds_dir, chunks_dir, mode, how, settings, held_out) -> Pa
             "rotate_chunks": False,
             "depth_loss": False,
             "batch": 1,
-            "steps": settings.pairs,
+            "steps": settings.most_pairs,
         }
     )
     with Pairs(pairs) as source:
@@ -279,7 +282,7 @@ def _mean(of_pairs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, fl
 
 def _example(batches, before, after, how: Pretrain) -> dict[str, Any]:
     """Matches of the pair of median recall after pretraining, as (row, column) of cells."""
-    recall = [m["figures"]["pixels"]["recall_3"] for m in after]
+    recall, earlier = ([m["figures"]["pixels"]["recall_3"] for m in x] for x in (after, before))
     pair = int(np.argsort(recall, kind="stable")[len(recall) // 2])
     view, width = batches[pair].view, how.width // CELL
     chosen = torch.linspace(0, view.counts[0] - 1, min(DRAWN, view.counts[0])).long()
@@ -294,8 +297,5 @@ def _example(batches, before, after, how: Pretrain) -> dict[str, Any]:
         "true": places(view.positive_N),
         "before": places(before[pair]["found"]),
         "after": places(after[pair]["found"]),
-        "recall_3": {
-            "before": before[pair]["figures"]["pixels"]["recall_3"],
-            "after": recall[pair],
-        },
+        "recall_3": {"before": earlier[pair], "after": recall[pair]},
     }

@@ -67,7 +67,7 @@ def point_info_nce(
 
 
 class _Nce(torch.autograd.Function):
-    """The sum over all rows. Gradients need the logits again, which costs less than keeping them."""
+    """The sum over all rows. Backwards the logits are formed again: cheaper than keeping them."""
 
     @staticmethod
     def forward(ctx, anchors, candidates, symmetric, ids, ignore):

@@ -195,7 +195,7 @@ def _geo(
     return {
         "geo": Terms(
             torch.cat([side.loss_S for side in sides]),
-            *(sum(values, start=[]) for values in list(zip(*sides))[1:]),
+            *([*first, *second] for first, second in list(zip(*sides))[1:]),
         )
     }
 

@@ -34,26 +34,33 @@ def find_all(settings):
 
 
 def choose(found, wanted):
-    """The scans of the wanted scenes (all where it is None), and the scenes that have none."""
+    """The scans of the wanted scenes (a list or a text file), and the scenes that have none."""
     if isinstance(wanted, str):
         try:
             wanted = Path(wanted).read_text().split()
         except (OSError, UnicodeDecodeError) as error:
             raise Pri3DError(f"{wanted}: no list of scenes ({error}); write one id a line")
-    wanted = list(found) if wanted is None else list(dict.fromkeys(wanted))
+    wanted = list(dict.fromkeys(wanted))
     missing = [scene for scene in wanted if scene not in found]
     return {scene: found[scene] for scene in wanted if scene in found}, missing
 
 
 try:
     settings = parse_settings(config)
-    SCANS, MISSING = choose(find_all(settings), settings.scenes)
+    FOUND = find_all(settings)
+    SCANS, MISSING = choose(FOUND, FOUND if settings.scenes is None else settings.scenes)
     if not SCANS:
         raise Pri3DError(f"{settings.scans}: no scan of those asked for; look at `scans`, `scenes`")
+    HELD_OUT, UNKNOWN = choose(SCANS, settings.held_out or [])
+    TRAINED = [scene for scene in SCANS if scene not in HELD_OUT]
+    if not TRAINED:
+        raise Pri3DError("held_out: leaves no scan to train on; hold out fewer")
 except Pri3DError as error:
     raise WorkflowError(str(error))
 if MISSING:
     logger.warning(f"No scan for {len(MISSING)} scenes, the ledger tells: {' '.join(MISSING)}")
+if UNKNOWN:
+    logger.warning(f"held_out: {len(UNKNOWN)} scenes are not among the scans: {' '.join(UNKNOWN)}")
 
 
 wildcard_constraints:

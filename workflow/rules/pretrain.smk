@@ -9,9 +9,9 @@ Messages and the progress bar go to the terminal, the last figures into the log.
 rule pretrain:
     input:
         pairs=rules.pairs.output,
-        clouds=expand(rules.scan_clouds.output, scene=SCANS),
+        clouds=expand(rules.scan_clouds.output, scene=TRAINED),
         chunks=branch(
-            lambda w: w.mode in ("geo", "joint"), expand(rules.scan_chunks.output, scene=SCANS)
+            lambda w: w.mode in ("geo", "joint"), expand(rules.scan_chunks.output, scene=TRAINED)
         ),
     output:
         "results/runs/{mode}/model.safetensors",
