@@ -28,13 +28,14 @@ ALLOWED = {
     "report": OFFLINE,
     "sparse": FOUNDATION,
     "models": FOUNDATION | {"sparse"},
-    "pretrain": TORCH | {"scans"},  # for scans.images, which decodes colour images
+    "weights": FOUNDATION | {"models", "checkpoint"},
+    "pretrain": TORCH | {"scans", "weights"},  # for scans.images, which decodes colour images
     "checkpoint": FOUNDATION,
     "training": TORCH | {"pretrain", "checkpoint", "closure"},
-    "cli": OFFLINE | {"stages", "verify", "report", "training"},
+    "cli": OFFLINE | {"stages", "verify", "report", "training", "weights"},
     "__main__": {"cli"},
 }
-MAY_USE_TORCH = {"sparse", "models", "pretrain", "training", "checkpoint"}
+MAY_USE_TORCH = {"sparse", "models", "pretrain", "training", "checkpoint", "weights"}
 TORCH_LIBRARIES = {"torch", "torchvision", "safetensors.torch", "lightning"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
