@@ -14,7 +14,7 @@ from pri3d import checkpoint
 from pri3d.errors import Pri3DError
 from pri3d.weights.files import plain, write_arrays
 from pri3d.weights.forms import BACKBONE3D, ENCODER, Weights, load, recognise, to_detectron2
-from pri3d.weights.networks import COUNTER, fit, grouped, some, under
+from pri3d.weights.networks import COUNTER, fit, grouped, grouped_absent, some, under
 
 
 def import_file(file: str | Path, out: str | Path) -> list[str]:
@@ -30,8 +30,9 @@ def import_file(file: str | Path, out: str | Path) -> list[str]:
     checkpoint.save_tensors(out, plain(state))
     lines = [f"{file}: {weights.form}, {' and '.join(found.networks)}"]
     lines += [f"{part}: {had} of {n} entries" for part, (had, n) in found.read.items()]
+    if found.missing:
+        lines.append(f"not in the file: {grouped_absent(found.missing)}")
     for what, names in (
-        ("not in the file", found.missing),
         ("taken over unchecked", found.unchecked),
         ("left out", found.left_out + weights.left_out),
     ):
@@ -104,8 +105,8 @@ def _part(source: str | Path, state: dict[str, Tensor], prefix: str) -> dict[str
     missing = [name for name in missing if not name.endswith(COUNTER)]
     if missing:
         raise Pri3DError(
-            f"{source}: lacks {len(missing)} entries of {prefix[:-1]} ({some(missing)}); give whole "
-            "weights"
+            f"{source}: lacks {len(missing)} entries of {prefix[:-1]} ({some(missing)}); give "
+            "whole weights"
         )
     return plain(found)
 

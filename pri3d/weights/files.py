@@ -61,13 +61,14 @@ def read(path: Path) -> Any:
     except OSError as error:
         raise Pri3DError(f"{path}: cannot be read ({error.strerror})") from None
     try:
+        # safetensors begin with the size of their header, which may look like any other beginning.
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
+            return load_file(path)
         if head.startswith(b"PK") or head == _TORCH_MAGIC:
             return _read_torch(path)
         if head.startswith(b"\x80"):
             with open(path, "rb") as file:
                 return _with_tensors(_ArraysOnly(file, encoding="latin1").load())
-        if head[8:9] == b"{":
-            return load_file(path)
     except Exception as error:  # what they raise depends on which byte is damaged
         raise Pri3DError(
             f"{path}: cannot be read as weights ({first_line(error)}); fetch it again, or give "
@@ -104,7 +105,7 @@ class _NoArray:
 class _NoObject:
     """In place of any other object; a dictionary, for torch fills nothing else."""
 
-    def __new__(cls, *_: Any) -> OrderedDict:  # noqa: PYI034
+    def __new__(cls, *_: Any) -> OrderedDict:
         return OrderedDict()
 
 

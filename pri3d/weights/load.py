@@ -10,12 +10,12 @@ from pri3d import store
 from pri3d.errors import Pri3DError
 from pri3d.weights.forms import BACKBONE3D, load
 from pri3d.weights.networks import (
-    COUNTER,
     encoder_name,
+    fit,
     grouped,
+    grouped_absent,
     minkunet_settings,
     part_of,
-    some,
     under,
 )
 
@@ -25,72 +25,64 @@ def load_file_into(network: nn.Module, file: str | Path, part: str) -> str:
 
     part: "backbone" for a ResUNet, or a module that has its `encoder` alone; "backbone3d" for a
     MinkUNet, whose stem and last layer may be of another size than the file's and then keep what
-    they have. What was loaded and what not goes to stderr; returned is the same in short, with the
+    they have. What was loaded and what not goes to stderr; returned is the first in short, with the
     file's SHA-256. Raises Pri3DError when the file cannot be read, has nothing for this part, or is
     of a network of another depth or width.
     """
-    path = Path(file)
+    path, prefix = Path(file), f"{part}."
     weights = load(path)
-    own, found = network.state_dict(), under(weights.state, f"{part}.")
-    if not found:
+    own = {prefix + name: value for name, value in network.state_dict().items()}
+    found = {name: value for name, value in weights.state.items() if name.startswith(prefix)}
+    if found:
+        fit(path, found)
+        _check_same_network(path, under(own, prefix), under(found, prefix), part)
+    shaped = {n: value for n, value in found.items() if n in own and own[n].shape == value.shape}
+    if not shaped:
         raise Pri3DError(
             f"{path}: has nothing for {part}, only {grouped(list(weights.state))}; give another "
             "file, or random"
         )
-    _check_same_network(path, own, found, part)
-    other = [name for name in found if name in own and found[name].shape != own[name].shape]
-    wrong = [f"{n} {tuple(found[n].shape)}, not {tuple(own[n].shape)}" for n in other]
-    fits = {name: value for name, value in found.items() if name in own and name not in other}
-    if not any(value.is_floating_point() for value in fits.values()):
-        raise Pri3DError(f"{path}: nothing of it fits {part} ({some(wrong)}); give another file")
-    network.load_state_dict(fits, strict=False)
+    network.load_state_dict(under(shaped, prefix), strict=False)
 
-    loaded, absent = [], []
-    for name in dict.fromkeys(part_of(f"{part}.{key}") for key in own):
-        keys = [key for key in own if part_of(f"{part}.{key}") == name]
-        had = sum(key in fits for key in keys)
-        label = name.removeprefix("backbone.")
+    loaded, absent, wrong = [], [], []
+    for name in dict.fromkeys(map(part_of, own)):
+        entries, label = (
+            [key for key in own if part_of(key) == name],
+            name.removeprefix("backbone."),
+        )
+        had = sum(key in shaped for key in entries)
         if had:
-            loaded.append(f"{had} of {len(keys)} {label} entries loaded")
-        if any(key in found for key in keys):
-            absent += [f"{part}.{key}" for key in keys if key not in found]
+            loaded.append(f"{had} of {len(entries)} {label} entries loaded")
+            absent += [key for key in entries if key not in found]
         else:
-            absent.append(f"{label} ({len(keys)} entries)")
-    unused = [f"{part}.{key}" for key in found if key not in own]
-    unused += [name for name in weights.state if not name.startswith(f"{part}.")]
-    said = "; ".join(
-        [
-            ", ".join(loaded),
-            *([f"not in the file: {_listed(absent)}"] if absent else []),
-            *([f"of another shape: {'; '.join(wrong)}"] if wrong else []),
-            *(
-                [f"left out: {grouped(unused + weights.left_out)}"]
-                if unused + weights.left_out
-                else []
-            ),
-        ]
+            absent.append(f"{label} ({len(entries)} entries)")
+    for name in found:
+        if name in own and name not in shaped:
+            shapes = (tuple(state[name].shape) for state in (found, own))
+            wrong.append("{} {}, here {}".format(name.removeprefix(prefix), *shapes))
+    left_out = [name for name in weights.state if name not in own] + weights.left_out
+    print(
+        f"{path.name}: {', '.join(loaded)}",
+        *([f"not in the file: {grouped_absent(absent)}"] if absent else []),
+        *([f"of another shape: {', '.join(wrong)}"] if wrong else []),
+        *([f"left out: {grouped(left_out)}"] if left_out else []),
+        sep="; ",
+        file=sys.stderr,
     )
-    print(f"{path.name}: {said}", file=sys.stderr)
     return f"{path.name} ({weights.form}), SHA-256 {store.file_digest(path)}: {', '.join(loaded)}"
-
-
-def _listed(absent: list[str]) -> str:
-    parts = [name for name in absent if name.endswith("entries)")]
-    names = grouped([name for name in absent if name not in parts])
-    return ", ".join([*parts, *([names] if names else [])])
 
 
 def _check_same_network(
     path: Path, own: dict[str, Any], found: dict[str, Tensor], part: str
 ) -> None:
-    """Where only some shapes agree, loading those would leave a network of two minds."""
+    """Where only some shapes agree, loading those would mix two networks."""
     if part + "." == BACKBONE3D:
         here, there = (minkunet_settings(path, state) for state in (own, found))
         for what, setting in (("widths", "width3d"), ("blocks", "blocks3d")):
             if here[what] != there[what]:
                 raise Pri3DError(
                     f"{path}: its 3D network has the {what} {there[what]}, this one {here[what]}; "
-                    f"set pretrain.{setting} to them, or give another file"
+                    f"set pretrain.{setting} to the file's, or give another file"
                 )
     elif encoder := under(found, "encoder."):
         here, there = encoder_name(path, under(own, "encoder.")), encoder_name(path, encoder)

@@ -28,8 +28,8 @@ class Fit(NamedTuple):
     """How weights compare with the networks that they belong to.
 
     networks: what they are, for people. read: part -> its entries, had and expected. missing: names
-    that a network has and the file lacks. left_out: names in the file that the network of their part
-    does not have. unchecked: names of parts that are no network of this package's models.
+    that a network has and the file lacks. left_out: names in the file that the network of their
+    part does not have. unchecked: names of parts that are no network of this package's models.
     """
 
     networks: list[str]
@@ -56,20 +56,16 @@ def fit(path: str | Path, state: dict[str, Tensor]) -> Fit:
             f"{path}: {len(wrong)} entries have other shapes than in {' and '.join(networks)} "
             f"({some(wrong)}); give weights of that network"
         )
-    parts = {part_of(name) for name in shapes}
     had = Counter(part_of(name) for name in shapes if name in state)
     expected = Counter(part_of(name) for name in shapes)
     others = [name for name in state if name not in shapes]
+    known = [n for n in others if part_of(n) in expected or n.startswith("backbone.")]
     return Fit(
         networks,
         {part: (had[part], expected[part]) for part in expected if had[part]},
         [name for name in shapes if name not in state and had[part_of(name)]],
-        [name for name in others if part_of(name) in parts or name.startswith("backbone.")],
-        [
-            name
-            for name in others
-            if part_of(name) not in parts and not name.startswith("backbone.")
-        ],
+        known,
+        [name for name in others if name not in known],
     )
 
 
@@ -166,9 +162,15 @@ def grouped(names: list[str]) -> str:
     """Names as a short list: `fc.* (2), encoder_k.* (320), queue`."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        group = f"*.{COUNTER}" if name.endswith(COUNTER) else f"{part_of(name)}.*"
-        groups.setdefault(group, []).append(name)
+        groups.setdefault(part_of(name), []).append(name)
     return ", ".join(
-        items[0] if len(items) == 1 else f"{group} ({len(items)})"
+        items[0] if len(items) == 1 else f"{group}.* ({len(items)})"
         for group, items in groups.items()
     )
+
+
+def grouped_absent(names: list[str]) -> str:
+    """As `grouped`, with the counters of batch norms apart: many files do without them."""
+    counters = [name for name in names if name.endswith(COUNTER)]
+    others = grouped([name for name in names if name not in set(counters)])
+    return ", ".join(filter(None, [others, counters and f"*.{COUNTER} ({len(counters)})"]))
