@@ -59,12 +59,12 @@ def pointcontrast_content(network: nn.Module) -> dict:
     }
 
 
-def moco_content(encoder: nn.Module) -> dict:
+def moco_content(encoder: dict[str, torch.Tensor]) -> dict:
     """What MoCo v2's trainer saves: two encoders with heads, under DDP, and the queue."""
     state = {}
     for branch in ("encoder_q", "encoder_k"):
         offset = 0 if branch == "encoder_q" else 1
-        for name, value in encoder.state_dict().items():
+        for name, value in encoder.items():
             state[f"module.{branch}.{name}"] = value + offset
         for name, shape in (("0.weight", (512, 512)), ("0.bias", (512,)), ("2.weight", (128, 512))):
             state[f"module.{branch}.fc.{name}"] = torch.zeros(shape)

@@ -14,6 +14,8 @@ from unittest.mock import patch
 import h5py
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from pri3d import cli, config
 from pri3d.artefacts import Clouds
@@ -297,6 +299,26 @@ def test_an_interrupt_is_silent(tmp_path):
     assert said == ""
     assert not list(tmp_path.rglob("*.sens"))
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_weights_out_and_in(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    said = good("export", tmp_path / "resnet18.pth", tmp_path / "a.pkl", "--to", "detectron2")
+    assert said.startswith(f"{tmp_path / 'a.pkl'}: detectron2, 120 entries, resnet18\n")
+    assert "left out: fc.* (2)" in said
+    said = good("import", tmp_path / "a.pkl", tmp_path / "b.safetensors")
+    assert "\n  backbone.encoder: 120 of 120 entries\n" in said
+    assert (tmp_path / "b.safetensors").exists()
+    words = tmp_path / "b.safetensors", tmp_path / "c.pth", "--to", "minkowski"
+    assert "has no backbone3d" in bad("export", *words)
+    assert "is no file of weights" in bad("import", __file__, tmp_path / "c.safetensors")
+    assert pri3d("export", *words[:2], "--to", "caffe")[0] == 2
+
+
+@pytest.mark.parametrize("verb", ["export", "import"])
+def test_the_help_names_the_forms(verb):
+    said = good(verb, "--help")
+    assert all(word in said for word in ("torchvision", "timm", "detectron2"))
 
 
 def test_a_reader_that_goes_away_is_no_error(made):

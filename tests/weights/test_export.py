@@ -245,7 +245,7 @@ def test_a_run_and_its_checkpoint_hold_the_same(trained, tmp_path):
         (
             "out.pth",
             "minkowski",
-            r"has no backbone3d, only backbone\.encoder\.\* \(120\), .*; give a run",
+            r"has no backbone3d, only backbone\.decoder\.\* \(74\), back",
         ),
         ("out.pth", "detectron2", r"out\.pth: detectron2 is read from files that end in \.pkl"),
         ("out.pkl", "timm", r"out\.pkl: timm is read from files that end in \.pth or \.pt"),
