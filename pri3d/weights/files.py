@@ -123,14 +123,19 @@ def _read_torch(path: Path) -> Any:
             wanted = _globals_of(file)
     # torch asks its own list first, so that none of what it knows is replaced.
     replaced = [(_NoArray if name.startswith("numpy.") else _NoObject, name) for name in wanted]
-    with torch.serialization.safe_globals(replaced):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with torch.serialization.safe_globals(replaced):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # torch advises to load it without a check, which is nothing to pass on.
+        others = [name for name in wanted if not name.startswith(("torch.", "collections."))]
+        raise ValueError(f"not plain weights, it asks for {', '.join(others)}") from None
 
 
 def _globals_of(file: Any) -> list[str]:
     """The classes and functions that the next pickle in a file asks for; nothing is run."""
-    operations = pickletools.genops(file)
-    return sorted({str(a).replace(" ", ".") for op, a, _ in operations if op.name == "GLOBAL"})
+    names = {str(name) for op, name, _ in pickletools.genops(file) if op.name == "GLOBAL"}
+    return sorted(n.replace(" ", ".").replace("__builtin__.", "builtins.") for n in names)
 
 
 def write_arrays(path: Path, content: dict[str, Any]) -> None:
