@@ -20,6 +20,7 @@ import torchvision
 from pri3d import cli, config
 from pri3d.artefacts import Clouds
 from pri3d.matching.correspondences import nearest
+from pri3d.weights import convert
 
 VERBS = {
     "demo": config.Demo,
@@ -315,10 +316,11 @@ def test_weights_out_and_in(tmp_path):
     assert pri3d("export", *words[:2], "--to", "caffe")[0] == 2
 
 
-@pytest.mark.parametrize("verb", ["export", "import"])
-def test_the_help_names_the_forms(verb):
-    said = good(verb, "--help")
-    assert all(word in said for word in ("torchvision", "timm", "detectron2"))
+def test_every_form_can_be_asked_for(tmp_path):
+    assert "PointContrast" in good("import", "--help")
+    for form, (_, endings) in convert.FORMS.items():
+        assert form in good("export", "--help")
+        assert "is no run" in bad("export", tmp_path, tmp_path / f"out{endings[0]}", "--to", form)
 
 
 def test_a_reader_that_goes_away_is_no_error(made):

@@ -26,8 +26,9 @@ def import_file(file: str | Path, out: str | Path) -> list[str]:
     out = _checked_name(Path(out), "safetensors")
     weights = load(file)
     found = fit(file, weights.state)
-    state = {n: value for n, value in weights.state.items() if n not in set(found.left_out)}
-    checkpoint.save_tensors(out, plain(state))
+    for name in found.left_out:
+        del weights.state[name]
+    checkpoint.save_tensors(out, plain(weights.state))
     lines = [f"{file}: {weights.form}, {' and '.join(found.networks)}"]
     lines += [f"{part}: {had} of {n} entries" for part, (had, n) in found.read.items()]
     if found.missing:
@@ -63,7 +64,9 @@ def export(source: str | Path, out: str | Path, to: str) -> list[str]:
 def _checked_name(out: Path, form: str) -> Path:
     endings = FORMS[form].endings
     if out.suffix not in endings:
-        raise Pri3DError(f"{out}: {form} is read from files that end in {' or '.join(endings)}")
+        raise Pri3DError(
+            f"{out}: {form} is read from files that end in {' or '.join(endings)}; name it so"
+        )
     return out
 
 

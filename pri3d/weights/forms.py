@@ -14,7 +14,6 @@ from pri3d.errors import Pri3DError
 from pri3d.weights.files import read
 
 ENCODER, BACKBONE3D = "backbone.encoder.", "backbone3d."
-_OWN = (ENCODER, "backbone.decoder.", BACKBONE3D)
 
 # What stands before a ResNet's names, and whose file it then is.
 _RESNETS = {
@@ -94,7 +93,7 @@ def recognise(path: str | Path, content: Any) -> Weights:
 
 def _renamed(state: dict[str, Tensor], author: str) -> tuple[str, dict[str, str]]:
     """The form of weights, and name -> full name of those that belong to a network of ours."""
-    if any(name.startswith(_OWN) for name in state):
+    if any(name.startswith((ENCODER, BACKBONE3D)) for name in state):
         return "Pri3D", {name: name for name in state}
     if "conv0p1s1.kernel" in state:
         return "a MinkUNet", {name: BACKBONE3D + name for name in state}

@@ -172,5 +172,5 @@ def grouped(names: list[str]) -> str:
 def grouped_absent(names: list[str]) -> str:
     """As `grouped`, with the counters of batch norms apart: many files do without them."""
     counters = [name for name in names if name.endswith(COUNTER)]
-    others = grouped([name for name in names if name not in set(counters)])
+    others = grouped([name for name in names if not name.endswith(COUNTER)])
     return ", ".join(filter(None, [others, counters and f"*.{COUNTER} ({len(counters)})"]))

@@ -15,6 +15,7 @@ from torch import nn
 from pri3d import checkpoint, training
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
+from pri3d.pretrain import modes
 from pri3d.weights import convert
 
 ENDINGS = {"detectron2": ".pkl", "safetensors": ".safetensors"}
@@ -237,6 +238,16 @@ def test_a_run_and_its_checkpoint_hold_the_same(trained, tmp_path):
     assert_same(file["model"], final["model"])
     assert_same(final["model"], load_file(trained / "model.safetensors"))
     assert newest["optimizer"]["param_groups"] == file["optimizer"]["param_groups"] != []
+
+
+@pytest.mark.parametrize("form", ["published", "safetensors"])
+def test_what_moco_trains_beside_the_encoder_comes_back_too(tmp_path, form):
+    nets = modes.networks("moco", Pretrain(net2d="resnet18", moco_queue=8))
+    checkpoint.save_weights(tmp_path / "model.safetensors", nets)
+    path = exported(("resnet18", nets, tmp_path), tmp_path, form)
+    said = convert.import_file(path, tmp_path / "back.safetensors")
+    assert_same(load_file(tmp_path / "back.safetensors"), nets.state_dict())
+    assert said[-1].startswith("taken over unchecked: moco.* (")
 
 
 @pytest.mark.parametrize(

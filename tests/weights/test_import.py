@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from pri3d.errors import Pri3DError
 from pri3d.models.minkunet import minkunet
-from pri3d.weights import convert
+from pri3d.weights import convert, files
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,18 @@ def test_safetensors_of_a_library(resnet, encoder, tmp_path):
     assert_same(imported(tmp_path / "timm.safetensors")[0], encoder)
 
 
+def test_safetensors_may_begin_like_any_other_file(tmp_path):
+    """Their first bytes are a size, which padding makes that of a zip file's."""
+    path, size = tmp_path / "file", int.from_bytes(b"PK", "little")
+    for padding in range(size - 200, size):
+        save_file({"a": torch.arange(3)}, path, metadata={"": " " * padding})
+        if path.read_bytes().startswith(b"PK"):
+            break
+    else:
+        pytest.fail("no padding does it")
+    assert files.read(path)["a"].tolist() == [0, 1, 2]
+
+
 def detectron2_names(encoder, prefix):
     """A detector as detectron2's model files have it: no counters, and heads beside the ResNet."""
     model = {}
@@ -223,6 +235,7 @@ def test_what_are_no_weights(tmp_path):
         assert "is no file of weights" in refused(path)
     for content in ([1, 2], {}, {"step": 3}, {"model": {}}, {"model": [1]}, "text", 5):
         assert "no weights whose names are known" in refused(saved(path, content))
+    assert "no weights" in refused(saved(path, {"backbone.decoder.conv0.bias": torch.zeros(3)}))
     vgg = {"features.0.weight": torch.zeros(3), "classifier.0.bias": torch.zeros(3)}
     assert "(features.0.weight, classifier.0.bias); give" in refused(saved(path, vgg))
     assert "no weights" in refused(saved(path, torch.zeros(3)))
@@ -245,6 +258,13 @@ def test_other_networks_are_named(resnet, tmp_path):
     sparse = dict(minkunet(3, 32, WIDTHS, BLOCKS).state_dict())
     del sparse["block8.0.conv1.kernel"]
     assert "not the convolutions of a MinkUNet" in refused(saved(path, {"state_dict": sparse}))
+
+
+def test_entries_that_no_network_has_are_told(resnet, tmp_path):
+    state = {f"backbone.encoder.{n}": v for n, v in resnet.state_dict().items()}
+    found, said = imported(saved(tmp_path / "more.pth", state))
+    assert "backbone.encoder.fc.weight" not in found
+    assert said[-1] == "left out: backbone.encoder.* (2)"
 
 
 def test_gaps_are_told(resnet, tmp_path):
