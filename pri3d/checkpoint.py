@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pri3d import store
 from pri3d.errors import Pri3DError
@@ -18,11 +18,7 @@ from pri3d.errors import Pri3DError
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write `step_<step>.pt` whole or not at all, then remove all but the newest `keep`."""
     path = folder / f"step_{step:08d}.pt"
-    with store.atomic_path(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # how torch says that the disk is full
-            raise Pri3DError(f"{path}: cannot be written ({_first_line(error)})") from None
+    save_torch(path, state)
     for old in _all(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
@@ -37,7 +33,7 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
                     raise ValueError(f"{damaged} fails its checksum")
             return path, torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # what torch raises depends on which byte is damaged
-            reason = _first_line(error)
+            reason = first_line(error)
             print(f"{path}: cannot be read ({reason}); trying an older one", file=sys.stderr)
     return None
 
@@ -51,17 +47,31 @@ def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.pt"))
 
 
+def save_torch(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of torch's, whole or not at all."""
+    with store.atomic_path(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # how torch says that the disk is full
+            raise Pri3DError(f"{path}: cannot be written ({first_line(error)})") from None
+
+
 def save_weights(path: Path, nets: nn.Module) -> None:
     """All parameters and buffers as safetensors, under their names in `nets`."""
-    tensors = {name: value.contiguous() for name, value in nets.state_dict().items()}
+    save_tensors(path, {name: value.contiguous() for name, value in nets.state_dict().items()})
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Contiguous tensors as safetensors, whole or not at all."""
     with store.atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": "pt"})
         except SafetensorError as error:
-            raise Pri3DError(f"{path}: cannot be written ({_first_line(error)})") from None
+            raise Pri3DError(f"{path}: cannot be written ({first_line(error)})") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, for a message of one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

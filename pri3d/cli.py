@@ -394,6 +394,62 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 @app.command()
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_FILE",
+            help="folder of a run (its final weights, else its newest checkpoint), or a file of "
+            "weights in any form that `pri3d import` reads",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help=".pth; .pkl for detectron2; .safetensors for safetensors"
+        ),
+    ],
+    to: Annotated[
+        Literal["torchvision", "timm", "detectron2", "published", "minkowski", "safetensors"],
+        typer.Option(
+            help="torchvision, timm, detectron2: the ResNet encoder; minkowski: the 3D network; "
+            "published: all, as a checkpoint of Pri3D's release; safetensors: all"
+        ),
+    ],
+) -> None:
+    """Write weights in the form of another library. Prints what was written, and what not.
+
+    What is exported and imported again is the same bit by bit.
+    """
+    from pri3d.weights import convert
+
+    print(*convert.export(source, out, to), sep="\n  ")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="a checkpoint of Pri3D or PointContrast's family, or a ResNet-18, -34 or -50 of "
+            "torchvision, timm, MoCo v2 or detectron2; the names in it tell which",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT.safetensors", help="the same under Pri3D's names")
+    ],
+) -> None:
+    """Read weights of other libraries. Prints what was read, and what not.
+
+    `pri3d pretrain` takes such files as they are, by its settings init2d and init3d.
+    """
+    from pri3d.weights import convert
+
+    print(*convert.import_file(file, out), sep="\n  ")
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Argument(help="folder with the artefacts")] = Path("results"),
     out: Annotated[Path | None, typer.Option(help="default: RESULTS/report/index.html")] = None,

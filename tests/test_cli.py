@@ -14,10 +14,13 @@ from unittest.mock import patch
 import h5py
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from pri3d import cli, config
 from pri3d.artefacts import Clouds
 from pri3d.matching.correspondences import nearest
+from pri3d.weights import convert
 
 VERBS = {
     "demo": config.Demo,
@@ -299,6 +302,27 @@ def test_an_interrupt_is_silent(tmp_path):
     assert said == ""
     assert not list(tmp_path.rglob("*.sens"))
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_weights_out_and_in(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    said = good("export", tmp_path / "resnet18.pth", tmp_path / "a.pkl", "--to", "detectron2")
+    assert said.startswith(f"{tmp_path / 'a.pkl'}: detectron2, 120 entries, resnet18\n")
+    assert "left out: fc.* (2)" in said
+    said = good("import", tmp_path / "a.pkl", tmp_path / "b.safetensors")
+    assert "\n  backbone.encoder: 120 of 120 entries\n" in said
+    assert (tmp_path / "b.safetensors").exists()
+    words = tmp_path / "b.safetensors", tmp_path / "c.pth", "--to", "minkowski"
+    assert "has no backbone3d" in bad("export", *words)
+    assert "is no file of weights" in bad("import", __file__, tmp_path / "c.safetensors")
+    assert pri3d("export", *words[:2], "--to", "caffe")[0] == 2
+
+
+def test_every_form_can_be_asked_for(tmp_path):
+    assert "PointContrast" in good("import", "--help")
+    for form, (_, endings) in convert.FORMS.items():
+        assert form in good("export", "--help")
+        assert "is no run" in bad("export", tmp_path, tmp_path / f"out{endings[0]}", "--to", form)
 
 
 def test_a_reader_that_goes_away_is_no_error(made):

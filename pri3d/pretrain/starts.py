@@ -7,6 +7,7 @@ from torch import nn
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import imagenet_weights
+from pri3d.weights.load import load_file_into
 
 
 def load_starts(nets: nn.ModuleDict, mode: str, settings: Pretrain) -> dict[str, str]:
@@ -39,7 +40,3 @@ def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
         print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
         return "random: ImageNet weights could not be had"
     return "ImageNet (torchvision IMAGENET1K_V1)"
-
-
-def load_file_into(network, file, part):
-    raise Pri3DError(f"{file}: not yet")

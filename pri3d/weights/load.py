@@ -1,0 +1,93 @@
+"""Weights from a file into a network that is about to be trained."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pri3d import store
+from pri3d.errors import Pri3DError
+from pri3d.weights.forms import BACKBONE3D, load
+from pri3d.weights.networks import (
+    encoder_name,
+    fit,
+    grouped,
+    grouped_absent,
+    minkunet_settings,
+    part_of,
+    under,
+)
+
+
+def load_file_into(network: nn.Module, file: str | Path, part: str) -> str:
+    """Load what a file, in any form that `load` knows, has for a network.
+
+    part: "backbone" for a ResUNet, or a module that has its `encoder` alone; "backbone3d" for a
+    MinkUNet, whose stem and last layer may be of another size than the file's and then keep what
+    they have. What was loaded and what not goes to stderr; returned is the first in short, with the
+    file's SHA-256. Raises Pri3DError when the file cannot be read, has nothing for this part, or is
+    of a network of another depth or width.
+    """
+    path, prefix = Path(file), f"{part}."
+    weights = load(path)
+    own = {prefix + name: value for name, value in network.state_dict().items()}
+    found = {name: value for name, value in weights.state.items() if name.startswith(prefix)}
+    if found:
+        fit(path, found)
+        _check_same_network(path, under(own, prefix), under(found, prefix), part)
+    shaped = {n: value for n, value in found.items() if n in own and own[n].shape == value.shape}
+    if not shaped:
+        raise Pri3DError(
+            f"{path}: has nothing for {part}, only {grouped(list(weights.state))}; give another "
+            "file, or random"
+        )
+    network.load_state_dict(under(shaped, prefix), strict=False)
+
+    loaded, absent, wrong = [], [], []
+    for name in dict.fromkeys(map(part_of, own)):
+        entries, label = (
+            [key for key in own if part_of(key) == name],
+            name.removeprefix("backbone."),
+        )
+        had = sum(key in shaped for key in entries)
+        if had:
+            loaded.append(f"{had} of {len(entries)} {label} entries loaded")
+            absent += [key for key in entries if key not in found]
+        else:
+            absent.append(f"{label} ({len(entries)} entries)")
+    for name in found:
+        if name in own and name not in shaped:
+            shapes = (tuple(state[name].shape) for state in (found, own))
+            wrong.append("{} {}, here {}".format(name.removeprefix(prefix), *shapes))
+    left_out = [name for name in weights.state if name not in own] + weights.left_out
+    print(
+        f"{path.name}: {', '.join(loaded)}",
+        *([f"not in the file: {grouped_absent(absent)}"] if absent else []),
+        *([f"of another shape: {', '.join(wrong)}"] if wrong else []),
+        *([f"left out: {grouped(left_out)}"] if left_out else []),
+        sep="; ",
+        file=sys.stderr,
+    )
+    return f"{path.name} ({weights.form}), SHA-256 {store.file_digest(path)}: {', '.join(loaded)}"
+
+
+def _check_same_network(
+    path: Path, own: dict[str, Any], found: dict[str, Tensor], part: str
+) -> None:
+    """Where only some shapes agree, loading those would mix two networks."""
+    if part + "." == BACKBONE3D:
+        here, there = (minkunet_settings(path, state) for state in (own, found))
+        for what, setting in (("widths", "width3d"), ("blocks", "blocks3d")):
+            if here[what] != there[what]:
+                raise Pri3DError(
+                    f"{path}: its 3D network has the {what} {there[what]}, this one {here[what]}; "
+                    f"set pretrain.{setting} to the file's, or give another file"
+                )
+    elif encoder := under(found, "encoder."):
+        here, there = encoder_name(path, under(own, "encoder.")), encoder_name(path, encoder)
+        if here != there:
+            raise Pri3DError(
+                f"{path}: holds a {there}, and the network here is a {here}; set pretrain.net2d to "
+                f"{there}, or give another file"
+            )

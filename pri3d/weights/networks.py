@@ -1,0 +1,176 @@
+"""Which networks weights belong to, told by their names and shapes, and whether all of them fit."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pri3d.errors import Pri3DError
+from pri3d.models.heads import ProjectionHeads
+from pri3d.models.minkunet import minkunet
+from pri3d.models.resunet import ENCODERS, resunet
+from pri3d.weights.forms import BACKBONE3D, ENCODER
+
+COUNTER = "num_batches_tracked"  # of batch norm; nothing is computed from it here
+_RESNETS = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Fit(NamedTuple):
+    """How weights compare with the networks that they belong to.
+
+    networks: what they are, for people. read: part -> its entries, had and expected. missing: names
+    that a network has and the file lacks. left_out: names in the file that the network of their
+    part does not have. unchecked: names of parts that are no network of this package's models.
+    """
+
+    networks: list[str]
+    read: dict[str, tuple[int, int]]
+    missing: list[str]
+    left_out: list[str]
+    unchecked: list[str]
+
+
+def fit(path: str | Path, state: dict[str, Tensor]) -> Fit:
+    """Compare weights under full names with their networks.
+
+    A part of a network that is absent altogether is not missing. Raises Pri3DError when they are of
+    a network that is not known, or an entry has another shape than in it.
+    """
+    networks, shapes = _networks(path, state)
+    wrong = [
+        f"{name} {tuple(state[name].shape)}, not {shape}"
+        for name, shape in shapes.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    if wrong:
+        raise Pri3DError(
+            f"{path}: {len(wrong)} entries have other shapes than in {' and '.join(networks)} "
+            f"({some(wrong)}); give weights of that network"
+        )
+    had = Counter(part_of(name) for name in shapes if name in state)
+    expected = Counter(part_of(name) for name in shapes)
+    others = [name for name in state if name not in shapes]
+    known = [n for n in others if part_of(n) in expected or n.startswith("backbone.")]
+    return Fit(
+        networks,
+        {part: (had[part], expected[part]) for part in expected if had[part]},
+        [name for name in shapes if name not in state and had[part_of(name)]],
+        known,
+        [name for name in others if name not in known],
+    )
+
+
+def part_of(name: str) -> str:
+    """`backbone.encoder`, `backbone.decoder`, or the first word of a full name."""
+    words = name.split(".")
+    return ".".join(words[:2]) if words[0] == "backbone" else words[0]
+
+
+def under(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries whose names begin with a prefix, without it."""
+    return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
+
+
+def _networks(path: str | Path, state: dict[str, Tensor]) -> tuple[list[str], Shapes]:
+    networks, shapes, channels = [], {}, {}
+    if encoder := under(state, ENCODER):
+        name = encoder_name(path, encoder)
+        with torch.device("meta"):
+            network = resunet(name)
+        networks.append(name)
+        shapes |= _shapes(network, "backbone.")
+        channels["w2d"] = network.channels
+    if found := under(state, BACKBONE3D):
+        settings = minkunet_settings(path, found)
+        with torch.device("meta"):
+            network = minkunet(**settings)
+        networks.append(f"a MinkUNet of {settings['blocks']} blocks")
+        shapes |= _shapes(network, BACKBONE3D)
+        channels["w3d"] = network.channels
+    with torch.device("meta"):
+        heads = ProjectionHeads(channels.get("w2d", 1), channels.get("w3d", 1))
+    shapes |= {n: s for n, s in _shapes(heads, "").items() if n.split(".")[0] in channels}
+    return networks, shapes
+
+
+def _shapes(network: torch.nn.Module, prefix: str) -> Shapes:
+    return {prefix + name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def encoder_name(path: str | Path, names: Iterable[str]) -> str:
+    """Which of torchvision's ResNets has these names (`layer1.0.conv1.weight` ...).
+
+    Raises Pri3DError when it is none of those of `ENCODERS`.
+    """
+    convolutions = [name.split(".") for name in names if name.endswith(".conv1.weight")]
+    blocks = Counter(words[0] for words in convolutions if len(words) == 4)
+    blocks = tuple(blocks[f"layer{stage}"] for stage in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in names
+    if (bottleneck, blocks) not in _RESNETS:
+        kind = "bottleneck" if bottleneck else "basic"
+        raise Pri3DError(
+            f"{path}: holds a ResNet of {blocks} {kind} blocks; the encoders here are "
+            f"{', '.join(ENCODERS)}"
+        )
+    return _RESNETS[bottleneck, blocks]
+
+
+def minkunet_settings(path: str | Path, state: dict[str, Tensor]) -> dict[str, Any]:
+    """The arguments of `minkunet` that give a network with the widths and blocks of these weights.
+
+    Raises Pri3DError when an entry that tells them is not there.
+    """
+    blocks = Counter(
+        name.split(".")[0]
+        for name in state
+        if name.startswith("block") and name.endswith(".conv1.kernel")
+    )
+    try:
+        _, in_channels, _ = state["conv0p1s1.kernel"].shape
+        kernel = round(len(state["conv0p1s1.kernel"]) ** (1 / 3))
+        widths = [state[f"block{i}.0.conv1.kernel"].shape[2] for i in range(1, 9)]
+        out_channels = state["final.kernel"].shape[-1]
+    except (KeyError, IndexError, ValueError):
+        raise Pri3DError(
+            f"{path}: its 3D network has not the convolutions of a MinkUNet of eight stages; give "
+            "weights of one"
+        ) from None
+    return {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "widths": widths,
+        "blocks": [blocks[f"block{i}"] for i in range(1, 9)],
+        "stem_kernel": kernel,
+    }
+
+
+def some(items: list[str]) -> str:
+    """The first three, and that there are more."""
+    return "; ".join(items[:3]) + ("; ..." if len(items) > 3 else "")
+
+
+def grouped(names: list[str]) -> str:
+    """Names as a short list: `fc.* (2), encoder_k.* (320), queue`."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(part_of(name), []).append(name)
+    return ", ".join(
+        items[0] if len(items) == 1 else f"{group}.* ({len(items)})"
+        for group, items in groups.items()
+    )
+
+
+def grouped_absent(names: list[str]) -> str:
+    """As `grouped`, with the counters of batch norms apart: many files do without them."""
+    counters = [name for name in names if name.endswith(COUNTER)]
+    others = grouped([name for name in names if not name.endswith(COUNTER)])
+    return ", ".join(filter(None, [others, counters and f"*.{COUNTER} ({len(counters)})"]))

@@ -1,0 +1,134 @@
+"""A training starts from files of weights, and says what it took from them."""
+
+import hashlib
+
+import pytest
+import torch
+import torchvision
+from make_weights import (
+    BLOCKS,
+    WIDTHS,
+    ForeignLibrary,
+    moco_content,
+    networks,
+    pointcontrast_content,
+    randomised,
+)
+
+from pri3d import checkpoint
+from pri3d.config import Pretrain
+from pri3d.errors import Pri3DError
+from pri3d.models.minkunet import minkunet
+from pri3d.pretrain import modes
+from pri3d.pretrain.starts import load_starts
+from pri3d.weights import convert
+
+
+def started(mode="joint", **settings):
+    """(networks of a run that has just begun, what it says of their start)."""
+    settings = {"width3d": WIDTHS, "blocks3d": BLOCKS, "moco_queue": 8} | settings
+    settings = Pretrain(net2d="resnet18", **settings)
+    torch.manual_seed(1)
+    nets = modes.networks(mode, settings)
+    return nets, load_starts(nets, mode, settings)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One network's encoder in every form, and all of a run."""
+    folder = tmp_path_factory.mktemp("files")
+    nets = networks("resnet18")
+    checkpoint.save_weights(folder / "run.safetensors", nets)
+    convert.export(folder / "run.safetensors", folder / "published.pth", "published")
+    convert.export(folder / "run.safetensors", folder / "timm.pth", "timm")
+    convert.export(folder / "run.safetensors", folder / "detectron2.pkl", "detectron2")
+    torch.save(moco_content(nets["backbone"].encoder.state_dict()), folder / "moco.pth.tar")
+    return folder, nets
+
+
+def assert_same(found, expected):
+    for name, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("name", ["timm.pth", "detectron2.pkl", "moco.pth.tar"])
+def test_an_encoder(files, name, capsys):
+    folder, nets = files
+    untouched, _ = started("view")
+    found, starts = started("view", init2d=str(folder / name))
+    assert_same(found["backbone"].encoder, nets["backbone"].encoder)
+    assert_same(found["backbone"].decoder, untouched["backbone"].decoder)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    begin = f"{name}: 120 of 120 encoder entries loaded; not in the file: decoder (74 entries)"
+    assert said.startswith(begin)
+    assert ("left out: encoder_q.* (3), encoder_k.* (123)" in said) == (name == "moco.pth.tar")
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in starts["init2d"]
+    assert starts["init2d"].endswith("120 of 120 encoder entries loaded")
+
+
+@pytest.mark.parametrize("name", ["run.safetensors", "published.pth"])
+def test_all_of_a_run(files, name, capsys):
+    folder, nets = files
+    file = str(folder / name)
+    found, starts = started(init2d=file, init3d=file)
+    assert_same(found["backbone"], nets["backbone"])
+    assert_same(found["backbone3d"], nets["backbone3d"])
+    assert not torch.equal(found["w2d"].weight, nets["w2d"].weight)
+    said = capsys.readouterr().err.splitlines()
+    assert "120 of 120 encoder entries loaded, 74 of 74 decoder entries loaded; left out" in said[0]
+    number = len(nets["backbone3d"].state_dict())
+    assert starts["init3d"].endswith(f"{number} of {number} backbone3d entries loaded")
+
+
+def test_moco_has_an_encoder_alone(files, capsys):
+    folder, nets = files
+    found, _ = started("moco", init2d=str(folder / "published.pth"))
+    assert_same(found["backbone"]["encoder"], nets["backbone"].encoder)
+    assert_same(found["moco"].encoder_k, nets["backbone"].encoder)
+    assert "left out: backbone.decoder.* (74), backbone3d.*" in capsys.readouterr().err
+
+
+def test_pointcontrasts_stem_and_last_layer_are_others(tmp_path, capsys):
+    network = randomised(minkunet(3, 32, WIDTHS, BLOCKS, stem_kernel=3))
+    with ForeignLibrary():
+        torch.save(pointcontrast_content(network), tmp_path / "pointcontrast.pth")
+    untouched, _ = started()
+    found, _ = started(init3d=str(tmp_path / "pointcontrast.pth"))
+    found, untouched = found["backbone3d"].state_dict(), untouched["backbone3d"].state_dict()
+    other = ["conv0p1s1.kernel", "final.kernel", "final.bias"]
+    for name, value in network.state_dict().items():
+        assert torch.equal(found[name], untouched[name] if name in other else value), name
+    said = capsys.readouterr().err
+    assert f"{len(found) - 3} of {len(found)} backbone3d entries loaded" in said
+    assert "of another shape: conv0p1s1.kernel (27, 3, 32), here (125, 3, 32)" in said
+    assert "final.kernel (8, 32), here (8, 96), final.bias (1, 32), here (1, 96)" in said
+
+
+def test_a_file_without_counters(tmp_path, capsys):
+    state = {
+        name: value
+        for name, value in randomised(torchvision.models.resnet18()).state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    torch.save(state, tmp_path / "old.pth")
+    found, _ = started("view", init2d=str(tmp_path / "old.pth"))
+    assert torch.equal(found["backbone"].encoder.layer4[1].bn2.weight, state["layer4.1.bn2.weight"])
+    said = capsys.readouterr().err
+    assert "100 of 120 encoder entries loaded" in said
+    assert "not in the file: decoder (74 entries), *.num_batches_tracked (20)" in said
+
+
+def test_what_does_not_fit_stops_the_run(files, tmp_path):
+    folder, _ = files
+    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
+    with pytest.raises(Pri3DError, match=r"resnet34\.pth: holds a resnet34, and the .* resnet18"):
+        started("view", init2d=str(tmp_path / "resnet34.pth"))
+    with pytest.raises(Pri3DError, match=r"timm\.pth: has nothing for backbone3d, only backbone"):
+        started(init3d=str(folder / "timm.pth"))
+    with pytest.raises(Pri3DError, match=r"run\.safetensors: its 3D network has the widths \[8, 8"):
+        started(init3d=str(folder / "run.safetensors"), width3d=[8] * 8)
+    with pytest.raises(Pri3DError, match=r"pretrain\.blocks3d"):
+        started(init3d=str(folder / "run.safetensors"), blocks3d=[1] * 8)
+    with pytest.raises(Pri3DError, match=r"nowhere\.pth: cannot be read"):
+        started("view", init2d=str(tmp_path / "nowhere.pth"))
