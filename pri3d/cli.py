@@ -347,9 +347,7 @@ def evaluate(
     most_pairs: Annotated[
         int, _setting(DEFAULT.evaluate, "most_pairs")
     ] = DEFAULT.evaluate.most_pairs,
-    matches: Annotated[
-        int, _setting(DEFAULT.evaluate, "matches")
-    ] = DEFAULT.evaluate.matches,
+    matches: Annotated[int, _setting(DEFAULT.evaluate, "matches")] = DEFAULT.evaluate.matches,
     seed: Annotated[int, _setting(DEFAULT.evaluate, "seed")] = DEFAULT.evaluate.seed,
     engine: Annotated[
         Literal["torch", "minkowski"], _setting(DEFAULT.sparse, "engine")
@@ -357,9 +355,7 @@ def evaluate(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], _setting(DEFAULT.pretrain, "device")
     ] = DEFAULT.pretrain.device,
-    threads: Annotated[
-        int, typer.Option(help="threads on the CPU; 0 leaves it to torch")
-    ] = 0,
+    threads: Annotated[int, typer.Option(help="threads on the CPU; 0 leaves it to torch")] = 0,
 ) -> None:
     """Measure how well a pretrained network finds matches in scans that it has not seen.
 
@@ -370,9 +366,7 @@ def evaluate(
     from pri3d import evaluate as stage
 
     out = out or Path("results/evaluation", f"{run.resolve().name}.json")
-    result = stage.run(
-        run, pairs, clouds, chunks, out, held_out, settings, engine, device, threads
-    )
+    result = stage.run(run, pairs, clouds, chunks, out, held_out, settings, engine, device, threads)
     for kind in result["after"]:
         for name in ("recall_1", "recall_3", "recall_5", "top1"):
             before, after, chance = (

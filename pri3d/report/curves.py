@@ -10,8 +10,12 @@ from pri3d.report import charts, html
 from pri3d.report.gather import Made, read
 from pri3d.report.html import Html
 
-TERMS = {"view": "view (image to image)", "geo": "geo (image to surface)"}
-_COLORS = {"view": charts.BLUE, "geo": charts.RED}
+TERMS = {
+    "view": "view (image to image)",
+    "geo": "geo (image to surface)",
+    "moco": "moco (crops of an image)",
+}
+_COLORS = {"view": charts.BLUE, "geo": charts.RED, "moco": charts.ORANGE}
 _MOST_POINTS = 600  # of a curve; more are averaged
 
 
@@ -126,6 +130,9 @@ def _charts(metrics: list[dict], terms: list[str]) -> list[Html]:
         loss = charts.lines("Loss", steps, with_chance("loss"))
         recall = charts.lines("Match recall", steps, with_chance("recall"), percent=True)
         drawn += [(loss, "Loss over steps"), (recall, "Match recall over steps")]
+    if any("depth_loss" in line for line in metrics):
+        depth = [("depth", values("depth_loss"), charts.GREEN, "-")]
+        drawn.append((charts.lines("Loss of depth", steps, depth), "Loss of depth over steps"))
     lr = [("learning rate", values("lr"), charts.GREEN, "-")]
     pace = [("pairs a second", values("pairs_per_s"), charts.ORANGE, "-")]
     drawn.append((charts.lines("Learning rate", steps, lr), "Learning rate over steps"))

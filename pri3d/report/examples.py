@@ -78,7 +78,7 @@ def scene_of(made: Made, pair: int) -> str:
     return made.pairs.scenes[made.pairs.frame_scene[made.pairs.a[pair]]]
 
 
-class _Images(NamedTuple):
+class Images(NamedTuple):
     """Two frames of one scan. jpegs: their colour images as the page shows them."""
 
     views: tuple[geometry.View, geometry.View]
@@ -92,7 +92,7 @@ def _example(made: Made, name: str, pair: int) -> Html:
     pairs, scene = made.pairs, scene_of(made, pair)
     frames = tuple(int(pairs.frame_index[side[pair]]) for side in (pairs.a, pairs.b))
     title = html.tag("h3", f"{name}: {100 * pairs.overlap[pair]:.0f} %")
-    both = read(made.clouds[scene], lambda path: _load(path, frames))
+    both = read(made.clouds[scene], lambda path: load_images(path, frames))
     if both is None:
         sentence = f"clouds/{scene}.h5 has no colour images of frames {frames[0]} and {frames[1]}."
         return html.join([title, html.missing(sentence)])
@@ -102,12 +102,12 @@ def _example(made: Made, name: str, pair: int) -> Html:
         f"{pairs.matches_ab[pair]:,} of {points[0]:,} points of the left frame are found in "
         f"the right one, {pairs.matches_ba[pair]:,} of {points[1]:,} the other way."
     )
-    drawing = _drawing(both, *_drawn_matches(both, made.ledger["radius_m"]))
-    return html.join([title, html.figure(drawing, caption)])
+    a, b = _drawn_matches(both, made.ledger["radius_m"])
+    return html.join([title, html.figure(drawing(both, a, b, _colors(a[:, 0])), caption)])
 
 
-def _load(path: Path, frames: tuple[int, int]) -> _Images | None:
-    """None where the file has not both frames, or no colour."""
+def load_images(path: Path, frames: tuple[int, int]) -> Images | None:
+    """Two frames of a clouds file; None where it has not both, or no colour."""
     with Clouds(path) as clouds:
         rows = [np.flatnonzero(clouds.index == frame) for frame in frames]
         if not all(map(len, rows)):
@@ -117,7 +117,7 @@ def _load(path: Path, frames: tuple[int, int]) -> _Images | None:
         if not all(jpegs):
             return None
         views = clouds.view(a), clouds.view(b)
-        return _Images(views, jpegs, clouds.color_from_depth, clouds.color_K, clouds.color_shape)
+        return Images(views, jpegs, clouds.color_from_depth, clouds.color_K, clouds.color_shape)
 
 
 def _stored_or_smaller(clouds: Clouds, row: int) -> bytes:
@@ -131,8 +131,8 @@ def _stored_or_smaller(clouds: Clouds, row: int) -> bytes:
     return images.encode_color(images.area_resize(pixels, shape))
 
 
-def _drawing(both: _Images, a: np.ndarray, b: np.ndarray) -> Html:
-    """Both images side by side with lines from a to b [n, 2] (x, y), as SVG."""
+def drawing(both: Images, a: np.ndarray, b: np.ndarray, colors: list[str]) -> Html:
+    """Both images side by side with coloured lines from a to b [n, 2] (x, y), as SVG."""
     height, width = both.color_shape
     left, unit = width + _GAP, width / 400  # of the second image; a thin line's width
     parts = [
@@ -146,7 +146,7 @@ def _drawing(both: _Images, a: np.ndarray, b: np.ndarray) -> Html:
         )
     # The middle of pixel (0, 0) is at (0.5, 0.5) in a picture.
     offset = np.array([left + 0.5, 0.5])
-    for (xa, ya), (xb, yb), color in zip(a + 0.5, b + offset, _colors(a[:, 0])):
+    for (xa, ya), (xb, yb), color in zip(a + 0.5, b + offset, colors):
         ends = f'x1="{xa:.1f}" y1="{ya:.1f}" x2="{xb:.1f}" y2="{yb:.1f}"'
         parts.append(
             f'<line {ends} stroke="#000" stroke-opacity=".45" stroke-width="{2 * unit:.2f}"/>'
@@ -160,7 +160,7 @@ def _drawing(both: _Images, a: np.ndarray, b: np.ndarray) -> Html:
     return Html("\n".join([*parts, "</svg>"]))
 
 
-def _drawn_matches(both: _Images, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def _drawn_matches(both: Images, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """At most `LINES` correspondences as positions (x, y) in the two colour images, [n, 2] each."""
     depth = both.views[0].depth
     step = max(1, int(np.sqrt(depth.size / _ASKED)))
@@ -174,7 +174,7 @@ def _drawn_matches(both: _Images, radius: float) -> tuple[np.ndarray, np.ndarray
 
 
 def _in_color(
-    both: _Images, view: geometry.View, pixels: np.ndarray
+    both: Images, view: geometry.View, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Depth pixels (row, column) to positions (x, y) in the colour image, and whether inside."""
     points = geometry.unproject(view.depth, view.K)[0][pixels[:, 0], pixels[:, 1]]

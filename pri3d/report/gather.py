@@ -22,8 +22,8 @@ class Made:
     and its attributes `rule` and `radius_m`.
 
     overlap, clouds, chunks: scene -> file, of these scenes only. strangers: files of other scenes,
-    left by earlier work. demo: folders of demo scans. runs: folders. benchmarks: Snakemake's
-    measurements.
+    left by earlier work. demo: folders of demo scans. runs: folders. evaluations: files of `pri3d
+    evaluate`. benchmarks: Snakemake's measurements.
     """
 
     results: Path
@@ -36,6 +36,7 @@ class Made:
     strangers: list[str]
     demo: list[Path]
     runs: list[Path]
+    evaluations: list[Path]
     benchmarks: list[Path]
 
     def name(self, path: Path) -> str:
@@ -79,6 +80,7 @@ def gather(results: str | Path) -> Made:
         ],
         demo=[path.parent for path in sorted(results.glob("demo/*/*.sens")) if path.stem in wanted],
         runs=runs,
+        evaluations=sorted(results.glob("evaluation/[!.]*.json")),
         # The measurement of an earlier report is not about what this one shows.
         benchmarks=[
             path

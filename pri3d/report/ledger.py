@@ -35,6 +35,7 @@ def headline(made: Made) -> Html:
         "chunk": "A chunk",
         "rooms": "Demo scans",
         "training": "Pretraining",
+        "recall": "Matches in unseen scans",
         "costs": "Time and memory",
         "settings": "Settings",
         "digests": "Digests",
