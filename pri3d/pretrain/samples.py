@@ -200,8 +200,7 @@ def _image(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int], r
         rgb = decode_color(data, "jpeg", clouds.color_shape, least)
     except ValueError:
         raise ValueError("colour image does not decode") from None
-    rgb = placed_image(rgb, clouds.color_shape, place, shape)
-    image_CHW = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))) / 255
+    image_CHW = torch.from_numpy(placed_image(rgb, clouds.color_shape, place, shape))
     return normalise(image_CHW if rng is None else augment(image_CHW, rng))
 
 
