@@ -52,7 +52,7 @@ schema: venv
 
 # Needs real scans in $PRI3D_REAL_DATA, and a machine that does nothing else.
 bench: venv
-	for name in ingest overlap stages; do \
+	for name in ingest overlap stages loading; do \
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	$(BIN)/python benchmarks/forecast.py --write
 

@@ -32,6 +32,7 @@ from torchvision.transforms import v2
 from pri3d import config, geometry
 from pri3d.artefacts import Chunks, Clouds
 from pri3d.pretrain import samples
+from pri3d.pretrain.open_scans import OpenScans, Scan
 from pri3d.scans import images
 from pri3d.scans.surface import fuse, read_ply
 from pri3d.stages import chunks, clouds, overlap, pairs
@@ -64,7 +65,8 @@ def watch() -> None:
         (samples, "normalise", "augment"),
         (samples, "view_matches", "match"),
         (samples, "geo_matches", "voxel look-up"),
-        (samples, "rows_in_box", "read"),
+        (OpenScans, "__getitem__", "open"),
+        (Scan, "chunk_of", "read"),
         (Clouds, "color_jpeg", "read"),
         (Clouds, "view", "read"),
     ]:
@@ -225,7 +227,7 @@ def one_scan(scan: str, folder: Path, number: int) -> dict:
     peer = Published(folder, scan, data)
 
     def anew(index: int) -> None:
-        data.close()
+        data.scans.close()
         data[index]
 
     # In turns, so that what else the machine does falls on all of them.

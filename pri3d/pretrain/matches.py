@@ -9,7 +9,7 @@ few at a time, until there are enough matches: most of an image is never looked 
 Shapes: N matches, V voxels. This module is numpy and numba only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -137,28 +137,23 @@ def _draw(
     asked = np.zeros(frame.number_of_cells, np.bool_)
     taken = np.zeros(candidates, np.bool_)
     found = [np.zeros((2, 0), np.int64)]
-    missing = at_most
-    for pixels in _random_pixels(frame.view.depth.size, at_most, rng):
+    number, drawn, few, missing = frame.view.depth.size, 0, at_most, at_most
+    while missing and drawn < number:
+        if drawn + few < number // 4:
+            pixels = rng.integers(number, size=few)  # some of them again, which does no harm
+        else:
+            pixels = rng.permutation(number)  # all, and so the last
         cells = cells_of(frame, pixels)
         first = _first_of_each(cells, asked)
         cells, others = cells[first], match(pixels[first])
         first = _first_of_each(others, taken)[:missing]
         found.append(np.stack([cells[first], others[first]]))
         missing -= len(first)
-        if not missing:
-            break
+        drawn += len(pixels)
+        # So many should do, by the share that did so far, and a few to spare.
+        few = int(1.2 * missing * drawn / max(1, at_most - missing)) + 32
     cells, others = np.concatenate(found, axis=1)
     return cells, others
-
-
-def _random_pixels(number: int, few: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """All of `number` pixels in random order, some of them again: first a few, then ever more."""
-    drawn = 0
-    while drawn + few <= number // 4:
-        yield rng.integers(number, size=few)
-        drawn += few
-        few = max(few, drawn // 2)
-    yield rng.permutation(number)
 
 
 @njit(cache=True, nogil=True)

@@ -21,7 +21,8 @@ from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
 from pri3d.models.resunet import resnet_encoder
 from pri3d.pretrain.augment import augment, normalise
-from pri3d.pretrain.samples import PairSamples, row_of
+from pri3d.pretrain.open_scans import row_of
+from pri3d.pretrain.samples import PairSamples
 from pri3d.processes import gather
 from pri3d.scans.images import decode_color
 
@@ -65,7 +66,7 @@ class FrameSamples(torch.utils.data.Dataset):
         scene = self.pairs.scenes[self.pairs.frame_scene[frame]]
         number = int(self.pairs.frame_index[frame])
         name = f"{scene} frame {number}"
-        clouds = self.pairs.scan(scene).clouds
+        clouds = self.pairs.scans[scene].clouds
         try:
             rgb = _stored_image(clouds, row_of(clouds, number))
         except ValueError as error:

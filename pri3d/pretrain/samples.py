@@ -6,41 +6,30 @@ and the place in the data follows from the step, which is what makes a resumed r
 Shapes: V voxels, C = 3 channels, H x W pixels.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pri3d.artefacts import Chunks, Clouds, Pairs
+from pri3d.artefacts import Clouds, Pairs
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.geometry import View
-from pri3d.matching.voxels import rows_in_box
 from pri3d.pretrain import official_matches
 from pri3d.pretrain.augment import augment, normalise
 from pri3d.pretrain.batches import Batch, Matches, Sample, Side, collate
 from pri3d.pretrain.geometric import Placement, draw_placement, placed_image, placed_K, turn
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import Chunk, Frame, frame, geo_matches, view_matches
+from pri3d.pretrain.open_scans import OpenScans, Scan, row_of
 from pri3d.scans.images import decode_color
 
 __all__ = ["Batch", "Matches", "PairSamples", "Sample", "Side", "collate", "order_of_rank"]
 
 LEAST_MATCHES = 2  # with one match there is no negative, and so no loss
 COARSEST_VOXELS = 16  # the 3D network's coarsest grid; batch norm needs two cells there
-OPEN_SCANS = 16  # a worker keeps so many scans open
-
-
-class Scan(NamedTuple):
-    """An open scan; x, y and z of the surface's voxels, each [V]. Without chunks, None."""
-
-    clouds: Clouds
-    chunks: Chunks | None
-    axes: list[np.ndarray] | None
 
 
 class PairSamples(torch.utils.data.Dataset):
@@ -81,7 +70,7 @@ class PairSamples(torch.utils.data.Dataset):
                 )
             self.a, self.b = source.a[kept], source.b[kept]
         self._order: tuple[int, np.ndarray] | None = None
-        self._scans: OrderedDict[str, Scan] = OrderedDict()
+        self.scans = OpenScans(self.clouds_dir, self.chunks_dir if self.with_geo else None)
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch
@@ -89,9 +78,6 @@ class PairSamples(torch.utils.data.Dataset):
     def used_scenes(self) -> list[str]:
         """Scans that have at least one pair here, in the order of the pairs file."""
         return [self.scenes[scene] for scene in np.unique(self.frame_scene[self.a])]
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_scans": OrderedDict()}  # open files stay in their process
 
     def __getitem__(self, index: int) -> Sample:
         epoch, place = divmod(index, len(self.a))
@@ -101,7 +87,7 @@ class PairSamples(torch.utils.data.Dataset):
         scene = self.scenes[self.frame_scene[frames[0]]]
         numbers = [int(self.frame_index[frame]) for frame in frames]
         name = f"{scene} frames {numbers[0]} and {numbers[1]}"
-        scan = self.scan(scene)
+        scan = self.scans[scene]
         try:
             return self._sample(name, scan, numbers, draws)
         except OSError as error:  # a checksum of HDF5
@@ -159,40 +145,22 @@ class PairSamples(torch.utils.data.Dataset):
         )
 
     def _chunk(self, scan: Scan, number: int, seen: Frame | View, rng) -> Chunk:
-        """What of the surface is in the box of a frame, and what of it the frame matches."""
-        chunks, settings = scan.chunks, self.settings
-        inside = rows_in_box(scan.axes, chunks.box[row_of(chunks, number)]).astype(np.int64)
-        surface = chunks.voxel.take(inside, axis=0), chunks.color.take(inside, axis=0)
+        """The chunk of a frame, and what of it the frame matches."""
+        settings, (voxel, color), voxel_m = (
+            self.settings,
+            scan.chunk_of(number),
+            scan.chunks.voxel_m,
+        )
         if settings.match_rule == "official":
-            return official_matches.geo_matches(
-                seen, *surface, chunks.voxel_m, settings.matches, rng
-            )
-        return geo_matches(seen, *surface, chunks.voxel_m, settings.radius_m, settings.matches, rng)
+            return official_matches.geo_matches(seen, voxel, color, voxel_m, settings.matches, rng)
+        radius, at_most = settings.radius_m, settings.matches
+        return geo_matches(seen, voxel, color, voxel_m, radius, at_most, rng)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng([self.settings.seed, 0, epoch])
             self._order = epoch, rng.permutation(len(self.a))
         return self._order[1]
-
-    def scan(self, scene: str) -> Scan:
-        """A scan's artefacts; the last few stay open."""
-        if scene not in self._scans:
-            chunks, axes = None, None
-            if self.with_geo:
-                chunks = Chunks(self.chunks_dir / f"{scene}.h5")
-                axes = [np.ascontiguousarray(axis) for axis in chunks.voxel.T]
-            self._scans[scene] = Scan(Clouds(self.clouds_dir / f"{scene}.h5"), chunks, axes)
-            self.close(keep=OPEN_SCANS)
-        self._scans.move_to_end(scene)
-        return self._scans[scene]
-
-    def close(self, keep: int = 0) -> None:
-        """Close all scans but the last used."""
-        while len(self._scans) > keep:
-            _, scan = self._scans.popitem(last=False)
-            for reader in filter(None, (scan.clouds, scan.chunks)):
-                reader.close()
 
 
 def order_of_rank(
@@ -220,17 +188,6 @@ def order_of_rank(
     )
 
 
-def row_of(reader: Clouds | Chunks, number: int) -> int:
-    """Position of a frame number in an artefact."""
-    row = int(np.searchsorted(reader.index, number))  # ascending, as frames are
-    if row == len(reader.index) or reader.index[row] != number:
-        raise Pri3DError(
-            f"{reader.path}: has no frame {number}, which the pairs name; make clouds, overlap, "
-            "pairs and chunks from the same scan"
-        )
-    return row
-
-
 def _image(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int], rng) -> Tensor:
     """The network's input, float32 [3, H, W]; without a generator its colours stay."""
     data = clouds.color_jpeg(row)
@@ -243,8 +200,7 @@ def _image(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int], r
         rgb = decode_color(data, "jpeg", clouds.color_shape, least)
     except ValueError:
         raise ValueError("colour image does not decode") from None
-    rgb = placed_image(rgb, clouds.color_shape, place, shape)
-    image_CHW = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))) / 255
+    image_CHW = torch.from_numpy(placed_image(rgb, clouds.color_shape, place, shape))
     return normalise(image_CHW if rng is None else augment(image_CHW, rng))
 
 

@@ -110,29 +110,21 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def area_resize(
-    rgb: np.ndarray,
-    shape: tuple[int, int],
-    box: tuple[float, float, float, float] | None = None,
-) -> np.ndarray:
-    """Resize u8 [H, W, C] to `shape` (height, width); a pixel is the mean of the area it covers.
+def area_resize(rgb: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Shrink u8 [H, W, C] to `shape` (height, width); a pixel is the mean of the area it covers.
 
-    box: top, left, height and width, in pixels, of the part to take; default all. Exact also for
-    ratios that are no integers, and independent of threads and machine.
+    Exact also for ratios that are no integers, and independent of threads and machine.
     """
-    top, left, height, width = box or (0, 0, *rgb.shape[:2])
-    rows = _average_rows(rgb, shape[0], top, height)
-    both = _average_rows(rows.transpose(1, 0, 2), shape[1], left, width).transpose(1, 0, 2)
+    rows = _average_rows(rgb, shape[0])
+    both = _average_rows(rows.transpose(1, 0, 2), shape[1]).transpose(1, 0, 2)
     return np.ascontiguousarray((both + 0.5).astype(np.uint8))
 
 
-def _average_rows(image: np.ndarray, count: int, first: float, extent: float) -> np.ndarray:
+def _average_rows(image: np.ndarray, count: int) -> np.ndarray:
     """Area average of [H, W, C] along the first axis: float32 [count, W, C]."""
     height = image.shape[0]
-    if (first, extent) == (0, height) and count == height:
-        return image.astype(np.float32)
-    edges = np.minimum(first + np.arange(count + 1) * (extent / count), height)
-    taps = np.floor(edges[:-1]).astype(np.int64)[:, None] + np.arange(math.ceil(extent / count) + 1)
+    edges = np.arange(count + 1) * (height / count)
+    taps = np.floor(edges[:-1]).astype(np.int64)[:, None] + np.arange(math.ceil(height / count) + 1)
     covered = np.minimum(taps + 1, edges[1:, None]) - np.maximum(taps, edges[:-1, None])
     weight = np.clip(covered, 0, None)
     weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
