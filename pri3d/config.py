@@ -248,6 +248,8 @@ class Pretrain(Section):
     )
 
 
+INIT = ("random", "imagenet", "try_imagenet")  # anything else is a file of weights
+
 # How a pretraining run is done, and not what comes out: these may change when a run goes on.
 PRETRAIN_HOW = (
     "device",
@@ -299,7 +301,7 @@ class Settings(Section):
     held_out: list[str] | str | None = Field(
         None,
         description="scene ids that no pretraining sees, for evaluation: a list, or a text file "
-        "with one id a line (ScanNet: the validation scans)",
+        "with one id a line; default: the last of the demo's scans, none of others",
     )
     frames: Frames = Frames()
     overlap: Overlap = Overlap()

@@ -69,6 +69,8 @@ def planned(tree, folder, *words):
         name = re.search(names.get(rule, r"\w+$"), message)
         found.add(f"{rule} {name[0]}" if name else rule)
     totals = re.findall(r"^total +(\d+)$", said, re.MULTILINE)
-    targets = re.findall(r"^(?:all|clouds|overlap|chunks|pretrain_\w+) +1$", said, re.MULTILINE)
+    targets = re.findall(
+        r"^(?:all|clouds|overlap|chunks|pretrain_\w+|evaluate) +1$", said, re.MULTILINE
+    )
     assert len(found) == (int(totals[-1]) if totals else 0) - len(set(targets)), said
     return found

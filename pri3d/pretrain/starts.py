@@ -4,7 +4,7 @@ import sys
 
 from torch import nn
 
-from pri3d.config import Pretrain
+from pri3d.config import INIT, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import imagenet_weights
 from pri3d.weights.load import load_file_into
@@ -29,7 +29,7 @@ def load_starts(nets: nn.ModuleDict, mode: str, settings: Pretrain) -> dict[str,
 def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
     if settings.init2d == "random":
         return "random"
-    if settings.init2d not in ("imagenet", "try_imagenet"):
+    if settings.init2d not in INIT:
         return load_file_into(backbone, settings.init2d, "backbone")
     encoder = backbone.get_submodule("encoder")
     try:

@@ -30,6 +30,9 @@ def commands(folder, *words):
     return re.findall(r"^Shell command: python -m pri3d (.*)$", said, re.MULTILINE), said
 
 
+VERBS = "pretrain", "evaluate"
+
+
 def refused(folder, *words):
     status, said = dry_run(ROOT, folder, *words)
     assert status == 1, said
@@ -42,15 +45,50 @@ def test_the_demo_is_the_default(tmp_path):
     plan = planned(ROOT, tmp_path)
     for rule in ("demo", "clouds", "overlap", "chunks"):
         assert sum(job.startswith(f"{rule} ") for job in plan) == count
-    assert {"pairs", "pretrain joint", "report"} <= plan
+    assert {"pairs", "pretrain joint", "evaluate joint", "report"} <= plan
 
 
-@pytest.mark.parametrize("mode", ["view", "geo", "joint"])
+@pytest.mark.parametrize("mode", ["view", "geo", "joint", "moco"])
 def test_what_each_pretraining_needs(scans, tmp_path, mode):
     plan = planned(ROOT, tmp_path, "--config", f"scans={scans}", "--", f"pretrain_{mode}")
-    assert sum(job.startswith("chunks") for job in plan) == (0 if mode == "view" else 3)
+    assert sum(job.startswith("chunks") for job in plan) == (3 if mode in ("geo", "joint") else 0)
     assert {"pairs", f"pretrain {mode}"} <= plan
     assert "report" not in plan
+
+
+def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
+    (tmp_path / "unseen.txt").write_text("attic\nelsewhere\n")
+    config = [f"scans={scans}", "held_out=unseen.txt"]
+    found, said = commands(tmp_path, "--config", *config, "--", "evaluate")
+    pretrain, evaluate = (
+        next(line for line in found if line.startswith(f"{verb} ")) for verb in VERBS
+    )
+    assert "--held-out attic " in pretrain
+    assert "--held-out attic " in evaluate
+    assert "--most-pairs 60" in evaluate
+    assert "held_out: 1 scenes are not among the scans: elsewhere" in said
+    rule = said[said.index("pretrain: training") :]
+    inputs = rule[rule.index("    input: ") :].splitlines()[0]
+    assert "results/clouds/attic.h5" not in inputs
+    assert "results/chunks/the cellar.h5" in inputs
+    plan = planned(ROOT, tmp_path, "--config", f"scans={scans}", "--", "evaluate")
+    assert plan == set()
+
+
+def test_a_run_depends_on_the_weights_that_it_starts_from(scans, tmp_path):
+    config = [f"scans={scans}", 'pretrain={"init2d": "my.pth", "init3d": "mine.safetensors"}']
+    assert "my.pth" in refused_inputs(tmp_path, config, "pretrain_view")
+    for name in ("my.pth", "mine.safetensors"):
+        assert name in refused_inputs(tmp_path, config, "pretrain_joint")
+    (tmp_path / "my.pth").write_text("weights")
+    plan = planned(ROOT, tmp_path, "--config", *config, "--", "pretrain_view")
+    assert "pretrain view" in plan
+
+
+def refused_inputs(folder, config, target):
+    status, said = dry_run(ROOT, folder, "--config", *config, "--", target)
+    assert status == 1
+    return said[said.index("MissingInputException") :]
 
 
 def test_names_are_quoted(scans, tmp_path):
@@ -103,10 +141,13 @@ def test_scenes_without_a_scan_are_told_and_do_not_stop_the_run(scans, tmp_path,
         ("scans=nowhere", "nowhere: no such folder; set `scans`"),
         ("scenes=nowhere.txt", "nowhere.txt: no list of scenes"),
         ("scenes=[nowhere]", "no scan of those asked for"),
+        ("scenes=[attic] held_out=[attic]", "held_out: leaves no scan to train on"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(scans, tmp_path, config, expected):
     given = [config] if config.startswith("scans") else [f"scans={scans}", config]
+    if "held_out" in config:
+        given = [f"scans={scans}", *config.split()]
     assert expected in refused(tmp_path, "--config", *given)
 
 

@@ -89,6 +89,8 @@ def test_nothing_changed(base):
         ('frames={"every": 3}', EVERYTHING),
         ('pretrain={"lr": 0.05}', LAST),
         ('pretrain={"workers": 3, "device": "cpu", "threads": 1, "log_every": 7}', set()),
+        ('pretrain={"moco_queue": 7}', set()),
+        ("held_out=[attic]", LAST | {"evaluate joint"}),
         ('demo={"seed": 3}', set()),
         ("scenes=[attic]", PAIRS),
         ("scenes=[attic, cellar, nowhere]", PAIRS),

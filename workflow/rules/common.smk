@@ -16,7 +16,7 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 
 from pri3d.cli import assignments, options
 from pri3d.closure import code_digest
-from pri3d.config import PRETRAIN_HOW, PRETRAIN_UNUSED
+from pri3d.config import INIT, PRETRAIN_HOW, PRETRAIN_UNUSED
 from pri3d.config import parse as parse_settings
 from pri3d.errors import Pri3DError
 from pri3d.scans import demo
@@ -51,7 +51,8 @@ try:
     SCANS, MISSING = choose(FOUND, FOUND if settings.scenes is None else settings.scenes)
     if not SCANS:
         raise Pri3DError(f"{settings.scans}: no scan of those asked for; look at `scans`, `scenes`")
-    HELD_OUT, UNKNOWN = choose(SCANS, settings.held_out or [])
+    last = list(SCANS)[1:][-1:] if settings.scans == "demo" else []
+    HELD_OUT, UNKNOWN = choose(SCANS, last if settings.held_out is None else settings.held_out)
     TRAINED = [scene for scene in SCANS if scene not in HELD_OUT]
     if not TRAINED:
         raise Pri3DError("held_out: leaves no scan to train on; hold out fewer")

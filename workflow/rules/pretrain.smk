@@ -13,6 +13,13 @@ rule pretrain:
         chunks=branch(
             lambda w: w.mode in ("geo", "joint"), expand(rules.scan_chunks.output, scene=TRAINED)
         ),
+        # Files of weights to start from.
+        starts=lambda w: [
+            start
+            for name in ("init2d", "init3d")
+            if name not in PRETRAIN_UNUSED[w.mode]
+            and (start := getattr(settings.pretrain, name)) not in INIT
+        ],
     output:
         "results/runs/{mode}/model.safetensors",
     params:
