@@ -19,9 +19,11 @@ from make_artefacts import (
 )
 
 from pri3d.config import Pretrain
+from pri3d.geometry import View
 from pri3d.pretrain.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.pretrain.geometric import Placement, draw_placement, placed_image, turn
-from pri3d.pretrain.matches import CELL, Chunk
+from pri3d.pretrain.input_depth import input_view
+from pri3d.pretrain.matches import CELL, Chunk, Frame
 from pri3d.pretrain.samples import PairSamples, collate
 
 HEIGHT, WIDTH = 72, 96
@@ -91,14 +93,19 @@ def test_matched_cells_show_the_same_place(room, rule, changes):
 @pytest.mark.parametrize("changes", CHANGES)
 def test_matched_voxels_lie_where_the_cell_looks(room, changes):
     data = samples(room, mode="geo", **changes)
-    apart = []
+    apart, along_wall = [], []
     for i in range(12):
         for image, chunk in zip(data[i].images, data[i].chunks):
             centres = (chunk.voxel_V3[chunk.row_N] + 0.5) * VOXEL
-            apart.append(off(cell_positions(image, chunk.cell_N), centres))
-    apart = np.concatenate(apart)
+            places = cell_positions(image, chunk.cell_N)
+            apart.append(off(places, centres))
+            on_back_wall = np.abs(places[:, 1] - ROOM[1, 1]) < 0.02
+            along_wall.append((places - centres)[on_back_wall][:, [0, 2]])
+    apart, along_wall = np.concatenate(apart), np.concatenate(along_wall)
     assert len(apart) > 2000
     assert np.quantile(apart, 0.95) < RADIUS + 0.02
+    assert len(along_wall) > 300
+    assert np.abs(along_wall.mean(axis=0)).max() < 0.005  # nothing is shifted
 
 
 @pytest.mark.parametrize("changes", CHANGES)
@@ -133,6 +140,33 @@ def test_depth_is_that_of_the_place_that_a_pixel_shows(room, changes):
     wrong = np.concatenate(wrong)
     assert np.median(wrong) < 0.01
     assert np.quantile(wrong, 0.95) < 0.04
+
+
+def test_depth_is_sought_along_the_ray_of_another_camera():
+    K, depth_shape, shape = (
+        np.array([[60.0, 0, 39.5], [0, 60, 29.5], [0, 0, 1]]),
+        (60, 80),
+        (40, 50),
+    )
+    color_K = np.array([[50.0, 0, 24.5], [0, 50, 19.5], [0, 0, 1]])
+    color_from_depth = np.eye(4)
+    color_from_depth[0, 3] = -0.1
+
+    def plane(K, shape, x0):
+        """Depth of the plane z = 1.4 + 0.8 x for a camera at x = x0."""
+        ray = np.broadcast_to((np.arange(shape[1]) - K[0, 2]) / K[0, 0], shape)
+        return (1.4 + 0.8 * x0) / (1 - 0.8 * ray)
+
+    pose = np.eye(4)
+    pose[:3, 3] = (1, 2, 3)
+    view = View(plane(K, depth_shape, 0), K, pose)
+    found = input_view(Frame(view, color_K, color_from_depth, shape))
+    assert np.allclose(found.world_from_camera[:3, 3], (1.1, 2, 3))
+    known = found.depth > 0
+    assert known[:, 2:-2].all()
+    wrong = np.abs(found.depth / plane(color_K, shape, 0.1) - 1)[known]
+    assert wrong.max() < 0.02
+    assert np.median(wrong) < 0.006
 
 
 def test_depth_targets_are_batched_where_asked_for(room):
