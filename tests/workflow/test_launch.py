@@ -67,10 +67,9 @@ def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
     assert "--held-out attic " in evaluate
     assert "--most-pairs 60" in evaluate
     assert "held_out: 1 scenes are not among the scans: elsewhere" in said
-    rule = said[said.index("pretrain: training") :]
-    inputs = rule[rule.index("    input: ") :].splitlines()[0]
-    assert "results/clouds/attic.h5" not in inputs
-    assert "results/chunks/the cellar.h5" in inputs
+    plan = planned(ROOT, tmp_path, "--config", *config, "--", "pretrain_joint")
+    assert sum(job.startswith("chunks") for job in plan) == 2
+    assert "chunks attic" not in plan
     plan = planned(ROOT, tmp_path, "--config", f"scans={scans}", "--", "evaluate")
     assert plan == set()
 

@@ -47,6 +47,7 @@ def mark_as_made(tree, folder, scenes, *words):
             stand_in(folder / "results" / kind / f"{scene}.h5")
     for name in ("pairs.h5", "report/index.html", "runs/joint/model.safetensors"):
         stand_in(folder / "results" / name)
+    stand_in(folder / "results" / "evaluation" / "joint.json")
     done = snakemake(tree, folder, "--touch", "--forceall", "--quiet", "all", *words, "--", "all")
     assert done.returncode == 0, done.stdout
 
@@ -208,6 +209,8 @@ def test_demo_scans_are_made_one_by_one(prepared, tmp_path):
     mark_as_made(prepared / "tree", tmp_path, scenes, "--config", two)
     assert planned(prepared / "tree", tmp_path, "--config", two) == set()
     more = each("demo", "clouds", "overlap", "chunks", scenes=["scene0002_00"])
-    assert planned(prepared / "tree", tmp_path, "--config", three) == more | PAIRS
+    assert planned(prepared / "tree", tmp_path, "--config", three) == more | PAIRS | {
+        "evaluate joint"
+    }
     seed = planned(prepared / "tree", tmp_path, "--config", 'demo={"scans": 2, "seed": 1}')
     assert seed == each("demo", "clouds", "overlap", "chunks", scenes=scenes) | PAIRS
