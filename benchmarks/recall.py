@@ -1,0 +1,163 @@
+"""Do the features find matches in scans that no training has seen? Recall before and after.
+
+    python benchmarks/recall.py real [--data DIR] [--work DIR] [--json FILE]
+    python benchmarks/recall.py demo [--work DIR] [--json FILE]
+
+`real`: trained on the red kitchen and measured in the living room, and the other way round, for
+view and joint and three seeds. `demo`: trained on procedural rooms and measured in others, for
+view, geo and joint. Everything is run by the command line, as a user would: Snakemake makes the pairs and
+chunks, `pri3d pretrain` trains (one thread, two trainings at once), `pri3d evaluate` measures. A
+training that is there already is not repeated, so an interrupted benchmark can be started again.
+
+Needs for `real` a folder with redkitchen/ and livingroom1/ (default $PRI3D_REAL_DATA/scans).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+from overlap import machine
+
+ROOT = Path(__file__).parents[1]
+SMALL_3D = {"width3d": [16, 16, 32, 32, 32, 32, 16, 16], "blocks3d": [1] * 8}
+COMMON = {
+    "net2d": "resnet18",
+    "height": 96,
+    "width": 128,
+    "matches": 512,
+    "symmetric": True,
+    "precision": "bf16",
+    "augment": False,
+    "radius_m": 0.03,
+    "threads": 1,
+    "workers": 0,
+    "device": "cpu",
+    **SMALL_3D,
+}
+# Steps and pairs a step: what a core does in the minutes that the claim speaks of.
+REAL = {
+    "view": {"steps": 250, "batch": 8, "temperature": 0.07},
+    "joint": {"steps": 250, "batch": 4, "temperature": 0.07},
+}
+DEMO = {
+    "view": {"steps": 700, "batch": 8, "temperature": 0.07},
+    "geo": {"steps": 450, "batch": 4, "temperature": 0.07},
+    "joint": {"steps": 450, "batch": 4, "temperature": 0.07},
+}
+CHUNKS = {"voxel_m": 0.04}
+DEMO_SCANS = {"scans": 44, "frames": 50}
+DEMO_HELD_OUT = [f"scene{n:04d}_00" for n in range(40, 44)]
+EVALUATE = ["--most-pairs", "100", "--matches", "256", "--threads", "1"]
+
+
+def prepare(work: Path, settings: dict) -> None:
+    """results/pairs.h5, clouds/ and chunks/ below `work`."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "settings.json").write_text(json.dumps(settings | {"chunks": CHUNKS}))
+    words = ["--snakefile", ROOT / "Snakefile", "--directory", work, "--cores", "all"]
+    words += ["--quiet", "rules", "--configfile", work / "settings.json"]
+    call("snakemake", *words, "--", "results/pairs.h5", "chunks")
+
+
+def call(module: str, *words) -> None:
+    command = [sys.executable, "-m", module, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr}")
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def one(work: Path, name: str, mode: str, seed: int, settings: dict, held_out: list[str]) -> dict:
+    """Train and measure one run; `held_out` is measured, everything else trained on."""
+    results, out = work / "results", work / "runs" / name
+    inputs = ["--pairs", results / "pairs.h5", "--clouds", results / "clouds"]
+    inputs += ["--chunks", results / "chunks"]
+    scenes = [word for scene in held_out for word in ("--held-out", scene)]
+    given = [f"--set={k}={json.dumps(v)}" for k, v in (COMMON | settings | {"seed": seed}).items()]
+    call("pri3d", "pretrain", "--mode", mode, *inputs, "--out", out, *scenes, *given)
+    measured = work / "evaluation" / f"{name}.json"
+    call("pri3d", "evaluate", out, *inputs, *scenes, "--out", measured, *EVALUATE)
+    figures = json.loads(measured.read_text())
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    kept = {key: figures[key] for key in ("before", "after", "chance", "pairs", "scenes")}
+    minutes = round(last["elapsed_s"] / 60, 2)
+    print(f"{name}: {minutes} min, {json.dumps(kept['before'])} -> {json.dumps(kept['after'])}")
+    return {"mode": mode, "seed": seed, "minutes": minutes, "steps": last["step"], **kept}
+
+
+def summary(runs: list[dict]) -> dict:
+    """For each mode, set of scans and kind of match: means, and the least ratio of recall at 1."""
+    told = {}
+    for mode, scenes in sorted({(run["mode"], ", ".join(run["scenes"])) for run in runs}):
+        same = [r for r in runs if (r["mode"], ", ".join(r["scenes"])) == (mode, scenes)]
+        for kind in same[0]["after"]:
+            values = {
+                when: [run[when][kind] for run in same] for when in ("before", "after", "chance")
+            }
+            ratios = [
+                a["recall_1"] / b["recall_1"] for a, b in zip(values["after"], values["before"])
+            ]
+            told[f"{mode}, {kind}, in {scenes}"] = {
+                "seeds": len(same),
+                **{
+                    f"{name}_{when}": round(statistics.mean(v[name] for v in values[when]), 4)
+                    for name in ("recall_1", "recall_3", "recall_5", "top1")
+                    for when in values
+                },
+                "recall_1_ratio_least": round(min(ratios), 2),
+                "recall_1_ratio_mean": round(statistics.mean(ratios), 2),
+                "minutes_most": max(run["minutes"] for run in same),
+            }
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("which", choices=["real", "demo"])
+    default = Path(os.environ.get("PRI3D_REAL_DATA", ".")) / "scans"
+    parser.add_argument("--data", type=Path, default=default, help="folder with the real scans")
+    parser.add_argument("--work", type=Path, default=None, help="artefacts and runs; is kept")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--seeds", type=int, default=None, help="default: 3 for real, 1 for demo")
+    options = parser.parse_args()
+    work = (options.work or ROOT / "benchmarks/scratch/recall" / options.which).resolve()
+    if options.which == "real":
+        scans = ["redkitchen", "livingroom1"]
+        if not all((options.data / scan / f"{scan}.sens").exists() for scan in scans):
+            parser.exit(0, f"{options.data}: has not {' and '.join(scans)}; nothing measured\n")
+        prepare(work, {"scans": str(options.data.resolve()), "frames": {"every": 1}})
+        tests, modes = [[scan] for scan in scans], REAL
+    else:
+        prepare(work, {"scans": "demo", "frames": {"every": 2}, "demo": DEMO_SCANS})
+        tests, modes = [DEMO_HELD_OUT], DEMO
+    jobs = [
+        (work, f"{mode}-without-{held_out[0]}-{seed}", mode, seed, modes[mode], held_out)
+        for seed in range(options.seeds or (3 if options.which == "real" else 1))
+        for held_out in tests
+        for mode in modes
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda job: one(*job), jobs))
+    result = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "settings": {"common": COMMON, "modes": modes, "chunks": CHUNKS},
+        "summary": summary(runs),
+        "runs": runs,
+    }
+    print(json.dumps(result["summary"], indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
