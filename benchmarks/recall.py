@@ -5,7 +5,7 @@
 
 `real`: trained on the red kitchen and measured in the living room, and the other way round, for
 view and joint and three seeds. `demo`: trained on procedural rooms and measured in others, for
-view, geo and joint. Everything is run by the command line, as a user would: Snakemake makes the pairs and
+view, geo and joint. Everything is run by the command line: Snakemake makes the pairs and
 chunks, `pri3d pretrain` trains (one thread, two trainings at once), `pri3d evaluate` measures. A
 training that is there already is not repeated, so an interrupted benchmark can be started again.
 
@@ -34,7 +34,7 @@ COMMON = {
     "symmetric": True,
     "precision": "bf16",
     "augment": False,
-    "radius_m": 0.03,
+    "radius_m": 0.04,
     "threads": 1,
     "workers": 0,
     "device": "cpu",
@@ -42,15 +42,15 @@ COMMON = {
 }
 # Steps and pairs a step: what a core does in the minutes that the claim speaks of.
 REAL = {
-    "view": {"steps": 250, "batch": 8, "temperature": 0.07},
+    "view": {"steps": 180, "batch": 8, "temperature": 0.07},
     "joint": {"steps": 250, "batch": 4, "temperature": 0.07},
 }
 DEMO = {
     "view": {"steps": 700, "batch": 8, "temperature": 0.07},
-    "geo": {"steps": 450, "batch": 4, "temperature": 0.07},
-    "joint": {"steps": 450, "batch": 4, "temperature": 0.07},
+    "geo": {"steps": 300, "batch": 4, "temperature": 0.07},
+    "joint": {"steps": 300, "batch": 4, "temperature": 0.07},
 }
-CHUNKS = {"voxel_m": 0.04}
+CHUNKS = {"voxel_m": 0.06}
 DEMO_SCANS = {"scans": 44, "frames": 50}
 DEMO_HELD_OUT = [f"scene{n:04d}_00" for n in range(40, 44)]
 EVALUATE = ["--most-pairs", "100", "--matches", "256", "--threads", "1"]
