@@ -245,7 +245,8 @@ def test_changed_code_trains_a_finished_run_anew_and_goes_on_with_another(
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_samples(room, tmp_path):
-    with pytest.raises(Pri3DError, match=r"the loss is nan at step 2 \(samples: room00 frames \d"):
+    told = r"the loss is nan, its gradient nan, at step 2 \(samples: room00 frames \d"
+    with pytest.raises(Pri3DError, match=told):
         train(room, tmp_path, steps=4, lr=1e30, normalise=False)
     assert not (tmp_path / "model.safetensors").exists()
 
