@@ -15,6 +15,7 @@ from pri3d.sparse.convolution import (
     SparseBatchNorm,
     SparseConv,
     SparseConvTranspose,
+    add,
     concatenate,
     relu,
     use_engine,
@@ -70,7 +71,7 @@ class ResidualBlock(nn.Module):
         out = relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return relu(out.with_features(out.features + shortcut.features))
+        return relu(add(out, shortcut))
 
 
 def stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:

@@ -117,6 +117,11 @@ def relu(x: SparseTensor) -> SparseTensor:
     return x.with_features(nn.functional.relu(x.features, inplace=True))
 
 
+def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
+    """The sum of two tensors on the same cells."""
+    return x.with_features(x.features + y.features)
+
+
 def concatenate(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     """The channels of two tensors on the same cells, x first."""
     return x.with_features(torch.cat([x.features, y.features], dim=1))

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import collections
 import collections.abc
-import importlib
 
 from torch import Tensor
 
 from pri3d.errors import Pri3DError
 from pri3d.sparse.coordinates import Cache, SparseTensor, coarser_level
 
-
-def _import():
-    """MinkowskiEngine. It looks for a name that Python 3.10 moved."""
-    collections.Sequence = collections.abc.Sequence
-    try:
-        return importlib.import_module("MinkowskiEngine")
-    except ImportError as error:
-        raise Pri3DError(
-            f"sparse.engine: MinkowskiEngine cannot be imported ({error}); run `make minkowski`, "
-            "or choose torch"
-        ) from None
-    finally:
-        del collections.Sequence
-
-
-ME = _import()
+collections.Sequence = collections.abc.Sequence  # looked for where Python 3.9 had it
+try:
+    import MinkowskiEngine as ME
+    from MinkowskiEngineBackend._C import ConvolutionMode
+except ImportError as error:
+    raise Pri3DError(
+        f"sparse.engine: MinkowskiEngine cannot be imported ({error}); run `make minkowski`, or "
+        "choose torch"
+    ) from None
+finally:
+    del collections.Sequence
 
 
 def convolve(
@@ -62,7 +56,7 @@ def convolve(
         x.features.to(kernel_KIO.dtype),
         kernel_KIO,
         region,
-        ME.ConvolutionMode.DEFAULT,
+        ConvolutionMode.DEFAULT,
         in_key,
         out_key,
         _manager(x.cache),

@@ -54,9 +54,9 @@ class _SparseConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
         ctx.save_for_backward(x, kernel)
-        ctx.kernel_map = kernel_map
+        ctx.rows = rows
         with torch.autocast(x.device.type, enabled=False):
-            return _forward(x, kernel, kernel_map).to(x.dtype)
+            return _forward(x, kernel, rows).to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -64,24 +64,24 @@ class _SparseConvolution(torch.autograd.Function):
         x, kernel = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             grad_x, grad_kernel = _backward(
-                x, kernel, grad_out.contiguous(), ctx.kernel_map, *ctx.needs_input_grad[:2]
+                x, kernel, grad_out.contiguous(), ctx.rows, *ctx.needs_input_grad[:2]
             )
         grad_x = None if grad_x is None else grad_x.to(x.dtype)
         grad_kernel = None if grad_kernel is None else grad_kernel.to(kernel.dtype)
         return grad_x, grad_kernel, None
 
 
-def _forward(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    identity = kernel_map.identity
+def _forward(x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
+    identity = rows.identity
     if identity is None:
-        out = x.new_zeros(kernel_map.n_outputs, kernel.shape[2], dtype=_sum_type(x))
+        out = x.new_zeros(rows.n_outputs, kernel.shape[2], dtype=_sum_type(x))
     else:
         out = (x @ kernel[identity]).to(_sum_type(x))
-    block = _block_rows(x, kernel_map)
+    block = _block_rows(x, rows)
     # Buffers are made once: allocating them anew for every block costs more than the gathering.
     gathered = x.new_empty(block, x.shape[1])
     product = x.new_empty(block, kernel.shape[2])
-    for k, inputs, outputs in _blocks(kernel_map, block):
+    for k, inputs, outputs in _blocks(rows, block):
         n = len(inputs)
         torch.index_select(x, 0, inputs, out=gathered[:n])
         torch.mm(gathered[:n], kernel[k], out=product[:n])
@@ -93,11 +93,11 @@ def _backward(
     x: Tensor,
     kernel: Tensor,
     grad_out: Tensor,
-    kernel_map: KernelMap,
+    rows: KernelMap,
     wants_x: bool,
     wants_kernel: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    identity = kernel_map.identity
+    identity = rows.identity
     grad_x = grad_kernel = None
     if wants_kernel:
         grad_kernel = torch.zeros_like(kernel, dtype=_sum_type(x))
@@ -108,11 +108,11 @@ def _backward(
     elif wants_x:
         grad_x = torch.zeros_like(x, dtype=_sum_type(x))
 
-    block = _block_rows(x, kernel_map)
+    block = _block_rows(x, rows)
     gathered_x = x.new_empty(block, x.shape[1])
     gathered_grad = x.new_empty(block, kernel.shape[2])
     product = x.new_empty(block, x.shape[1])
-    for k, inputs, outputs in _blocks(kernel_map, block):
+    for k, inputs, outputs in _blocks(rows, block):
         n = len(inputs)
         torch.index_select(grad_out, 0, outputs, out=gathered_grad[:n])
         if wants_kernel:
@@ -124,16 +124,16 @@ def _backward(
     return grad_x, grad_kernel
 
 
-def _block_rows(x: Tensor, kernel_map: KernelMap) -> int:
-    longest = max(len(inputs) for inputs in kernel_map.inputs)
+def _block_rows(x: Tensor, rows: KernelMap) -> int:
+    longest = max(len(inputs) for inputs in rows.inputs)
     return min(longest, CPU_BLOCK) if x.device.type == "cpu" else longest
 
 
-def _blocks(kernel_map: KernelMap, rows: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Offset, input rows, output rows, in pieces of at most `rows`; empty offsets are skipped."""
-    for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs)):
-        for start in range(0, len(inputs), max(rows, 1)):
-            yield k, inputs[start : start + rows], outputs[start : start + rows]
+def _blocks(rows: KernelMap, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Offset, input rows, output rows, in pieces of at most `size`; empty offsets are skipped."""
+    for k, (inputs, outputs) in enumerate(zip(rows.inputs, rows.outputs)):
+        for start in range(0, len(inputs), max(size, 1)):
+            yield k, inputs[start : start + size], outputs[start : start + size]
 
 
 def _sum_type(x: Tensor) -> torch.dtype:
