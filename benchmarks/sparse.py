@@ -270,7 +270,11 @@ def main() -> None:
 
     result = {
         "date": date.today().isoformat(),
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        },
         "torch": torch.__version__,
         "minkowskiengine": version,
         "voxels": VOXELS,

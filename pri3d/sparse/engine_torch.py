@@ -1,17 +1,16 @@
 """The arithmetic of sparse convolutions, in plain torch: CPU and CUDA; float64, float32, bf16.
 
-Per kernel offset: gather the input rows, multiply by that offset's matrix, add to the output rows.
-The matrix products are the cost; everything else is kept small beside them. Autograd keeps the
+Pairs of input and output rows are worked off in blocks (`kernel_map`): gather the input rows of
+some offsets, multiply those of each offset by its matrix, add all products to the output rows. The
+matrix products are the cost; everything else is kept small beside them. Autograd keeps the
 features and the weights only, none of the gathered rows.
 
-Within one offset a row occurs at most once, and offsets are added one after the other: the order
-in which they are summed is fixed, on CUDA too. (The matrix products themselves are the library's;
-their last bits may depend on the number of threads.)
+Blocks depend on the cells alone, and an output row takes its products in their order. On CUDA a
+block has one offset, under which a row occurs at most once. So the order of sums is fixed. (The
+matrix products themselves are the library's; their last bits may depend on the number of threads.)
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -19,10 +18,6 @@ from torch.autograd.function import once_differentiable
 
 from pri3d.sparse.coordinates import SparseTensor
 from pri3d.sparse.kernel_map import KernelMap, kernel_map
-
-# Gathered rows that stay in a core's own cache make a CPU 10 to 20 % faster; on CUDA the number of
-# launches matters more.
-CPU_BLOCK = 4096
 
 
 def convolve(
@@ -72,20 +67,24 @@ class _SparseConvolution(torch.autograd.Function):
 
 
 def _forward(x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
-    identity = rows.identity
-    if identity is None:
+    weights = kernel.unbind(0)
+    if rows.identity is None:
         out = x.new_zeros(rows.n_outputs, kernel.shape[2], dtype=_sum_type(x))
     else:
-        out = (x @ kernel[identity]).to(_sum_type(x))
-    block = _block_rows(x, rows)
+        out = (x @ weights[rows.identity]).to(_sum_type(x))
+    blocks = rows.blocks()
     # Buffers are made once: allocating them anew for every block costs more than the gathering.
-    gathered = x.new_empty(block, x.shape[1])
-    product = x.new_empty(block, kernel.shape[2])
-    for k, inputs, outputs in _blocks(rows, block):
-        n = len(inputs)
-        torch.index_select(x, 0, inputs, out=gathered[:n])
-        torch.mm(gathered[:n], kernel[k], out=product[:n])
-        out.index_add_(0, outputs, product[:n].to(out.dtype))
+    longest = max((len(block.near) for block in blocks), default=0)
+    gathered, product = x.new_empty(longest, x.shape[1]), x.new_empty(longest, kernel.shape[2])
+    for block in blocks:
+        n = len(block.near)
+        torch.index_select(x, 0, block.far, out=gathered[:n])
+        parts = zip(
+            block.offsets, gathered[:n].split(block.counts), product[:n].split(block.counts)
+        )
+        for k, x_k, product_k in parts:
+            torch.mm(x_k, weights[k], out=product_k)
+        out.index_add_(0, block.near, product[:n].to(out.dtype))
     return out
 
 
@@ -97,43 +96,42 @@ def _backward(
     wants_x: bool,
     wants_kernel: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    identity = rows.identity
     grad_x = grad_kernel = None
+    weights = kernel.transpose(1, 2).unbind(0)
     if wants_kernel:
         grad_kernel = torch.zeros_like(kernel, dtype=_sum_type(x))
-        if identity is not None:
-            grad_kernel[identity] = x.t() @ grad_out
-    if wants_x and identity is not None:
-        grad_x = (grad_out @ kernel[identity].t()).to(_sum_type(x))
+        if rows.identity is not None:
+            grad_kernel[rows.identity] = x.t() @ grad_out
+    if wants_x and rows.identity is not None:
+        grad_x = (grad_out @ weights[rows.identity]).to(_sum_type(x))
     elif wants_x:
         grad_x = torch.zeros_like(x, dtype=_sum_type(x))
 
-    block = _block_rows(x, rows)
-    gathered_x = x.new_empty(block, x.shape[1])
-    gathered_grad = x.new_empty(block, kernel.shape[2])
-    product = x.new_empty(block, x.shape[1])
-    for k, inputs, outputs in _blocks(rows, block):
-        n = len(inputs)
-        torch.index_select(grad_out, 0, outputs, out=gathered_grad[:n])
+    blocks = rows.transposed().blocks()
+    longest = max((len(block.near) for block in blocks), default=0)
+    gathered_grad = x.new_empty(longest, kernel.shape[2])
+    gathered_x = x.new_empty(longest if wants_kernel else 0, x.shape[1])
+    product = x.new_empty(longest if wants_x else 0, x.shape[1])
+    for block in blocks:
+        n = len(block.near)
+        torch.index_select(grad_out, 0, block.far, out=gathered_grad[:n])
+        grad_K = gathered_grad[:n].split(block.counts)
         if wants_kernel:
-            torch.index_select(x, 0, inputs, out=gathered_x[:n])
-            grad_kernel[k] += gathered_x[:n].t() @ gathered_grad[:n]
+            torch.index_select(x, 0, block.near, out=gathered_x[:n])
+            for k, x_k, grad_k in zip(block.offsets, gathered_x[:n].split(block.counts), grad_K):
+                _add_product(grad_kernel[k], x_k.t(), grad_k)
         if wants_x:
-            torch.mm(gathered_grad[:n], kernel[k].t(), out=product[:n])
-            grad_x.index_add_(0, inputs, product[:n].to(grad_x.dtype))
+            for k, grad_k, product_k in zip(block.offsets, grad_K, product[:n].split(block.counts)):
+                torch.mm(grad_k, weights[k], out=product_k)
+            grad_x.index_add_(0, block.near, product[:n].to(grad_x.dtype))
     return grad_x, grad_kernel
 
 
-def _block_rows(x: Tensor, rows: KernelMap) -> int:
-    longest = max(len(inputs) for inputs in rows.inputs)
-    return min(longest, CPU_BLOCK) if x.device.type == "cpu" else longest
-
-
-def _blocks(rows: KernelMap, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Offset, input rows, output rows, in pieces of at most `size`; empty offsets are skipped."""
-    for k, (inputs, outputs) in enumerate(zip(rows.inputs, rows.outputs)):
-        for start in range(0, len(inputs), max(size, 1)):
-            yield k, inputs[start : start + size], outputs[start : start + size]
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def _sum_type(x: Tensor) -> torch.dtype:

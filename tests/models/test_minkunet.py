@@ -68,7 +68,7 @@ def test_eight_stages(wrong):
 def test_an_engine_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
     monkeypatch.delitem(sys.modules, "pri3d.sparse.engine_minkowski", raising=False)
-    with pytest.raises(Pri3DError, match="cannot be imported .* run `make minkowski`"):
+    with pytest.raises(Pri3DError, match=r"cannot be imported .* run `make minkowski`"):
         small_network(engine="minkowski")
 
 

@@ -11,7 +11,8 @@ from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.minkunet import BLOCKS_14, BLOCKS_34, WIDTHS_14A, WIDTHS_34C, minkunet
 from pri3d.pretrain import modes
-from pri3d.pretrain.samples import PairSamples, collate as collate_pairs
+from pri3d.pretrain.samples import PairSamples
+from pri3d.pretrain.samples import collate as collate_pairs
 from pri3d.sparse.convolution import SparseConv, SparseConvTranspose, use_engine
 from pri3d.sparse.coordinates import SparseTensor, collate
 
