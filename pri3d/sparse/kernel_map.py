@@ -22,7 +22,7 @@ from torch import Tensor
 from pri3d.sparse.coordinates import MAX_OFFSET, Cache, Level, coarser_level, key_of
 
 # On a CPU, pairs are worked off in blocks that keep all that is gathered and added up in its
-# caches: those of about so many cells next to each other, cut where they are more than so many pairs.
+# caches: those of so many cells next to each other, cut into parts of so many pairs.
 BLOCK_CELLS = 2048
 BLOCK_PAIRS = 4096
 
