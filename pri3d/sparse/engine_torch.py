@@ -84,7 +84,7 @@ def _forward(x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
         )
         for k, x_k, product_k in parts:
             torch.mm(x_k, weights[k], out=product_k)
-        out.index_add_(0, block.near, product[:n].to(out.dtype))
+        out.index_add_(0, block.near.long(), product[:n].to(out.dtype))
     return out
 
 
@@ -123,7 +123,7 @@ def _backward(
         if wants_x:
             for k, grad_k, product_k in zip(block.offsets, grad_K, product[:n].split(block.counts)):
                 torch.mm(grad_k, weights[k], out=product_k)
-            grad_x.index_add_(0, block.near, product[:n].to(grad_x.dtype))
+            grad_x.index_add_(0, block.near.long(), product[:n].to(grad_x.dtype))
     return grad_x, grad_kernel
 
 

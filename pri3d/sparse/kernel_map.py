@@ -38,7 +38,7 @@ class Block(NamedTuple):
 
 @dataclass
 class KernelMap:
-    """Rows that meet, one int64 tensor per kernel offset.
+    """Rows that meet, one int32 tensor per kernel offset.
 
     Within one offset every row occurs at most once in `inputs[k]` and at most once in
     `outputs[k]`; both are in the order of their cells' keys. `identity` is the offset under which
@@ -184,8 +184,8 @@ def _pairs(
 ) -> tuple[Tensor, Tensor, list[int], list[int]]:
     """Rows of positions, and how many of them lie in every block of the source and the target."""
     return (
-        source.rows[inputs],
-        target.rows[outputs],
+        source.rows[inputs].int(),
+        target.rows[outputs].int(),
         _count(inputs, len(source.keys)),
         _count(outputs, len(target.keys)),
     )
