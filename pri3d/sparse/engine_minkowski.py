@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import warnings
 
 from torch import Tensor
 
@@ -16,7 +17,9 @@ from pri3d.sparse.coordinates import Cache, SparseTensor, coarser_level
 
 collections.Sequence = collections.abc.Sequence  # looked for where Python 3.9 had it
 try:
-    import MinkowskiEngine as ME
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The MinkowskiEngine was compiled with CPU_ONLY flag")
+        import MinkowskiEngine as ME
     from MinkowskiEngineBackend._C import ConvolutionMode
 except ImportError as error:
     raise Pri3DError(
