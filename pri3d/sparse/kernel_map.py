@@ -148,6 +148,7 @@ def _build(cache: Cache, in_stride: int, size: int, factor: int, dilation: int) 
     mirrored = same_level and size % 2 == 1
     none = _pairs(source, target, source.rows[:0], source.rows[:0])
     pairs = [none] * n_offsets
+    starts: dict[int, Tensor] = {}
     for k, difference in enumerate(differences):
         if same_level and difference == 0:
             continue
@@ -155,7 +156,12 @@ def _build(cache: Cache, in_stride: int, size: int, factor: int, dilation: int) 
             inputs, outputs, input_counts, output_counts = pairs[n_offsets - 1 - k]
             pairs[k] = outputs, inputs, output_counts, input_counts
             continue
-        pairs[k] = _pairs(source, target, *_meetings(source, target, difference))
+        start = starts.pop(k, None)
+        inputs, outputs, following = _meetings(source, target, difference, start)
+        pairs[k] = _pairs(source, target, inputs, outputs)
+        if dilation == 1:
+            # The next offset of this column of z is the next cell: nothing can lie in between.
+            starts[k + size * size] = following
     inputs, outputs, input_counts, output_counts = map(list, zip(*pairs))
     return KernelMap(
         inputs,
@@ -169,14 +175,22 @@ def _build(cache: Cache, in_stride: int, size: int, factor: int, dilation: int) 
     )
 
 
-def _meetings(source: Level, target: Level, difference: int) -> tuple[Tensor, Tensor]:
-    """Positions, ascending, in the sorted keys: ``source key = target key + difference``."""
+def _meetings(
+    source: Level, target: Level, difference: int, start: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, ascending, in the sorted keys: ``source key = target key + difference``.
+
+    start: where each sought key would stand in the source, if that is known. Third: where the
+    next larger ones stand.
+    """
     if len(source.keys) == 0:
-        return source.rows, source.rows
+        return source.rows, source.rows, source.rows
     wanted = target.keys + difference
-    position = torch.searchsorted(source.keys, wanted).clamp_(max=len(source.keys) - 1)
-    hits = (source.keys[position] == wanted).nonzero().squeeze(1)
-    return position[hits], hits
+    if start is None:
+        start = torch.searchsorted(source.keys, wanted)
+    found = source.keys[start.clamp(max=len(source.keys) - 1)] == wanted
+    hits = found.nonzero().squeeze(1)
+    return start[hits], hits, start + found
 
 
 def _pairs(
