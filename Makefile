@@ -4,10 +4,11 @@
 BIN := .venv/bin
 INSTALLED := .venv/installed
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+OLD_TOOLS = $(abspath $(BIN)/../minkowski-build)
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	$$name -c '$(FITS)' 2> /dev/null && { echo $$name; break; }; done)
 
-.PHONY: demo venv test test-slow test-golden lint format schema bench clean
+.PHONY: demo venv test test-slow test-golden minkowski test-minkowski lint format schema bench clean
 
 demo: venv
 	$(BIN)/snakemake --cores all --quiet host reason
@@ -26,13 +27,31 @@ $(INSTALLED): pyproject.toml constraints.txt
 # One thread in each of the two processes: what they start would otherwise want all cores for itself.
 test: export OMP_NUM_THREADS := 1
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not minkowski'
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
 
 test-golden: venv
 	$(BIN)/python -m pytest -m golden
+
+# MinkowskiEngine, the other engine for sparse convolutions, built for the CPU (docs/sparse.md). Its
+# setup wants an old setuptools, which gets a folder of its own.
+minkowski: export MAX_JOBS ?= 2
+minkowski: venv
+	@printf '#include <cblas.h>\nint main() { return 0; }' \
+		| $(CXX) -x c++ - -lopenblas -o $(BIN)/../compiles \
+		|| { echo "A C++ compiler and OpenBLAS with its headers are needed;" \
+			"on Debian: apt-get install g++ libopenblas-dev"; exit 1; }
+	@rm $(BIN)/../compiles
+	@echo "Compiling MinkowskiEngine with $(MAX_JOBS) jobs (MAX_JOBS); this takes 10 to 30 minutes."
+	$(BIN)/python -m pip install --quiet --upgrade --target $(OLD_TOOLS) 'setuptools<70' wheel ninja
+	PATH="$(abspath $(BIN)):$(OLD_TOOLS)/bin:$$PATH" PYTHONPATH=$(OLD_TOOLS) \
+		$(BIN)/python -m pip install --no-deps --no-build-isolation --no-cache-dir \
+		--config-settings='--global-option=--cpu_only --blas=openblas' MinkowskiEngine==0.5.4
+
+test-minkowski: venv
+	$(BIN)/python -m pytest -m minkowski
 
 lint: venv
 	$(BIN)/ruff check
@@ -52,7 +71,7 @@ schema: venv
 
 # Needs real scans in $PRI3D_REAL_DATA, and a machine that does nothing else.
 bench: venv
-	for name in ingest overlap stages loading; do \
+	for name in ingest overlap stages loading sparse; do \
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	$(BIN)/python benchmarks/forecast.py --write
 

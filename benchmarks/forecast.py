@@ -3,7 +3,7 @@
     python benchmarks/forecast.py            prints them
     python benchmarks/forecast.py --write    puts them into the pages, between their markers
 
-Reads ingest.json, overlap.json and stages.json in benchmarks/results.
+Reads ingest.json, overlap.json, stages.json and sparse.json in benchmarks/results.
 """
 
 import argparse
@@ -18,7 +18,7 @@ PAIR_BYTES = 5 * 4  # a, b, matches_ab, matches_ba, overlap
 CORES = 16
 
 
-def forecast(ingest: dict, overlap: dict, stages: dict) -> str:
+def forecast(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     """ScanNet's 1,513 scans, all of the average length of 66 frames."""
     jobs, frames = stages["jobs"], stages["frames"]
 
@@ -52,7 +52,7 @@ def forecast(ingest: dict, overlap: dict, stages: dict) -> str:
     return table(["stage", "disk", "CPU time", f"with {CORES} cores", "memory of a job"], rows)
 
 
-def speed(ingest: dict, overlap: dict, stages: dict) -> str:
+def speed(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     rows = [["this engine, exact", f"{overlap['cpu_s']:.1f}", "1"]]
     for name, seconds in overlap["peers_cpu_s"].items():
         rows.append([name, f"{seconds:.0f}", f"{seconds / overlap['cpu_s']:.0f}"])
@@ -61,7 +61,7 @@ def speed(ingest: dict, overlap: dict, stages: dict) -> str:
     return table([head, "CPU-seconds", "times as long"], rows)
 
 
-def growth(ingest: dict, overlap: dict, stages: dict) -> str:
+def growth(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     rows = [
         [
             row["scene"],
@@ -84,7 +84,7 @@ def growth(ingest: dict, overlap: dict, stages: dict) -> str:
     return table(head, rows)
 
 
-def reading(ingest: dict, overlap: dict, stages: dict) -> str:
+def reading(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     ours, long = ingest["clouds"], f"{ingest['file_bytes'] / 1e6:.0f} MB"
     rows = [
         [
@@ -104,6 +104,37 @@ def reading(ingest: dict, overlap: dict, stages: dict) -> str:
     return table([head, "read", "seconds", "peak MB"], rows)
 
 
+ENGINES = {
+    "torch": "`torch`",
+    "minkowski": "`minkowski`",
+    "own layers": "MinkowskiEngine's own layers",
+}
+
+
+def engines(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+    rows = []
+    for threads, found in sparse["threads"].items():
+        for engine, name in ENGINES.items():
+            if engine in found:
+                one = found[engine]
+                times = [f"{one[key]:.2f}" for key in ("forward_s", "backward_s", "both_s")]
+                rows.append([name, threads, *times, one["peak_mb"]])
+        floor = found["floor"]
+        name = f"floor: {floor['gflop']:.0f} GFLOP at {floor['gemm_gflops']:.0f} GFLOP/s"
+        rows.append([name, threads, "", "", f"{floor['both_s']:.2f}", ""])
+    head = f"{sparse['voxels']:,} voxels ({sparse['machine']['cpu']})"
+    return table([head, "threads", "forward, s", "backward, s", "both, s", "MB"], rows)
+
+
+def sizes(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+    names = {key: name for key, name in ENGINES.items() if key in sparse["threads"]["1"]}
+    rows = []
+    for voxels, found in sparse["growth"].items():
+        cells = [f"{found[key]['both_s']:.2f} s, {found[key]['peak_mb']} MB" for key in names]
+        rows.append([f"{int(voxels):,}", *cells, f"{found['floor']['both_s']:.2f} s"])
+    return table(["voxels", *names.values(), "floor"], rows)
+
+
 def table(head: list, rows: list[list]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
@@ -113,6 +144,7 @@ TABLES = {
     "README.md": (forecast,),
     "docs/overlap.md": (speed, growth),
     "docs/sens.md": (reading,),
+    "docs/sparse.md": (engines, sizes),
 }
 
 
@@ -132,7 +164,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=default, help="folder of the measurements")
     parser.add_argument("--write", action="store_true", help="put the tables into the pages")
     options = parser.parse_args()
-    files = [options.results / f"{name}.json" for name in ("ingest", "overlap", "stages")]
+    files = [options.results / f"{name}.json" for name in ("ingest", "overlap", "stages", "sparse")]
     if missing := [str(file) for file in files if not file.exists()]:
         parser.exit(0, f"not there: {', '.join(missing)}; run these benchmarks with --json\n")
     measured = [json.loads(file.read_text()) for file in files]

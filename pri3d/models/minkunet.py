@@ -15,8 +15,10 @@ from pri3d.sparse.convolution import (
     SparseBatchNorm,
     SparseConv,
     SparseConvTranspose,
+    add,
     concatenate,
     relu,
+    use_engine,
 )
 from pri3d.sparse.coordinates import SparseTensor
 
@@ -34,16 +36,20 @@ def minkunet(
     widths: Sequence[int] = WIDTHS_34C,
     blocks: Sequence[int] = BLOCKS_34,
     stem_kernel: int = 5,
+    engine: str = "torch",
 ) -> MinkUNet:
     """A MinkUNet; the defaults are MinkUNet34C as Pri3D uses it (37,863,424 parameters).
 
     widths, blocks: channels and number of residual blocks of the four encoder stages (strides 2,
     4, 8, 16) and the four decoder stages (strides 8, 4, 2, 1). stem_kernel: 5, or 3 in
-    PointContrast and its relatives. Raises ValueError unless both have eight entries.
+    PointContrast and its relatives. engine: see `use_engine`; weights are the same for all. Raises
+    ValueError unless both have eight entries, and Pri3DError where the engine is not installed.
     """
     if len(widths) != 8 or len(blocks) != 8:
         raise ValueError(f"minkunet: {len(widths)} widths and {len(blocks)} blocks; expected 8, 8")
-    return MinkUNet(in_channels, out_channels, widths, blocks, stem_kernel)
+    network = MinkUNet(in_channels, out_channels, widths, blocks, stem_kernel)
+    use_engine(network, engine)
+    return network
 
 
 class ResidualBlock(nn.Module):
@@ -65,7 +71,7 @@ class ResidualBlock(nn.Module):
         out = relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return relu(out.with_features(out.features + shortcut.features))
+        return relu(add(out, shortcut))
 
 
 def stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:

@@ -45,13 +45,16 @@ def networks(mode: str, settings: Pretrain, engine: str = "torch") -> nn.ModuleD
     w2d, w3d, headnet. moco has the encoder alone, and what else it needs under `moco`.
 
     engine: setting `sparse.engine`. The same state of torch's generator gives the same weights.
+    Raises Pri3DError where the engine is not installed and the mode needs it.
     """
     if mode == "moco":
         backbone = nn.ModuleDict({"encoder": resnet_encoder(settings.net2d)})
         return nn.ModuleDict({"backbone": backbone, "moco": Moco(settings)})
     nets = nn.ModuleDict({"backbone": resunet(settings.net2d)})
     if mode != "view":
-        nets["backbone3d"] = minkunet(3, CHANNELS_3D, settings.width3d, settings.blocks3d)
+        nets["backbone3d"] = minkunet(
+            3, CHANNELS_3D, settings.width3d, settings.blocks3d, engine=engine
+        )
         heads = ProjectionHeads(nets["backbone"].channels, CHANNELS_3D)
         nets["w2d"], nets["w3d"] = heads.w2d, heads.w3d
     if _with_depth(mode, settings):

@@ -2,6 +2,13 @@
 
 Weights are `kernel` [size**3, in, out], or [in, out] for a kernel of size and stride 1; `bias` is
 [1, out]. The parameters of a batch norm lie one level deeper, under `bn`.
+
+What computes a convolution is its layer's `convolve`, a function of an engine module:
+
+    convolve(x, kernel_KIO, size, stride=1, dilation=1, transposed=False) -> features
+
+on the cells that the output has, at `x.stride * stride`, or `x.stride // stride` if transposed, in
+the order of rows of `x.cache.levels` there. Weights are the same for all engines.
 """
 
 from __future__ import annotations
@@ -13,7 +20,6 @@ from torch import Tensor, nn
 
 from pri3d.sparse.coordinates import SparseTensor
 from pri3d.sparse.engine_torch import convolve
-from pri3d.sparse.kernel_map import kernel_map
 
 
 class SparseConv(nn.Module):
@@ -33,6 +39,7 @@ class SparseConv(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        self.convolve = convolve
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         shape = (in_channels, out_channels)
         if kernel_size > 1 or stride > 1:
@@ -44,9 +51,8 @@ class SparseConv(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         if self.kernel.ndim == 2:
             return x.with_features(_plus_bias(x.features @ self.kernel, self.bias))
-        rows = kernel_map(x.cache, x.stride, self.kernel_size, self.stride, self.dilation)
-        out = _plus_bias(convolve(x.features, self.kernel, rows), self.bias)
-        return x.at_stride(x.stride * self.stride, out)
+        out = self.convolve(x, self.kernel, self.kernel_size, self.stride, self.dilation)
+        return x.at_stride(x.stride * self.stride, _plus_bias(out, self.bias))
 
 
 class SparseConvTranspose(nn.Module):
@@ -64,6 +70,7 @@ class SparseConvTranspose(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        self.convolve = convolve
         self.kernel_size, self.stride = kernel_size, stride
         self.kernel = nn.Parameter(torch.empty(kernel_size**3, in_channels, out_channels))
         self.bias = nn.Parameter(torch.zeros(1, out_channels)) if bias else None
@@ -76,9 +83,22 @@ class SparseConvTranspose(nn.Module):
                 f"transposed convolution: a tensor at stride {x.stride} did not come from cells at "
                 f"stride {x.stride}/{self.stride}"
             )
-        rows = kernel_map(x.cache, fine, self.kernel_size, self.stride).transposed()
-        out = _plus_bias(convolve(x.features, self.kernel, rows), self.bias)
-        return x.at_stride(fine, out)
+        out = self.convolve(x, self.kernel, self.kernel_size, self.stride, transposed=True)
+        return x.at_stride(fine, _plus_bias(out, self.bias))
+
+
+def use_engine(network: nn.Module, engine: str) -> None:
+    """Have all sparse convolutions of a network computed by an engine, "torch" or "minkowski".
+
+    Raises Pri3DError where MinkowskiEngine is wanted and not installed.
+    """
+    chosen = convolve
+    if engine == "minkowski":
+        # Imported only where it is wanted: it needs MinkowskiEngine.
+        from pri3d.sparse.engine_minkowski import convolve as chosen
+    for layer in network.modules():
+        if isinstance(layer, SparseConv | SparseConvTranspose):
+            layer.convolve = chosen
 
 
 class SparseBatchNorm(nn.Module):
@@ -95,6 +115,11 @@ class SparseBatchNorm(nn.Module):
 def relu(x: SparseTensor) -> SparseTensor:
     """Rectify the features, in place: no layer here needs what it overwrites."""
     return x.with_features(nn.functional.relu(x.features, inplace=True))
+
+
+def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
+    """The sum of two tensors on the same cells."""
+    return x.with_features(x.features + y.features)
 
 
 def concatenate(x: SparseTensor, y: SparseTensor) -> SparseTensor:

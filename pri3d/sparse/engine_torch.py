@@ -1,49 +1,57 @@
 """The arithmetic of sparse convolutions, in plain torch: CPU and CUDA; float64, float32, bf16.
 
-Per kernel offset: gather the input rows, multiply by that offset's matrix, add to the output rows.
-The matrix products are the cost; everything else is kept small beside them. Autograd keeps the
+Pairs of input and output rows are worked off in blocks (`kernel_map`): gather the input rows of
+some offsets, multiply those of each offset by its matrix, add all products to the output rows. The
+matrix products are the cost; everything else is kept small beside them. Autograd keeps the
 features and the weights only, none of the gathered rows.
 
-Within one offset a row occurs at most once, and offsets are added one after the other: the order
-in which they are summed is fixed, on CUDA too. (The matrix products themselves are the library's;
-their last bits may depend on the number of threads.)
+Blocks depend on the cells alone, and an output row takes its products in their order. On CUDA a
+block has one offset, under which a row occurs at most once. So the order of sums is fixed. (The
+matrix products themselves are the library's; their last bits may depend on the number of threads.)
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pri3d.sparse.kernel_map import KernelMap
-
-# Gathered rows that stay in a core's own cache make a CPU 10 to 20 % faster; on CUDA the number of
-# launches matters more.
-CPU_BLOCK = 4096
+from pri3d.sparse.coordinates import SparseTensor
+from pri3d.sparse.kernel_map import KernelMap, kernel_map
 
 
-def convolve(features_NI: Tensor, kernel_KIO: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Sparse convolution: features [n_inputs, I] and kernel [K, I, O] to [n_outputs, O].
+def convolve(
+    x: SparseTensor,
+    kernel_KIO: Tensor,
+    size: int,
+    stride: int = 1,
+    dilation: int = 1,
+    transposed: bool = False,
+) -> Tensor:
+    """Sparse convolution of a tensor: features [n_outputs, O] (see `convolution`).
 
     Under autocast the products run in autocast's type; sums over offsets are always formed in
     float32 or better, and the result has the type of the products.
     """
+    if transposed:
+        rows = kernel_map(x.cache, x.stride // stride, size, stride, dilation).transposed()
+    else:
+        rows = kernel_map(x.cache, x.stride, size, stride, dilation)
+    features_NI = x.features
     device = features_NI.device.type
     if torch.is_autocast_enabled(device) and features_NI.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         features_NI, kernel_KIO = features_NI.to(dtype), kernel_KIO.to(dtype)
-    return _SparseConvolution.apply(features_NI, kernel_KIO, kernel_map)
+    return _SparseConvolution.apply(features_NI, kernel_KIO, rows)
 
 
 class _SparseConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    def forward(ctx, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
         ctx.save_for_backward(x, kernel)
-        ctx.kernel_map = kernel_map
+        ctx.rows = rows
         with torch.autocast(x.device.type, enabled=False):
-            return _forward(x, kernel, kernel_map).to(x.dtype)
+            return _forward(x, kernel, rows).to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -51,28 +59,32 @@ class _SparseConvolution(torch.autograd.Function):
         x, kernel = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             grad_x, grad_kernel = _backward(
-                x, kernel, grad_out.contiguous(), ctx.kernel_map, *ctx.needs_input_grad[:2]
+                x, kernel, grad_out.contiguous(), ctx.rows, *ctx.needs_input_grad[:2]
             )
         grad_x = None if grad_x is None else grad_x.to(x.dtype)
         grad_kernel = None if grad_kernel is None else grad_kernel.to(kernel.dtype)
         return grad_x, grad_kernel, None
 
 
-def _forward(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    identity = kernel_map.identity
-    if identity is None:
-        out = x.new_zeros(kernel_map.n_outputs, kernel.shape[2], dtype=_sum_type(x))
+def _forward(x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
+    weights = kernel.unbind(0)
+    if rows.identity is None:
+        out = x.new_zeros(rows.n_outputs, kernel.shape[2], dtype=_sum_type(x))
     else:
-        out = (x @ kernel[identity]).to(_sum_type(x))
-    block = _block_rows(x, kernel_map)
+        out = (x @ weights[rows.identity]).to(_sum_type(x))
+    blocks = rows.blocks()
     # Buffers are made once: allocating them anew for every block costs more than the gathering.
-    gathered = x.new_empty(block, x.shape[1])
-    product = x.new_empty(block, kernel.shape[2])
-    for k, inputs, outputs in _blocks(kernel_map, block):
-        n = len(inputs)
-        torch.index_select(x, 0, inputs, out=gathered[:n])
-        torch.mm(gathered[:n], kernel[k], out=product[:n])
-        out.index_add_(0, outputs, product[:n].to(out.dtype))
+    longest = max((len(block.near) for block in blocks), default=0)
+    gathered, product = x.new_empty(longest, x.shape[1]), x.new_empty(longest, kernel.shape[2])
+    for block in blocks:
+        n = len(block.near)
+        torch.index_select(x, 0, block.far, out=gathered[:n])
+        parts = zip(
+            block.offsets, gathered[:n].split(block.counts), product[:n].split(block.counts)
+        )
+        for k, x_k, product_k in parts:
+            torch.mm(x_k, weights[k], out=product_k)
+        out.index_add_(0, block.near.long(), product[:n].to(out.dtype))
     return out
 
 
@@ -80,47 +92,46 @@ def _backward(
     x: Tensor,
     kernel: Tensor,
     grad_out: Tensor,
-    kernel_map: KernelMap,
+    rows: KernelMap,
     wants_x: bool,
     wants_kernel: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    identity = kernel_map.identity
     grad_x = grad_kernel = None
+    weights = kernel.transpose(1, 2).unbind(0)
     if wants_kernel:
         grad_kernel = torch.zeros_like(kernel, dtype=_sum_type(x))
-        if identity is not None:
-            grad_kernel[identity] = x.t() @ grad_out
-    if wants_x and identity is not None:
-        grad_x = (grad_out @ kernel[identity].t()).to(_sum_type(x))
+        if rows.identity is not None:
+            grad_kernel[rows.identity] = x.t() @ grad_out
+    if wants_x and rows.identity is not None:
+        grad_x = (grad_out @ weights[rows.identity]).to(_sum_type(x))
     elif wants_x:
         grad_x = torch.zeros_like(x, dtype=_sum_type(x))
 
-    block = _block_rows(x, kernel_map)
-    gathered_x = x.new_empty(block, x.shape[1])
-    gathered_grad = x.new_empty(block, kernel.shape[2])
-    product = x.new_empty(block, x.shape[1])
-    for k, inputs, outputs in _blocks(kernel_map, block):
-        n = len(inputs)
-        torch.index_select(grad_out, 0, outputs, out=gathered_grad[:n])
+    blocks = rows.transposed().blocks()
+    longest = max((len(block.near) for block in blocks), default=0)
+    gathered_grad = x.new_empty(longest, kernel.shape[2])
+    gathered_x = x.new_empty(longest if wants_kernel else 0, x.shape[1])
+    product = x.new_empty(longest if wants_x else 0, x.shape[1])
+    for block in blocks:
+        n = len(block.near)
+        torch.index_select(grad_out, 0, block.far, out=gathered_grad[:n])
+        grad_K = gathered_grad[:n].split(block.counts)
         if wants_kernel:
-            torch.index_select(x, 0, inputs, out=gathered_x[:n])
-            grad_kernel[k] += gathered_x[:n].t() @ gathered_grad[:n]
+            torch.index_select(x, 0, block.near, out=gathered_x[:n])
+            for k, x_k, grad_k in zip(block.offsets, gathered_x[:n].split(block.counts), grad_K):
+                _add_product(grad_kernel[k], x_k.t(), grad_k)
         if wants_x:
-            torch.mm(gathered_grad[:n], kernel[k].t(), out=product[:n])
-            grad_x.index_add_(0, inputs, product[:n].to(grad_x.dtype))
+            for k, grad_k, product_k in zip(block.offsets, grad_K, product[:n].split(block.counts)):
+                torch.mm(grad_k, weights[k], out=product_k)
+            grad_x.index_add_(0, block.near.long(), product[:n].to(grad_x.dtype))
     return grad_x, grad_kernel
 
 
-def _block_rows(x: Tensor, kernel_map: KernelMap) -> int:
-    longest = max(len(inputs) for inputs in kernel_map.inputs)
-    return min(longest, CPU_BLOCK) if x.device.type == "cpu" else longest
-
-
-def _blocks(kernel_map: KernelMap, rows: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Offset, input rows, output rows, in pieces of at most `rows`; empty offsets are skipped."""
-    for k, (inputs, outputs) in enumerate(zip(kernel_map.inputs, kernel_map.outputs)):
-        for start in range(0, len(inputs), max(rows, 1)):
-            yield k, inputs[start : start + rows], outputs[start : start + rows]
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def _sum_type(x: Tensor) -> torch.dtype:

@@ -12,21 +12,38 @@ Conventions (those of MinkowskiEngine, so that its weights can be used as they a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pri3d.sparse.coordinates import MAX_OFFSET, Cache, Level, coarser_level, key_of
 
+# On a CPU, pairs are worked off in blocks that keep all that is gathered and added up in its
+# caches: those of so many cells next to each other, cut into parts of so many pairs.
+BLOCK_CELLS = 2048
+BLOCK_PAIRS = 4096
+
+
+class Block(NamedTuple):
+    """Pairs of rows for some offsets, one after the other; each has as many as `counts` says."""
+
+    offsets: list[int]
+    counts: list[int]
+    near: Tensor
+    far: Tensor
+
 
 @dataclass
 class KernelMap:
-    """Rows that meet, one int64 tensor per kernel offset.
+    """Rows that meet, one int32 tensor per kernel offset.
 
     Within one offset every row occurs at most once in `inputs[k]` and at most once in
-    `outputs[k]`. `identity` is the offset under which row i meets row i, or None; its tensors are
-    left empty, for it needs no gathering.
+    `outputs[k]`; both are in the order of their cells' keys. `identity` is the offset under which
+    row i meets row i, or None; its tensors are left empty, for it needs no gathering. `mirrored`:
+    the pairs of offset k are those of offset K - 1 - k, swapped.
     """
 
     inputs: list[Tensor]
@@ -34,10 +51,63 @@ class KernelMap:
     n_inputs: int
     n_outputs: int
     identity: int | None
+    mirrored: bool
+    # Per offset, the number of pairs in every block; blocks, which are made when they are wanted.
+    input_counts: list[list[int]]
+    output_counts: list[list[int]]
+    input_blocks: list[Block] = field(default_factory=list)
+    output_blocks: list[Block] = field(default_factory=list)
 
     def transposed(self) -> KernelMap:
-        """The map of the transposed convolution."""
-        return KernelMap(self.outputs, self.inputs, self.n_outputs, self.n_inputs, self.identity)
+        """The map of the transposed convolution; both have the same blocks."""
+        return KernelMap(
+            self.outputs,
+            self.inputs,
+            self.n_outputs,
+            self.n_inputs,
+            self.identity,
+            self.mirrored,
+            self.output_counts,
+            self.input_counts,
+            self.output_blocks,
+            self.input_blocks,
+        )
+
+    def blocks(self) -> list[Block]:
+        """All pairs but those of `identity`: near are output rows, far are input rows."""
+        if not self.output_blocks:
+            if self.mirrored and self.input_blocks:
+                last = len(self.inputs) - 1
+                self.output_blocks += [
+                    block._replace(offsets=[last - k for k in block.offsets])
+                    for block in self.input_blocks
+                ]
+            else:
+                self.output_blocks += self._new_blocks()
+        return self.output_blocks
+
+    def _new_blocks(self) -> Iterator[Block]:
+        pairs = list(zip(self.outputs, self.inputs))
+        if pairs[0][0].device.type != "cpu":  # there, few and large products are what is fast
+            yield from (Block([k], [len(o)], o, i) for k, (o, i) in enumerate(pairs) if len(o))
+            return
+        near = zip(*(o.split(counts) for o, counts in zip(self.outputs, self.output_counts)))
+        far = zip(*(i.split(counts) for i, counts in zip(self.inputs, self.output_counts)))
+        for counts, near_K, far_K in zip(zip(*self.output_counts), near, far):
+            offsets: list[int] = []
+            total = 0
+            for k, count in enumerate([*counts, BLOCK_PAIRS]):
+                if offsets and total + count > BLOCK_PAIRS:
+                    yield Block(
+                        offsets,
+                        [counts[i] for i in offsets],
+                        torch.cat([near_K[i] for i in offsets]),
+                        torch.cat([far_K[i] for i in offsets]),
+                    )
+                    offsets, total = [], 0
+                if count:
+                    offsets.append(k)
+                    total += count
 
 
 def kernel_offsets(size: int, dilation: int = 1) -> Tensor:
@@ -74,26 +144,69 @@ def _build(cache: Cache, in_stride: int, size: int, factor: int, dilation: int) 
     differences = key_of(torch.nn.functional.pad(offsets_K3, (1, 0))).tolist()
 
     n_offsets = len(differences)
-    none = source.rows[:0]
-    inputs, outputs = [none] * n_offsets, [none] * n_offsets
     same_level = factor == 1
+    mirrored = same_level and size % 2 == 1
+    none = _pairs(source, target, source.rows[:0], source.rows[:0])
+    pairs = [none] * n_offsets
+    starts: dict[int, Tensor] = {}
     for k, difference in enumerate(differences):
-        mirror = n_offsets - 1 - k
         if same_level and difference == 0:
             continue
-        if same_level and size % 2 and k > mirror:
-            inputs[k], outputs[k] = outputs[mirror], inputs[mirror]
+        if mirrored and k > n_offsets - 1 - k:
+            inputs, outputs, input_counts, output_counts = pairs[n_offsets - 1 - k]
+            pairs[k] = outputs, inputs, output_counts, input_counts
             continue
-        inputs[k], outputs[k] = _meetings(source, target, difference)
-    identity = differences.index(0) if same_level else None
-    return KernelMap(inputs, outputs, len(source.keys), len(target.keys), identity)
+        start = starts.pop(k, None)
+        inputs, outputs, following = _meetings(source, target, difference, start)
+        pairs[k] = _pairs(source, target, inputs, outputs)
+        if dilation == 1:
+            # The next offset of this column of z is the next cell: nothing can lie in between.
+            starts[k + size * size] = following
+    inputs, outputs, input_counts, output_counts = map(list, zip(*pairs))
+    return KernelMap(
+        inputs,
+        outputs,
+        len(source.keys),
+        len(target.keys),
+        differences.index(0) if same_level else None,
+        mirrored,
+        input_counts,
+        output_counts,
+    )
 
 
-def _meetings(source: Level, target: Level, difference: int) -> tuple[Tensor, Tensor]:
-    """Rows of source and target with ``source key = target key + difference``."""
+def _meetings(
+    source: Level, target: Level, difference: int, start: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, ascending, in the sorted keys: ``source key = target key + difference``.
+
+    start: where each sought key would stand in the source, if that is known. Third: where the
+    next larger ones stand.
+    """
     if len(source.keys) == 0:
-        return source.rows, source.rows
+        return source.rows, source.rows, source.rows
     wanted = target.keys + difference
-    position = torch.searchsorted(source.keys, wanted).clamp_(max=len(source.keys) - 1)
-    hits = (source.keys[position] == wanted).nonzero().squeeze(1)
-    return source.rows[position[hits]], target.rows[hits]
+    if start is None:
+        start = torch.searchsorted(source.keys, wanted)
+    found = source.keys[start.clamp(max=len(source.keys) - 1)] == wanted
+    hits = found.nonzero().squeeze(1)
+    return start[hits], hits, start + found
+
+
+def _pairs(
+    source: Level, target: Level, inputs: Tensor, outputs: Tensor
+) -> tuple[Tensor, Tensor, list[int], list[int]]:
+    """Rows of positions, and how many of them lie in every block of the source and the target."""
+    return (
+        source.rows[inputs].int(),
+        target.rows[outputs].int(),
+        _count(inputs, len(source.keys)),
+        _count(outputs, len(target.keys)),
+    )
+
+
+def _count(positions: Tensor, cells: int) -> list[int]:
+    if positions.device.type != "cpu":
+        return []
+    ends = torch.arange(0, cells + BLOCK_CELLS, BLOCK_CELLS)
+    return torch.searchsorted(positions, ends).diff().tolist()

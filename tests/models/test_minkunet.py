@@ -1,8 +1,11 @@
 """The sparse UNets: size, names, rows, batches, precision."""
 
+import sys
+
 import pytest
 import torch
 
+from pri3d.errors import Pri3DError
 from pri3d.models.heads import ProjectionHeads
 from pri3d.models.minkunet import BLOCKS_14, WIDTHS_14A, minkunet
 from pri3d.sparse.coordinates import SparseTensor, collate
@@ -60,6 +63,13 @@ def test_published_names_and_shapes():
 def test_eight_stages(wrong):
     with pytest.raises(ValueError, match="expected 8, 8"):
         minkunet(**wrong)
+
+
+def test_an_engine_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
+    monkeypatch.delitem(sys.modules, "pri3d.sparse.engine_minkowski", raising=False)
+    with pytest.raises(Pri3DError, match=r"cannot be imported .* run `make minkowski`"):
+        small_network(engine="minkowski")
 
 
 def test_rows_come_back_in_their_order():

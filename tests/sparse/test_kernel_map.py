@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pri3d.sparse import kernel_map as module
 from pri3d.sparse.coordinates import MAX_OFFSET, SparseTensor, coarser_level
 from pri3d.sparse.kernel_map import kernel_map, kernel_offsets
 
@@ -64,6 +65,29 @@ def test_kernel_map_is_the_brute_force_one(cells, order, in_stride, size, factor
     assert (swapped.n_inputs, swapped.n_outputs) == (len(target), len(source))
     for k, pairs in expected.items():
         assert pairs_of(swapped, k) == {(b, a) for a, b in pairs}
+
+
+@pytest.mark.parametrize(("cells", "pairs"), [(1, 1), (7, 20), (64, 50), (10**6, 10**6)])
+@pytest.mark.parametrize(("size", "factor"), [(3, 1), (2, 1), (5, 1), (2, 2), (3, 2)])
+def test_blocks_have_every_pair_once(monkeypatch, size, factor, cells, pairs):
+    monkeypatch.setattr(module, "BLOCK_CELLS", cells)
+    monkeypatch.setattr(module, "BLOCK_PAIRS", pairs)
+    xyz = torch.cartesian_prod(*[torch.arange(-3, 3)] * 3)
+    xyz = xyz[torch.randperm(len(xyz), generator=torch.Generator().manual_seed(0))[:150]]
+    x = SparseTensor(torch.nn.functional.pad(xyz, (1, 0)), torch.zeros(len(xyz), 1))
+    rows = kernel_map(x.cache, 1, size, factor)
+    for one in (rows, rows.transposed()):
+        expected = [
+            (k, *pair)
+            for k, both in enumerate(zip(one.inputs, one.outputs))
+            for pair in zip(*(rows.tolist() for rows in both))
+        ]
+        found = []
+        for block in one.blocks():
+            offsets = torch.tensor(block.offsets).repeat_interleave(torch.tensor(block.counts))
+            found += zip(offsets.tolist(), block.far.tolist(), block.near.tolist(), strict=True)
+            assert len(block.near) <= max(pairs, max(block.counts))
+        assert sorted(found) == sorted(expected)
 
 
 def test_maps_are_built_once_per_cache():
