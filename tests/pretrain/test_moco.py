@@ -114,3 +114,18 @@ def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
     # The third batch went round the end: rows 8, 9, then 0, 1.
     assert torch.equal(moco.queue_KC[[8, 9, 0, 1]], keys)
     assert moco.place == 2
+
+
+def test_training_finds_the_other_crop_of_each_image(room):
+    """On the same images again and again: the loss falls far below that of guessing."""
+    torch.manual_seed(0)
+    given = settings(moco_temperature=0.2)
+    nets = modes.networks("moco", given).train()
+    nets["moco"].start_from(nets["backbone"]["encoder"])
+    optimizer = torch.optim.SGD([p for p in nets.parameters() if p.requires_grad], 0.05)
+    batch = batch_of(FrameSamples(**room, settings=given))
+    key = batch.key_BCHW.roll(1, dims=0)  # whatever is called its own
+    losses = [
+        step(nets, optimizer, [batch._replace(key_BCHW=key)], "moco", given).loss for _ in range(12)
+    ]
+    assert losses[-1] < 0.7 * losses[0]
