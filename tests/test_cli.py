@@ -196,7 +196,7 @@ def test_settings_reach_the_training(tmp_path, monkeypatch):
     (tmp_path / "my.yaml").write_text("pretrain:\n  lr: 0.5\n  steps: 9\n")
     pairs, clouds, chunks, out, mode, settings, engine, held_out = trained_with(
         *("--mode", "view", "--config", "my.yaml", "--set", "steps=3"),
-        *("--engine", "minkowski", "--held-out", "a", "b"),
+        *("--engine", "minkowski", "--held-out", "a", "--held-out", "b"),
     )
     assert (engine, held_out) == ("minkowski", ["a", "b"])
     assert settings == config.Pretrain(lr=0.5, steps=3)
