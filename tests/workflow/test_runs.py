@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -81,11 +82,15 @@ def test_everything_is_made(reference):
         found
     )
     assert (folder / "results" / "report" / "index.html").stat().st_size > 10_000
+    measured = json.loads((folder / "results/evaluation/joint.json").read_text())
+    assert measured["scenes"] == ["scene0001_00"]  # the last one is held out
+    trained = json.loads((folder / "results/runs/joint/provenance.json").read_text())
+    assert list(trained["clouds"]) == list(trained["chunks"]) == ["scene0000_00"]
     assert litter(folder) == []
     for kind in ("logs", "benchmarks"):
         made = {path.relative_to(folder / "results" / kind).parts[0].split(".")[0]
                 for path in (folder / "results" / kind).rglob("*.*")}  # fmt: skip
-        stages = {"demo", "clouds", "overlap", "pairs", "chunks", "pretrain", "report"}
+        stages = {"demo", "clouds", "overlap", "pairs", "chunks", "pretrain", "evaluate", "report"}
         assert made == stages
     assert planned(ROOT, folder, "--config", *CONFIG, "--", "all") == set()
 
