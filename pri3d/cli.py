@@ -315,9 +315,9 @@ def pretrain(
     settings = _settings("pretrain", **given | dict(map(_assignment, assigned)))
     out = out or Path("results/runs", mode)
     if settings.processes > 1 and "RANK" not in os.environ:
-        launch = ["-m", "torch.distributed.run", "--standalone"]
-        launch += [f"--nproc-per-node={settings.processes}", "-m", "pri3d", *sys.argv[1:]]
-        os.execv(sys.executable, [sys.executable, *launch])
+        from pri3d.launch import launch
+
+        raise typer.Exit(launch(sys.argv[1:], settings.processes))
     from pri3d import store, training
 
     lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
@@ -348,6 +348,7 @@ def evaluate(
         int, _setting(DEFAULT.evaluate, "most_pairs")
     ] = DEFAULT.evaluate.most_pairs,
     matches: Annotated[int, _setting(DEFAULT.evaluate, "matches")] = DEFAULT.evaluate.matches,
+    radius: Annotated[float, _setting(DEFAULT.evaluate, "radius_m")] = DEFAULT.evaluate.radius_m,
     seed: Annotated[int, _setting(DEFAULT.evaluate, "seed")] = DEFAULT.evaluate.seed,
     engine: Annotated[
         Literal["torch", "minkowski"], _setting(DEFAULT.sparse, "engine")
@@ -355,14 +356,18 @@ def evaluate(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], _setting(DEFAULT.pretrain, "device")
     ] = DEFAULT.pretrain.device,
-    threads: Annotated[int, typer.Option(help="threads on the CPU; 0 leaves it to torch")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="threads on the CPU; 0 leaves it to torch")
+    ] = 0,
 ) -> None:
     """Measure how well a pretrained network finds matches in scans that it has not seen.
 
     No labels are needed. Recall at 1, 3 and 5 cells, before and after pretraining, and by chance;
     prints a line a figure and writes all as JSON.
     """
-    settings = _settings("evaluate", most_pairs=most_pairs, matches=matches, seed=seed)
+    settings = _settings(
+        "evaluate", most_pairs=most_pairs, matches=matches, radius_m=radius, seed=seed
+    )
     from pri3d import evaluate as stage
 
     out = out or Path("results/evaluation", f"{run.resolve().name}.json")

@@ -7,7 +7,7 @@ right one.
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -93,14 +93,14 @@ class Pretrain(Section):
     net2d: Literal["resnet18", "resnet34", "resnet50"] = Field(
         "resnet18", description="encoder of the 2D UNet (paper: resnet50 and resnet18)"
     )
-    width3d: list[int] = Field(
+    width3d: list[Annotated[int, Field(ge=1)]] = Field(
         [32, 64, 128, 256, 256, 128, 96, 96],
         min_length=8,
         max_length=8,
         description="channels of the sparse 3D UNet's eight stages "
         "(paper: 32 64 128 256 256 128 96 96)",
     )
-    blocks3d: list[int] = Field(
+    blocks3d: list[Annotated[int, Field(ge=1)]] = Field(
         [2, 3, 4, 6, 2, 2, 2, 2],
         min_length=8,
         max_length=8,
@@ -235,10 +235,15 @@ class Pretrain(Section):
         0, ge=0, description="threads of the training process on the CPU; 0 leaves it to torch"
     )
     workers: int = Field(
-        2, ge=0, description="processes that prepare samples; 0 does it in the training process"
+        2,
+        ge=0,
+        description="processes that prepare samples, for each training process; 0 does it in the "
+        "training process",
     )
     compile: bool = Field(
-        False, description="compile the 2D network (torch.compile; needs a C compiler)"
+        False,
+        description="compile the 2D network of view, geo and joint (torch.compile; needs a C "
+        "compiler)",
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="so many of the newest checkpoints stay")
@@ -283,6 +288,9 @@ class Evaluate(Section):
     )
     matches: int = Field(
         256, ge=2, description="matches of each pair, and of each of its images with its chunk"
+    )
+    radius_m: float = Field(
+        0.02, gt=0, description="metres; a pixel and its match lie closer than this (paper: 0.02)"
     )
     seed: int = Field(0, ge=0, description="seed of the draw of matches")
 

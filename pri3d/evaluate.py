@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pri3d import checkpoint, processes, store
 from pri3d.artefacts import Pairs
+from pri3d.checkpoint import first_line
 from pri3d.config import Evaluate, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.losses import match_recall
@@ -69,7 +70,7 @@ def run(
 
     torch.manual_seed(how.seed)
     nets = networks(mode, how, engine)
-    load_starts(nets, mode, how)
+    _check_start(trained, load_starts(nets, mode, how))
     nets.to(place)
     _calibrate(nets, mode, batches[:CALIBRATED_ON], how)
     before = [_measure(nets, mode, batch, how) for batch in tqdm(batches, "before", disable=None)]
@@ -99,7 +100,7 @@ def _settings_of(trained: Path) -> tuple[str, Pretrain]:
         return mode, Pretrain.model_validate(given)
     except (OSError, ValueError, KeyError) as error:
         raise Pri3DError(
-            f"{trained}: is no finished pretraining run ({_first_line(error)}); give a folder that "
+            f"{trained}: is no finished pretraining run ({first_line(error)}); give a folder that "
             "`pri3d pretrain` has filled"
         ) from None
 
@@ -114,7 +115,7 @@ def _check_unseen(trained: Path, held_out: Collection[str]) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise Pri3DError(
             f"{trained / 'provenance.json'}: does not say what was trained on "
-            f"({_first_line(error)}); run pretrain again"
+            f"({first_line(error)}); run pretrain again"
         ) from None
     if both := sorted(set(seen) & set(held_out)):
         raise Pri3DError(
@@ -123,8 +124,13 @@ def _check_unseen(trained: Path, held_out: Collection[str]) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _check_start(trained: Path, starts: dict[str, str]) -> None:
+    began = json.loads((trained / "provenance.json").read_text())["starts"]
+    if starts != began:
+        raise Pri3DError(
+            f"{trained}: began with {began}, and what is here now is {starts}; evaluate it where "
+            "those weights can be had"
+        )
 
 
 def _samples(pairs, clouds_dir, chunks_dir, mode, how, settings, held_out) -> PairSamples:
@@ -133,6 +139,7 @@ def _samples(pairs, clouds_dir, chunks_dir, mode, how, settings, held_out) -> Pa
         update={
             "seed": settings.seed,
             "matches": settings.matches,
+            "radius_m": settings.radius_m,
             "match_rule": "paper",
             "augment": False,
             "crop": 1.0,
@@ -192,7 +199,7 @@ def _load(nets: nn.ModuleDict, path: Path) -> None:
         nets.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise Pri3DError(
-            f"{path}: does not hold this run's weights ({_first_line(error)}); run pretrain again"
+            f"{path}: does not hold this run's weights ({first_line(error)}); run pretrain again"
         ) from None
 
 
@@ -219,7 +226,8 @@ def _measure(nets: nn.ModuleDict, mode: str, batch: Batch, how: Pretrain) -> dic
     anchor_N, true_N = batch.view.anchor_N, batch.view.positive_N
     width = how.width // CELL
     place_M2 = _places(len(cells_b), width, cells_b.device)
-    pixels = _recall(cells_a[anchor_N], cells_b, true_N, place_M2, how.normalise)
+    normalise = how.normalise or mode == "moco"
+    pixels = _recall(cells_a[anchor_N], cells_b, true_N, place_M2, normalise)
     measured = {
         "figures": {"pixels": pixels["figures"]},
         "chance": {"pixels": pixels["chance"]},

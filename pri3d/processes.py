@@ -33,8 +33,8 @@ def start(device: str) -> Processes:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cuda" and not gpus:
         raise Pri3DError(
-            "pretrain.device: cuda is asked for and torch sees no GPU here; run it on a machine "
-            "with one, or set it to auto or cpu (slow)"
+            "device: cuda is asked for and torch sees no GPU here; run it on a machine with one, "
+            "or set it to auto or cpu (slow)"
         )
     on_gpu = bool(gpus) and device != "cpu"
     if "RANK" not in os.environ:

@@ -2,25 +2,40 @@
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from pri3d import checkpoint, closure, processes, store
 from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
-from pri3d.config import PRETRAIN_HOW, PRETRAIN_UNUSED, Pretrain
+from pri3d.config import INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.moco import FrameSamples
-from pri3d.pretrain.samples import PairSamples
+from pri3d.pretrain.samples import PairSamples, micro_batch_of
 
 
 def made_from(
-    pairs: Path, samples: PairSamples | FrameSamples, mode: str, settings: Pretrain
+    pairs: Path,
+    samples: PairSamples | FrameSamples,
+    mode: str,
+    settings: Pretrain,
+    held_out: Collection[str],
+    ranks: int,
 ) -> dict[str, Any]:
     """All that determines a run: mode, settings, digests of its inputs and of the code."""
+    micro_batch = micro_batch_of(settings, ranks)  # batch norm sees it
     return {
         "mode": mode,
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump() | {"micro_batch": micro_batch},
+        "held_out": sorted(held_out),
         "inputs": _inputs(pairs, samples),
+        "weights": {
+            name: store.file_digest(Path(file))
+            for name in ("init2d", "init3d")
+            if name not in PRETRAIN_UNUSED[mode]
+            and (file := getattr(settings, name)) not in INIT
+            and Path(file).is_file()
+        },
         "code": closure.code_digest("pri3d.training"),
     }
 
@@ -56,7 +71,12 @@ def state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | N
     """
     folder = out / "checkpoints"
     found = checkpoint.newest(folder)
-    processes.gather(None)  # nobody removes anything before all have looked
+    steps = processes.gather(found and found[1]["step"])  # nobody removes anything before this
+    if len(set(steps)) > 1:
+        raise Pri3DError(
+            f"{folder}: the processes found checkpoints of different steps ({steps}); the folder "
+            "must be one that all machines see"
+        )
     if found is None:
         return None
     path, state = found
@@ -87,6 +107,10 @@ def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
         old = before["settings"].get(name)
         if old != value and name not in of_no_account:
             differences.append(f"pretrain.{name} ({old} then, {value} now)")
+    if before.get("held_out", origin["held_out"]) != origin["held_out"]:
+        differences.append("held_out")
+    if before.get("weights", {}) != origin["weights"]:
+        differences.append("the weights that it starts from")
     for name in ("pairs", "clouds", "chunks"):
         if before["inputs"].get(name) != origin["inputs"].get(name):
             differences.append(f"the content of {name}")

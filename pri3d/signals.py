@@ -13,6 +13,9 @@ from typing import Any
 def stop_requests(closing: multiprocessing.synchronize.Event) -> Iterator[list[str]]:
     """A list that gets the name of the first SIGTERM or SIGINT; a second one ends at once.
 
+    One of several processes ignores more of them: a scheduler and what started the processes may
+    both pass on the same signal.
+
     `closing` is set at the end, whatever it is: from then on workers may be ended by signals.
     """
     requests: list[str] = []
@@ -21,7 +24,7 @@ def stop_requests(closing: multiprocessing.synchronize.Event) -> Iterator[list[s
     def note(number, _):
         requests.append(signal.Signals(number).name)
         for each, handler in before.items():
-            signal.signal(each, handler)
+            signal.signal(each, signal.SIG_IGN if "RANK" in os.environ else handler)
 
     try:
         if threading.current_thread() is threading.main_thread():  # others may not handle signals

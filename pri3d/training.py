@@ -26,7 +26,7 @@ from pri3d.errors import Pri3DError
 from pri3d.pretrain.metrics import Metrics, line, skipped
 from pri3d.pretrain.moco import FrameSamples, collate_frames
 from pri3d.pretrain.modes import networks
-from pri3d.pretrain.samples import PairSamples, collate, order_of_rank
+from pri3d.pretrain.samples import PairSamples, collate, micro_batch_of, order_of_rank
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
 from pri3d.pretrain.starts import load_starts
 from pri3d.pretrain.step import set_bn_momentum, step
@@ -61,7 +61,8 @@ def run(
             samples = FrameSamples(pairs, clouds_dir, settings, held_out)
         else:
             samples = PairSamples(pairs, clouds_dir, chunks_dir, mode, settings, held_out)
-        _train(samples, made_from(pairs, samples, mode, settings), Path(out), engine, here)
+        origin = made_from(pairs, samples, mode, settings, held_out, here.size)
+        _train(samples, origin, Path(out), engine, here)
     finally:
         processes.stop()
 
@@ -77,7 +78,12 @@ def _train(
     torch.manual_seed(settings.seed)
     nets = networks(mode, settings, engine)
     state = state_to_go_on_from(out, origin)
-    starts = state["starts"] if state else load_starts(nets, mode, settings)
+    starts = state["starts"] if state else load_starts(nets, mode, settings, told=lead)
+    if any(other != starts for other in processes.gather(starts)):
+        raise Pri3DError(
+            "pretrain.init2d: the processes would begin with different weights; put the file where "
+            "all of them find it"
+        )
     nets = nets.to(here.device, memory_format=torch.channels_last)
     if settings.sync_bn:
         processes.synchronise_batch_norm(nets)
@@ -95,7 +101,7 @@ def _train(
         optimizer.load_state_dict(state["optimizer"])
         start, history = state["step"], state["metrics"]
         window, ever = Counter(state["window"]), Counter(state["ever"])
-    if settings.compile:
+    if settings.compile and mode != "moco":
         nets["backbone"].compile()
 
     closing = multiprocessing.Event()
@@ -198,8 +204,8 @@ def _batches(
 ) -> Iterator[list[Any]]:
     """The micro-batches of this process, a list for each step after `start`, on its device."""
     settings = samples.settings
-    order = list(order_of_rank(start, settings, here.rank, here.size))
-    per_step = len(order) // max(settings.steps - start, 1)
+    order = order_of_rank(start, settings, here.rank, here.size)
+    per_step = settings.batch // (micro_batch_of(settings, here.size) * here.size)
     loader = iter(
         DataLoader(
             samples,

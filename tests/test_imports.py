@@ -30,6 +30,7 @@ ALLOWED = {
     "models": FOUNDATION | {"sparse"},
     "processes": FOUNDATION,
     "signals": FOUNDATION,
+    "launch": FOUNDATION,
     "checkpoint": FOUNDATION,
     "weights": TORCH | {"checkpoint"},
     # scans.images decodes colour images
@@ -37,7 +38,8 @@ ALLOWED = {
     "resume": TORCH | {"pretrain", "checkpoint", "closure", "processes"},
     "training": TORCH | {"pretrain", "checkpoint", "closure", "processes", "resume", "signals"},
     "evaluate": TORCH | {"pretrain", "checkpoint", "processes"},
-    "cli": OFFLINE | {"stages", "verify", "report", "training", "evaluate", "weights", "signals"},
+    "cli": OFFLINE
+    | {"stages", "verify", "report", "training", "evaluate", "weights", "signals", "launch"},
     "__main__": {"cli"},
 }
 MAY_USE_TORCH = {"sparse", "models", "weights", "pretrain", "processes", "resume", "training"}

@@ -19,6 +19,7 @@ import psutil
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from pri3d.config import PRETRAIN_HOW
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.modes import Terms
 
@@ -150,7 +151,9 @@ def _wandb_run(out: Path, made_from: dict[str, Any]) -> Any:
             "it to false"
         ) from None
     # The same run, however often it is interrupted, is one run there too.
-    text = json.dumps([str(out.resolve()), made_from], sort_keys=True)
+    # What may change on the way is none of its name.
+    settings = {k: v for k, v in made_from["settings"].items() if k not in PRETRAIN_HOW}
+    text = json.dumps([str(out.resolve()), made_from["mode"], settings], sort_keys=True)
     return wandb.init(
         project="pri3d",
         name=out.name,

@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
-from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
-from pri3d.models.resunet import resnet_encoder
+from pri3d.models.resunet import ENCODERS, resnet_encoder
 from pri3d.pretrain.augment import augment, normalise
-from pri3d.pretrain.open_scans import row_of
+from pri3d.pretrain.open_scans import damage_is_named, row_of, stored_image
 from pri3d.pretrain.samples import PairSamples
 from pri3d.processes import gather
-from pri3d.scans.images import decode_color
 
 CHANNELS = 128  # of the compared features
 SMALLEST_CROP = 0.2  # share of the image's area
@@ -51,6 +49,7 @@ class FrameSamples(torch.utils.data.Dataset):
         self.pairs = PairSamples(pairs, clouds_dir, clouds_dir, "view", settings, held_out)
         self.clouds_dir, self.settings, self.with_geo = Path(clouds_dir), settings, False
         self.frames = np.unique(np.concatenate([self.pairs.a, self.pairs.b]))
+        self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -61,18 +60,24 @@ class FrameSamples(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[str, list[Tensor] | None, list[str]]:
         epoch, place = divmod(index, len(self.frames))
-        order = np.random.default_rng([self.settings.seed, 0, epoch]).permutation(len(self.frames))
-        frame = int(self.frames[order[place]])
+        frame = int(self.frames[self._epoch_order(epoch)[place]])
         scene = self.pairs.scenes[self.pairs.frame_scene[frame]]
         number = int(self.pairs.frame_index[frame])
         name = f"{scene} frame {number}"
-        clouds = self.pairs.scans[scene].clouds
+        scan = self.pairs.scans[scene]
         try:
-            rgb = _stored_image(clouds, row_of(clouds, number))
+            with damage_is_named(scan, name):
+                rgb = stored_image(scan.clouds, row_of(scan.clouds, number))
         except ValueError as error:
             return name, None, [str(error)]
         rngs = np.random.default_rng([self.settings.seed, 2, epoch, frame]).spawn(2)
         return name, [self._view(rgb, rng) for rng in rngs], []
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng([self.settings.seed, 0, epoch])
+            self._order = epoch, rng.permutation(len(self.frames))
+        return self._order[1]
 
     def _view(self, rgb: np.ndarray, rng: np.random.Generator) -> Tensor:
         settings = self.settings
@@ -84,16 +89,6 @@ class FrameSamples(torch.utils.data.Dataset):
             image_CHW = functional.horizontal_flip(image_CHW)
         image_CHW = image_CHW.clamp(0, 1)
         return normalise(augment(image_CHW, rng) if settings.augment else image_CHW)
-
-
-def _stored_image(clouds: Clouds, row: int) -> np.ndarray:
-    data = clouds.color_jpeg(row)
-    if not data:
-        raise ValueError("no colour image")
-    try:
-        return decode_color(data, "jpeg", clouds.color_shape)
-    except ValueError:
-        raise ValueError("colour image does not decode") from None
 
 
 def crop_box(shape: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -141,11 +136,13 @@ class Moco(nn.Module):
         query_BC = _features(encoder, self.head, batch.query_BCHW)
         with torch.no_grad():
             key_BC = self._keys(batch.key_BCHW)
-        own_B1 = (query_BC * key_BC).sum(1, keepdim=True)
-        logits = torch.cat([own_B1, query_BC @ self.queue_KC.t()], 1) / settings.moco_temperature
+        with torch.autocast(query_BC.device.type, enabled=False):
+            own_B1 = (query_BC * key_BC).sum(1, keepdim=True)
+            logits = torch.cat([own_B1, query_BC @ self.queue_KC.t()], 1)
+            logits = logits / settings.moco_temperature
+            first_B = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+            loss_B = nn.functional.cross_entropy(logits, first_B, reduction="none")
         self.new_keys.append(key_BC)
-        first_B = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-        loss_B = nn.functional.cross_entropy(logits, first_B, reduction="none")
         found_B = (logits[:, 1:] < logits[:, :1]).all(1)
         return loss_B, found_B
 
@@ -187,7 +184,7 @@ class Moco(nn.Module):
 
 
 def _head(net2d: str) -> nn.Module:
-    width = 2048 if net2d == "resnet50" else 512
+    width = ENCODERS[net2d][1][-1]
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, CHANNELS))
 
 

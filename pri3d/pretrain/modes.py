@@ -109,8 +109,8 @@ def counts(mode: str, batch: Any, settings: Pretrain) -> dict[str, int]:
 
 def is_complete(mode: str, batch: Any) -> bool:
     """Whether every network of the mode has something to do in a micro-batch."""
-    if mode == "moco":
-        return len(batch.query_BCHW) > 0
+    if mode == "moco":  # with fewer than four, keys are normalised in another way
+        return len(batch.query_BCHW) == len(batch.names) > 0
     with_chunks = mode == "view" or (batch.side_a.counts and batch.side_b.counts)
     return len(batch.image_a_BCHW) > 0 and bool(with_chunks)
 

@@ -3,7 +3,9 @@
 Shapes: V voxels.
 """
 
+import contextlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 from pri3d.artefacts import Chunks, Clouds
 from pri3d.errors import Pri3DError
 from pri3d.matching.voxels import rows_in_box
+from pri3d.scans.images import decode_color
 
 OPEN_SCANS = 16  # so many stay open
 
@@ -75,3 +78,30 @@ def row_of(reader: Clouds | Chunks, number: int) -> int:
             "pairs and chunks from the same scan"
         )
     return row
+
+
+def stored_image(clouds: Clouds, row: int, least_height: int | None = None) -> np.ndarray:
+    """Colour of a frame, u8 [H, W, 3], perhaps smaller but at least so high (None: whole).
+
+    Raises ValueError, whose text is the reason to leave the frame out.
+    """
+    data = clouds.color_jpeg(row)
+    if not data:
+        raise ValueError("no colour image")
+    try:
+        return decode_color(data, "jpeg", clouds.color_shape, least_height)
+    except ValueError:
+        raise ValueError("colour image does not decode") from None
+
+
+@contextlib.contextmanager
+def damage_is_named(scan: Scan, name: str) -> Iterator[None]:
+    """What h5py raises on damage (a checksum) becomes a Pri3DError that names files and sample."""
+    try:
+        yield
+    except OSError as error:
+        paths = [reader.path for reader in (scan.clouds, scan.chunks) if reader]
+        raise Pri3DError(
+            f"{' or '.join(map(str, paths))}: {name} cannot be read ({error}); `pri3d verify` "
+            "says which file is damaged, make it again"
+        ) from None

@@ -23,8 +23,7 @@ from pri3d.pretrain.batches import Batch, Matches, Sample, Side, collate
 from pri3d.pretrain.geometric import Placement, draw_placement, placed_image, placed_K, turn
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import Chunk, Frame, frame, geo_matches, view_matches
-from pri3d.pretrain.open_scans import OpenScans, Scan, row_of
-from pri3d.scans.images import decode_color
+from pri3d.pretrain.open_scans import OpenScans, Scan, damage_is_named, row_of, stored_image
 
 __all__ = ["Batch", "Matches", "PairSamples", "Sample", "Side", "collate", "order_of_rank"]
 
@@ -60,6 +59,11 @@ class PairSamples(torch.utils.data.Dataset):
                     "whose frames overlap"
                 )
             self.scenes = source.scenes
+            if unknown := sorted(set(held_out) - set(self.scenes)):
+                raise Pri3DError(
+                    f"{pairs}: has no scene {', '.join(unknown)} to hold out; it has "
+                    f"{', '.join(self.scenes[:5])}{' ...' if len(self.scenes) > 5 else ''}"
+                )
             self.frame_scene, self.frame_index = source.frame_scene, source.frame_index
             left_out = np.isin(self.scenes, list(held_out))
             kept = ~left_out[self.frame_scene[source.a]]
@@ -88,14 +92,8 @@ class PairSamples(torch.utils.data.Dataset):
         numbers = [int(self.frame_index[frame]) for frame in frames]
         name = f"{scene} frames {numbers[0]} and {numbers[1]}"
         scan = self.scans[scene]
-        try:
+        with damage_is_named(scan, name):
             return self._sample(name, scan, numbers, draws)
-        except OSError as error:  # a checksum of HDF5
-            paths = [reader.path for reader in (scan.clouds, scan.chunks) if reader]
-            raise Pri3DError(
-                f"{' or '.join(map(str, paths))}: {name} cannot be read ({error}); `pri3d verify` "
-                "says which file is damaged, make it again"
-            ) from None
 
     def _sample(self, name, scan: Scan, numbers, draws: np.random.Generator) -> Sample:
         settings, clouds = self.settings, scan.clouds
@@ -173,7 +171,7 @@ def order_of_rank(
     Pri3DError when a batch cannot be dealt out evenly.
     """
     batch, share = settings.batch, max(1, settings.batch // ranks)
-    micro = min(settings.micro_batch or share, share)
+    micro = micro_batch_of(settings, ranks)
     if batch % (micro * ranks):
         of = f" and micro-batches of {micro} (pretrain.micro_batch)" if micro < share else ""
         multiple = ranks * micro if micro < share else ranks
@@ -188,18 +186,18 @@ def order_of_rank(
     )
 
 
+def micro_batch_of(settings: Pretrain, ranks: int) -> int:
+    """Pairs that each of several processes has in memory at once."""
+    share = max(1, settings.batch // ranks)
+    return min(settings.micro_batch or share, share)
+
+
 def _image(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int], rng) -> Tensor:
     """The network's input, float32 [3, H, W]; without a generator its colours stay."""
-    data = clouds.color_jpeg(row)
-    if not data:
-        raise ValueError("no colour image")
     # A JPEG is decoded near the size needed; the scale must leave enough rows and columns.
     scale = max(shape[0] / place.height, shape[1] / place.width)
     least = min(int(np.ceil(scale * clouds.color_shape[0])), clouds.color_shape[0])
-    try:
-        rgb = decode_color(data, "jpeg", clouds.color_shape, least)
-    except ValueError:
-        raise ValueError("colour image does not decode") from None
+    rgb = stored_image(clouds, row, least)
     image_CHW = torch.from_numpy(placed_image(rgb, clouds.color_shape, place, shape))
     return normalise(image_CHW if rng is None else augment(image_CHW, rng))
 

@@ -1,5 +1,7 @@
 """What the networks of a run start from: random weights, ImageNet's, or a file of weights."""
 
+import contextlib
+import io
 import sys
 
 from torch import nn
@@ -10,17 +12,22 @@ from pri3d.models.resunet import imagenet_weights
 from pri3d.weights.load import load_file_into
 
 
-def load_starts(nets: nn.ModuleDict, mode: str, settings: Pretrain) -> dict[str, str]:
+def load_starts(
+    nets: nn.ModuleDict, mode: str, settings: Pretrain, told: bool = True
+) -> dict[str, str]:
     """Load what `init2d` and `init3d` say into new networks, and tell what each started from.
+
+    told: say on stderr what was loaded, and what was not; of several processes, one does.
 
     Raises Pri3DError when weights cannot be had or nothing in a file fits; with `try_imagenet` that
     is a warning, and the answer says so.
     """
-    starts = {"init2d": _start_2d(nets["backbone"], settings)}
-    if "backbone3d" in nets:
-        starts["init3d"] = settings.init3d
-        if settings.init3d != "random":
-            starts["init3d"] = load_file_into(nets["backbone3d"], settings.init3d, "backbone3d")
+    with contextlib.nullcontext() if told else contextlib.redirect_stderr(io.StringIO()):
+        starts = {"init2d": _start_2d(nets["backbone"], settings)}
+        if "backbone3d" in nets:
+            starts["init3d"] = settings.init3d
+            if settings.init3d != "random":
+                starts["init3d"] = load_file_into(nets["backbone3d"], settings.init3d, "backbone3d")
     if mode == "moco":
         nets["moco"].start_from(nets["backbone"]["encoder"])
     return starts

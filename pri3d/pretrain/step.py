@@ -63,7 +63,9 @@ def step(
     not_finite, given_up = [], False
     optimizer.zero_grad(set_to_none=True)
     for i, batch in enumerate(batches):
-        if i and stopping():
+        # Batch norm over all processes waits for each of them: they stop together or not at all.
+        asked = any(gather(stopping())) if settings.sync_bn else stopping()
+        if i and asked:
             given_up = True
             break
         _set_running(nets, before)
@@ -86,10 +88,7 @@ def step(
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if several():
-        for parameter in parameters:  # a process whose samples lack a term has no gradient there
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        sum_over_processes([p.grad for p in parameters])
+        _sum_gradients(parameters)
         sum_over_processes(after)
     flags = [stopping(), given_up, bool(not_finite), len(batches)]
     flags = torch.tensor(flags, dtype=torch.float64, device=device)
@@ -112,6 +111,18 @@ def step(
         torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
     optimizer.step()
     return Step(loss.item(), norm.item(), figures, bool(stop), False, [])
+
+
+def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """A process whose samples lack a term has no gradient there; what nobody has stays None."""
+    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32)
+    has = has.to(parameters[0].device)
+    sum_over_processes([has])
+    there = [parameter for parameter, count in zip(parameters, has.tolist()) if count]
+    for parameter in there:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    sum_over_processes([parameter.grad for parameter in there])
 
 
 def _complete_everywhere(

@@ -22,7 +22,7 @@ _MOST_POINTS = 600  # of a curve; more are averaged
 def training(made: Made) -> Html:
     if not made.runs:
         return html.missing(
-            "There are no runs; snakemake pretrain_joint (or _view, _geo) makes one."
+            "There are no runs; snakemake pretrain_joint (or _view, _geo, _moco) makes one."
         )
     parts = [
         html.paragraph(

@@ -8,6 +8,7 @@ from pri3d.report import examples, html
 from pri3d.report.curves import read_json
 from pri3d.report.gather import Made, read
 from pri3d.report.html import Html
+from pri3d.store import file_digest
 
 RIGHT, WRONG = "#009e73", "#d55e00"
 NEAR = 3  # cells from the true place that the picture calls right
@@ -48,6 +49,15 @@ def _one(made: Made, name: str, result: dict) -> Html:
         reasons = "; ".join(f"{count:,} x {why}" for why, count in result["skipped"].items())
         told += f" Left out: {reasons}."
     parts.append(html.paragraph(told))
+    weights = made.results / "runs" / name / "model.safetensors"
+    if not weights.exists() or file_digest(weights) != result["model"]:
+        parts.append(
+            html.paragraph(
+                "These figures are of other weights than those of this run that are there now; "
+                "snakemake evaluate measures it again.",
+                class_="warning",
+            )
+        )
     rows = []
     for kind in result["after"]:
         for figure, words in FIGURES.items():

@@ -155,7 +155,7 @@ def test_a_gpu_is_asked_for_by_profiles_only(name):
     for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
         assert "gpu" not in path.read_text()
     profile = yaml.safe_load((ROOT / "workflow/profiles" / name / "config.yaml").read_text())
-    assert profile["set-resources"] == {"pretrain": {"gpu": 1}}
+    assert profile["set-resources"] == {"pretrain": {"gpu": 1}, "evaluate_run": {"gpu": 1}}
 
 
 def test_the_gpu_profile_is_understood(scans, tmp_path):
@@ -173,7 +173,7 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path):
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("pri3d: pretrain.device: cuda is asked for and torch sees no GPU")
+    assert done.stderr.startswith("pri3d: device: cuda is asked for and torch sees no GPU")
 
 
 def test_the_slurm_profile_groups_the_short_jobs(scans, tmp_path):
