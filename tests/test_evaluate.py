@@ -30,7 +30,7 @@ HOW = Pretrain(
     device="cpu",
     moco_queue=8,
 )
-ASKED = Evaluate(most_pairs=3, matches=40, seed=5)
+ASKED = Evaluate(most_pairs=3, matches=40, seed=5, radius_m=0.04)
 CELLS = (32, 42)
 
 
@@ -144,7 +144,14 @@ def test_the_example_is_one_of_the_pairs(room, runs, tmp_path):
 
 def test_the_verb_prints_the_figures(room, runs, tmp_path):
     words = ["evaluate", str(runs / "joint"), "--held-out", "room01", "--most-pairs", "2"]
-    words += ["--pairs", str(room["pairs"]), "--clouds", str(room["clouds_dir"])]
+    words += [
+        "--radius-m",
+        "0.04",
+        "--pairs",
+        str(room["pairs"]),
+        "--clouds",
+        str(room["clouds_dir"]),
+    ]
     words += ["--chunks", str(room["chunks_dir"]), "--out", str(tmp_path / "x.json")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -164,6 +171,12 @@ def test_what_cannot_be_measured_is_refused(room, runs, tmp_path):
         measure(runs / "view", room, tmp_path / "x", held_out=["room07"])
     with pytest.raises(Pri3DError, match=r"no finished pretraining run"):
         measure(tmp_path / "nowhere", room, tmp_path / "x")
+    run = shutil.copytree(runs / "view", tmp_path / "other")
+    origin = json.loads((run / "provenance.json").read_text())
+    origin["starts"] = {"init2d": "ImageNet (torchvision IMAGENET1K_V1)"}
+    (run / "provenance.json").write_text(json.dumps(origin))
+    with pytest.raises(Pri3DError, match=r"began with .*ImageNet.* where those weights can be had"):
+        measure(run, room, tmp_path / "x")
     run = shutil.copytree(runs / "view", tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(Pri3DError, match=r"does not hold this run's weights"):
@@ -178,6 +191,8 @@ def test_pairs_that_cannot_be_used_are_counted(tmp_path):
 
     room = make_artefacts(tmp_path, scenes=2, edit=blank)
     training.run(**room, out=tmp_path / "run", mode="view", settings=HOW, held_out=["room01"])
-    result = measure(tmp_path / "run", room, tmp_path / "x.json", Evaluate(most_pairs=50))
+    result = measure(
+        tmp_path / "run", room, tmp_path / "x.json", Evaluate(most_pairs=50, radius_m=0.04)
+    )
     assert result["pairs"] == 3
     assert result["skipped"] == {"view: fewer than 2 matches": 3}

@@ -178,10 +178,50 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(room, tmp_path
         assert torch.equal(value, again[name]), name
 
 
-def test_torchrun_is_started_by_the_setting(room, tmp_path):
-    weights = train(room, tmp_path / "run", "view", processes=2, steps=1)
-    assert weights.keys() == train(room, tmp_path / "one", "view", steps=1).keys()
+def test_processes_are_started_by_the_setting(room, tmp_path):
+    weights = train(room, tmp_path / "run", "view", processes=2, steps=1, micro_batch=2)
+    assert_close(weights, train(room, tmp_path / "one", "view", steps=1, micro_batch=2))
     assert json.loads((tmp_path / "run/settings.json").read_text())["processes"] == 2
+
+
+def test_an_error_of_processes_that_were_started_is_one_sentence(room, tmp_path):
+    nowhere = room | {"pairs": tmp_path / "none.h5"}
+    (process,) = start(nowhere, tmp_path / "run", "view", 1, processes=2)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said.count("none.h5: no such file") == 1
+    assert "Traceback" not in said
+
+
+def test_a_signal_to_what_started_them_reaches_all_processes(room, tmp_path):
+    settings = {"micro_batch": 2, "steps": 500, "processes": 2}
+    (process,) = start(room, tmp_path / "run", "view", 1, **settings)
+    end = time.monotonic() + 120
+    while not (tmp_path / "run/metrics.jsonl").exists() or not read_metrics(tmp_path / "run"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "stopped by SIGTERM after step" in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "run/checkpoints").glob("step_*.pt"))
+
+
+def test_samples_that_one_process_cannot_use_do_not_hold_up_the_others(tmp_path):
+    """With batch norm over all processes each must call it equally often."""
+
+    def blank(scene, frames, chunks):
+        frames["jpeg"][0] = b""
+
+    room = make_artefacts(tmp_path / "room", edit=blank)
+    for mode, micro_batch in (("joint", 1), ("moco", 2)):
+        settings = {"micro_batch": micro_batch, "sync_bn": True, "steps": 3}
+        train(room, tmp_path / mode, mode, ranks=2, **settings)
+        skipped = read_metrics(tmp_path / mode)[-1]["skipped"]
+        assert skipped["no colour image"] > 0
+        assert skipped["sync_bn: another sample of the micro-batch cannot be used"] > 0
 
 
 def test_a_batch_that_cannot_be_shared_is_one_sentence(room, tmp_path):

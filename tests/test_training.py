@@ -320,15 +320,20 @@ def test_moco_trains_the_encoder_alone_and_goes_on_exactly(room, tmp_path):
     assert_same_weights(tmp_path / "again", tmp_path / "run")
 
 
-def test_a_micro_batch_is_a_matter_of_memory_where_batch_norm_does_not_see_it(room, tmp_path):
-    """Gradients of the parts after batch norm's last use depend on it; the loss of step 1 too."""
-    given = {"steps": 1, "batch": 4, "log_every": 1}
-    train(room, tmp_path / "whole", "joint", **given)
-    train(room, tmp_path / "parts", "joint", **given, micro_batch=1)
-    whole, parts = (read_metrics(tmp_path / name)[0] for name in ("whole", "parts"))
-    assert parts["pairs"] == whole["pairs"] == 4
-    assert parts["loss"] == pytest.approx(whole["loss"], rel=0.1)
-    assert parts["loss"] != whole["loss"]  # batch norm saw other samples
+def test_other_weights_in_the_starting_file_are_another_run(room, tmp_path):
+    """A finished run begins anew once its weights are gone; until then it is refused."""
+    file, out = tmp_path / "start.pth", tmp_path / "run"
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.resnet18().state_dict(), file)
+        if seed == 2:
+            with pytest.raises(Pri3DError, match=r"differs in the weights that it starts from"):
+                train(room, out, steps=2, init2d=str(file), lr=1e-3)
+            (out / "model.safetensors").unlink()
+        train(room, out, steps=2, init2d=str(file), lr=1e-3)
+        weights = load_file(out / "model.safetensors")["backbone.encoder.conv1.weight"].flatten()
+        start = torch.load(file)["conv1.weight"].flatten()
+        assert torch.nn.functional.cosine_similarity(weights, start, dim=0) > 0.9
 
 
 def test_a_long_step_is_given_up_when_asked_to_stop(room, tmp_path):

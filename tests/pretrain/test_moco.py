@@ -116,8 +116,8 @@ def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
     assert moco.place == 2
 
 
-def test_training_finds_the_other_crop_of_each_image(room):
-    """On the same images again and again: the loss falls far below that of guessing."""
+def test_training_on_the_same_keys_lowers_the_loss(room):
+    """Whatever image is called an image's own, it is found more and more surely."""
     torch.manual_seed(0)
     given = settings(moco_temperature=0.2)
     nets = modes.networks("moco", given).train()

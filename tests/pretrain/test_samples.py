@@ -211,12 +211,16 @@ def test_every_epoch_has_every_pair_once_in_another_order(room):
 def test_held_out_scans_give_no_pairs(room):
     everything = samples(room, mode="view")
     assert everything.used_scenes() == ["room00", "room01"]
-    data = PairSamples(**room, mode="view", settings=settings(), held_out=["room00", "elsewhere"])
+    data = PairSamples(**room, mode="view", settings=settings(), held_out=["room00"])
     assert data.used_scenes() == ["room01"]
     names = [data[i].name for i in range(12)]
     assert {name.split()[0] for name in names} == {"room01"}
     assert sorted(names[:6]) == sorted(names[6:])  # two epochs of its six pairs
     assert set(names) < {everything[i].name for i in range(12)}
+    with pytest.raises(
+        Pri3DError, match=r"has no scene elsewhere to hold out; it has room00, room"
+    ):
+        PairSamples(**room, mode="view", settings=settings(), held_out=["room00", "elsewhere"])
     with pytest.raises(Pri3DError, match=r"pairs\.h5: all its 12 pairs .* held out"):
         PairSamples(**room, mode="view", settings=settings(), held_out=["room00", "room01"])
 
