@@ -47,13 +47,14 @@ REAL = {
 }
 DEMO = {
     "view": {"steps": 700, "batch": 8, "temperature": 0.07},
-    "geo": {"steps": 300, "batch": 4, "temperature": 0.07},
-    "joint": {"steps": 300, "batch": 4, "temperature": 0.07},
+    "geo": {"steps": 250, "batch": 4, "temperature": 0.07},
+    "joint": {"steps": 250, "batch": 4, "temperature": 0.07},
 }
 CHUNKS = {"voxel_m": 0.06}
 DEMO_SCANS = {"scans": 44, "frames": 50}
 DEMO_HELD_OUT = [f"scene{n:04d}_00" for n in range(40, 44)]
-EVALUATE = ["--most-pairs", "100", "--matches", "256", "--threads", "1"]
+EVALUATE = ["--most-pairs", "100", "--matches", "256", "--radius", "0.04"]
+EVALUATE += ["--threads", "1"]
 
 
 def prepare(work: Path, settings: dict) -> None:
