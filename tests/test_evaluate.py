@@ -145,7 +145,7 @@ def test_the_example_is_one_of_the_pairs(room, runs, tmp_path):
 def test_the_verb_prints_the_figures(room, runs, tmp_path):
     words = ["evaluate", str(runs / "joint"), "--held-out", "room01", "--most-pairs", "2"]
     words += [
-        "--radius-m",
+        "--radius",
         "0.04",
         "--pairs",
         str(room["pairs"]),
