@@ -3,7 +3,7 @@
     python benchmarks/forecast.py            prints them
     python benchmarks/forecast.py --write    puts them into the pages, between their markers
 
-Reads ingest.json, overlap.json, stages.json and sparse.json in benchmarks/results.
+Reads the JSON files of `MEASURED` in benchmarks/results.
 """
 
 import argparse
@@ -16,10 +16,12 @@ SCANS, FRAMES = 1513, 100_000  # ScanNet with 2.5 million frames, every 25th tak
 PAIRS = 840_000  # the paper's count of kept pairs
 PAIR_BYTES = 5 * 4  # a, b, matches_ab, matches_ba, overlap
 CORES = 16
+MEASURED = ("ingest", "overlap", "stages", "sparse", "loading", "recall_real", "recall_demo")
 
 
-def forecast(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+def forecast(measured: dict[str, dict]) -> str:
     """ScanNet's 1,513 scans, all of the average length of 66 frames."""
+    ingest, overlap, stages = (measured[name] for name in ("ingest", "overlap", "stages"))
     jobs, frames = stages["jobs"], stages["frames"]
 
     def row(name: str, gigabytes: float, cpu_s: float, memory_mb: float | None) -> list[str]:
@@ -52,7 +54,8 @@ def forecast(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     return table(["stage", "disk", "CPU time", f"with {CORES} cores", "memory of a job"], rows)
 
 
-def speed(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+def speed(measured: dict[str, dict]) -> str:
+    overlap = measured["overlap"]
     rows = [["this engine, exact", f"{overlap['cpu_s']:.1f}", "1"]]
     for name, seconds in overlap["peers_cpu_s"].items():
         rows.append([name, f"{seconds:.0f}", f"{seconds / overlap['cpu_s']:.0f}"])
@@ -61,7 +64,8 @@ def speed(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     return table([head, "CPU-seconds", "times as long"], rows)
 
 
-def growth(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+def growth(measured: dict[str, dict]) -> str:
+    overlap = measured["overlap"]
     rows = [
         [
             row["scene"],
@@ -84,7 +88,8 @@ def growth(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     return table(head, rows)
 
 
-def reading(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+def reading(measured: dict[str, dict]) -> str:
+    ingest = measured["ingest"]
     ours, long = ingest["clouds"], f"{ingest['file_bytes'] / 1e6:.0f} MB"
     rows = [
         [
@@ -111,7 +116,8 @@ ENGINES = {
 }
 
 
-def engines(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+def engines(measured: dict[str, dict]) -> str:
+    sparse = measured["sparse"]
     rows = []
     for threads, found in sparse["threads"].items():
         for engine, name in ENGINES.items():
@@ -126,13 +132,50 @@ def engines(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
     return table([head, "threads", "forward, s", "backward, s", "both, s", "MB"], rows)
 
 
-def sizes(ingest: dict, overlap: dict, stages: dict, sparse: dict) -> str:
+def sizes(measured: dict[str, dict]) -> str:
+    sparse = measured["sparse"]
     names = {key: name for key, name in ENGINES.items() if key in sparse["threads"]["1"]}
     rows = []
     for voxels, found in sparse["growth"].items():
         cells = [f"{found[key]['both_s']:.2f} s, {found[key]['peak_mb']} MB" for key in names]
         rows.append([f"{int(voxels):,}", *cells, f"{found['floor']['both_s']:.2f} s"])
     return table(["voxels", *names.values(), "floor"], rows)
+
+
+def recall(measured: dict[str, dict]) -> str:
+    """Matches in scans that no training has seen: means over seeds."""
+    rows = []
+    for name in ("recall_real", "recall_demo"):
+        for what, found in measured[name]["summary"].items():
+            percent = [
+                " / ".join(f"{100 * found[f'{figure}_{when}']:.1f}" for figure in RECALLED)
+                for when in ("before", "after", "chance")
+            ]
+            ratio = f"{found['recall_1_ratio_least']:.1f} to {found['recall_1_ratio_most']:.1f}"
+            rows.append([what, found["seeds"], *percent, ratio, found["minutes_most"]])
+    head = ["mode, matches of, scans", "seeds", "before, %", "after, %", "guessing, %"]
+    return table([*head, "recall at 1, times", "minutes at most"], rows)
+
+
+RECALLED = ("recall_1", "recall_3", "recall_5", "top1")
+
+
+def loading(measured: dict[str, dict]) -> str:
+    rows = []
+    names = {
+        "ours": "this loader",
+        "anew": "this loader, each scan opened anew",
+        "published": "published way",
+        "published_unique_rows": "published way, `np.unique` over rows",
+    }
+    for scan in ("redkitchen", "livingroom1"):
+        found = measured["loading"][scan]
+        for key, name in names.items():
+            parts = ", ".join(f"{n} {v:.1f}" for n, v in found[key].get("parts_ms", {}).items())
+            rate = found[key]["samples_a_second"]
+            ratio = rate / found["published"]["samples_a_second"]
+            rows.append([scan, name, f"{rate:.1f}", f"{ratio:.1f}", parts])
+    return table(["scan", "what", "samples/s a core", "times", "ms of a sample"], rows)
 
 
 def table(head: list, rows: list[list]) -> str:
@@ -145,6 +188,7 @@ TABLES = {
     "docs/overlap.md": (speed, growth),
     "docs/sens.md": (reading,),
     "docs/sparse.md": (engines, sizes),
+    "docs/pretraining.md": (recall, loading),
 }
 
 
@@ -164,13 +208,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=default, help="folder of the measurements")
     parser.add_argument("--write", action="store_true", help="put the tables into the pages")
     options = parser.parse_args()
-    files = [options.results / f"{name}.json" for name in ("ingest", "overlap", "stages", "sparse")]
+    files = [options.results / f"{name}.json" for name in MEASURED]
     if missing := [str(file) for file in files if not file.exists()]:
         parser.exit(0, f"not there: {', '.join(missing)}; run these benchmarks with --json\n")
-    measured = [json.loads(file.read_text()) for file in files]
+    measured = {file.stem: json.loads(file.read_text()) for file in files}
     for page, functions in TABLES.items():
         for function in functions:
-            text = function(*measured)
+            text = function(measured)
             print(f"{page}, {function.__name__}:\n\n{text}\n")
             if options.write:
                 put(ROOT / page, function.__name__, text)

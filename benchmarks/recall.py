@@ -96,7 +96,7 @@ def one(work: Path, name: str, mode: str, seed: int, settings: dict, held_out: l
 
 
 def summary(runs: list[dict]) -> dict:
-    """For each mode, set of scans and kind of match: means, and the least ratio of recall at 1."""
+    """For each mode, set of scans and kind of match: means over seeds, and how recall at 1 grew."""
     told = {}
     for mode, scenes in sorted({(run["mode"], ", ".join(run["scenes"])) for run in runs}):
         same = [r for r in runs if (r["mode"], ", ".join(r["scenes"])) == (mode, scenes)]
@@ -115,7 +115,7 @@ def summary(runs: list[dict]) -> dict:
                     for when in values
                 },
                 "recall_1_ratio_least": round(min(ratios), 2),
-                "recall_1_ratio_mean": round(statistics.mean(ratios), 2),
+                "recall_1_ratio_most": round(max(ratios), 2),
                 "minutes_most": max(run["minutes"] for run in same),
             }
     return told
