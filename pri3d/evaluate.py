@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -260,19 +261,26 @@ def _recall(
     if normalise:
         anchor_NC, searched_MC = (nn.functional.normalize(x) for x in (anchor_NC, searched_MC))
     similarity_NM = anchor_NC @ searched_MC.t()
-    best_NM = similarity_NM == similarity_NM.amax(dim=1, keepdim=True)
-    distance_NM = torch.cdist(
-        place_MD[true_N], place_MD, compute_mode="donot_use_mm_for_euclid_dist"
-    )
-    figures, chance = {}, {}
-    for k in WITHIN:
-        near_NM = distance_NM <= k
-        share_N = (near_NM & best_NM).sum(dim=1) / best_NM.sum(dim=1).clamp(min=1)
-        figures[f"recall_{k}"] = share_N.mean().item()
-        chance[f"recall_{k}"] = near_NM.float().mean().item()
+    most_N1, found_N = similarity_NM.max(dim=1, keepdim=True)
+    found_N = found_N[:, 0]
+    distance_N = (place_MD[found_N] - place_MD[true_N]).norm(dim=1)
+    near_NK = (distance_N[:, None] <= distance_N.new_tensor(WITHIN)).float()
+    for row in ((similarity_NM == most_N1).sum(dim=1) > 1).nonzero()[:, 0].tolist():
+        best = (similarity_NM[row] == most_N1[row]).nonzero()[:, 0]
+        distance = (place_MD[best] - place_MD[true_N[row]]).norm(dim=1)
+        near_NK[row] = torch.stack([(distance <= k).float().mean() for k in WITHIN])
+    figures = {f"recall_{k}": near_NK[:, i].mean().item() for i, k in enumerate(WITHIN)}
+    places = cKDTree(place_MD.cpu().numpy())
+    chance = {
+        f"recall_{k}": float(
+            places.query_ball_point(places.data[true_N.cpu()], k, return_length=True).mean()
+        )
+        / len(place_MD)
+        for k in WITHIN
+    }
     figures["top1"], chance["top1"] = top1, 1 / len(anchor_NC)
     figures["candidates"] = chance["candidates"] = len(anchor_NC)
-    return {"figures": figures, "chance": chance, "found": best_NM.float().argmax(dim=1)}
+    return {"figures": figures, "chance": chance, "found": found_N}
 
 
 def _mean(of_pairs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
