@@ -46,9 +46,9 @@ REAL = {
     "joint": {"steps": 250, "batch": 4, "temperature": 0.07},
 }
 DEMO = {
-    "view": {"steps": 700, "batch": 8, "temperature": 0.07},
-    "geo": {"steps": 250, "batch": 4, "temperature": 0.07},
-    "joint": {"steps": 250, "batch": 4, "temperature": 0.07},
+    "view": {"steps": 500, "batch": 8, "temperature": 0.07},
+    "geo": {"steps": 120, "batch": 4, "temperature": 0.07},
+    "joint": {"steps": 120, "batch": 4, "temperature": 0.07},
 }
 CHUNKS = {"voxel_m": 0.06}
 DEMO_SCANS = {"scans": 44, "frames": 50}

@@ -215,9 +215,9 @@ def test_samples_that_one_process_cannot_use_do_not_hold_up_the_others(tmp_path)
     def blank(scene, frames, chunks):
         frames["jpeg"][0] = b""
 
-    room = make_artefacts(tmp_path / "room", edit=blank)
+    room = make_artefacts(tmp_path / "room", frames=8, edit=blank)
     for mode, micro_batch in (("joint", 1), ("moco", 2)):
-        settings = {"micro_batch": micro_batch, "sync_bn": True, "steps": 3}
+        settings = {"micro_batch": micro_batch, "sync_bn": True, "steps": 4}
         train(room, tmp_path / mode, mode, ranks=2, **settings)
         skipped = read_metrics(tmp_path / mode)[-1]["skipped"]
         assert skipped["no colour image"] > 0
