@@ -94,6 +94,11 @@ def assignments(
 
 SensFile = Annotated[Path, typer.Argument(metavar="SCAN.sens", help="a scan in ScanNet's format")]
 CloudsFile = Annotated[Path, typer.Argument(metavar="CLOUDS.h5", help="made by `pri3d clouds`")]
+PairsFile = Annotated[Path, typer.Option(help="made by `pri3d pairs`")]
+CloudsFolder = Annotated[Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")]
+ChunksFolder = Annotated[
+    Path, typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; read for geo and joint")
+]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT.h5", help="the artefact to write")]
 
 
@@ -281,14 +286,9 @@ def pretrain(
             "crops of an image (the 2D baseline)"
         ),
     ] = "joint",
-    pairs: Annotated[Path, typer.Option(help="made by `pri3d pairs`")] = Path("results/pairs.h5"),
-    clouds: Annotated[
-        Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")
-    ] = Path("results/clouds"),
-    chunks: Annotated[
-        Path,
-        typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; read for geo and joint"),
-    ] = Path("results/chunks"),
+    pairs: PairsFile = Path("results/pairs.h5"),
+    clouds: CloudsFolder = Path("results/clouds"),
+    chunks: ChunksFolder = Path("results/chunks"),
     out: Annotated[
         Path | None, typer.Option(help="folder of the run; default: results/runs/<mode>")
     ] = None,
@@ -333,14 +333,9 @@ def evaluate(
     held_out: Annotated[
         list[str], typer.Option(metavar="SCENE", help="a scene that RUN was not trained on")
     ],
-    pairs: Annotated[Path, typer.Option(help="made by `pri3d pairs`")] = Path("results/pairs.h5"),
-    clouds: Annotated[
-        Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")
-    ] = Path("results/clouds"),
-    chunks: Annotated[
-        Path,
-        typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; read for geo and joint"),
-    ] = Path("results/chunks"),
+    pairs: PairsFile = Path("results/pairs.h5"),
+    clouds: CloudsFolder = Path("results/clouds"),
+    chunks: ChunksFolder = Path("results/chunks"),
     out: Annotated[
         Path | None, typer.Option(help="default: results/evaluation/<name of RUN>.json")
     ] = None,

@@ -23,7 +23,7 @@ from pri3d.sparse.convolution import (
 from pri3d.sparse.coordinates import SparseTensor
 
 STEM_CHANNELS = 32
-WIDTHS_14A = WIDTHS_18A = (32, 64, 128, 256, 128, 128, 96, 96)
+WIDTHS_14A = (32, 64, 128, 256, 128, 128, 96, 96)
 WIDTHS_34C = (32, 64, 128, 256, 256, 128, 96, 96)
 BLOCKS_14 = (1, 1, 1, 1, 1, 1, 1, 1)
 BLOCKS_18 = (2, 2, 2, 2, 2, 2, 2, 2)

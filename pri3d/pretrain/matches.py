@@ -34,12 +34,6 @@ class Frame(NamedTuple):
     def number_of_cells(self) -> int:
         return (self.input_shape[0] // CELL) * (self.input_shape[1] // CELL)
 
-    @property
-    def cells(self) -> np.ndarray:
-        """The cell int64 [H, W] of each depth pixel; -1: none."""
-        shape = self.view.depth.shape
-        return cells_of(self, np.arange(shape[0] * shape[1])).reshape(shape)
-
 
 class Chunk(NamedTuple):
     """The voxels of a frame's frustum, and which of them (`row_N`) match which cells (`cell_N`)."""
