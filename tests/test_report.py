@@ -112,6 +112,7 @@ def make_evaluation(path, scene):
     """What `pri3d evaluate` writes: one match found within 3 cells before, two after."""
     figures = {"recall_1": 0.1, "recall_3": 0.25, "recall_5": 0.3, "top1": 0.5, "candidates": 200}
     result = {
+        "model": store.file_digest(path.parents[1] / "runs/joint/model.safetensors"),
         "scenes": [scene],
         "pairs": 7,
         "skipped": {"view: fewer than 2 matches": 4},
@@ -354,6 +355,12 @@ def test_recall_in_unseen_scans_before_and_after(page):
     assert "Before pretraining" in said
     assert "1 of 3 drawn, 31 % of all matches" in said
     assert "2 of 3 drawn, 62 % of all matches" in said
+    assert "other weights" not in said
+
+
+def test_an_evaluation_of_other_weights_is_told(copy):
+    (copy / "runs/joint/model.safetensors").write_bytes(b"trained again")
+    assert "are of other weights" in words(Reader(make_page(copy)).sections["recall"])
 
 
 def test_nothing_to_report_on(tmp_path):
