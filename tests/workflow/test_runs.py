@@ -22,6 +22,7 @@ CONFIG = [
     'demo={"scans": 2, "frames": 40, "height": 48, "color_height": 64}',
     'frames={"every": 5}',
     'pairs={"min_overlap": 0.1}',
+    'evaluate={"most_pairs": 3, "matches": 32}',
     'pretrain={"steps": 4, "height": 64, "width": 64, "width3d": [8, 8, 8, 8, 8, 8, 8, 8],'
     ' "batch": 1, "matches": 64, "radius_m": 0.05, "workers": 0, "threads": 1,'
     ' "log_every": 1, "checkpoint_every": 1}',
