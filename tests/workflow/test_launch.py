@@ -65,7 +65,7 @@ def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
     )
     assert "--held-out attic " in pretrain
     assert "--held-out attic " in evaluate
-    assert "--most-pairs 20" in evaluate
+    assert "--most-pairs 8 " in evaluate
     assert "held_out: 1 scenes are not among the scans: elsewhere" in said
     plan = planned(ROOT, tmp_path, "--config", *config, "--", "pretrain_joint")
     assert sum(job.startswith("chunks") for job in plan) == 2
