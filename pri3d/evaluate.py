@@ -87,7 +87,7 @@ def run(
         "skipped": skipped,
         "before": _mean([m["figures"] for m in before]),
         "after": _mean([m["figures"] for m in after]),
-        "chance": _mean([m["chance"] for m in after]),
+        "chance": _mean([_chance(batch, how) for batch in batches]),
         "example": _example(batches, before, after, how),
     }
     checkpoint.save_json(out, result)
@@ -221,30 +221,47 @@ def _maps(nets: nn.ModuleDict, mode: str, batch: Batch, how: Pretrain) -> tuple[
 
 @torch.no_grad()
 def _measure(nets: nn.ModuleDict, mode: str, batch: Batch, how: Pretrain) -> dict[str, Any]:
-    """The figures of one pair, what chance gives, and the cells that were found."""
+    """The figures of one pair, and the cells that were found."""
     nets.eval()
     cells_a, cells_b = (cell_features(x) for x in _maps(nets, mode, batch, how))
     anchor_N, true_N = batch.view.anchor_N, batch.view.positive_N
     width = how.width // CELL
     place_M2 = _places(len(cells_b), width, cells_b.device)
     normalise = how.normalise or mode == "moco"
-    pixels = _recall(cells_a[anchor_N], cells_b, true_N, place_M2, normalise)
-    measured = {
-        "figures": {"pixels": pixels["figures"]},
-        "chance": {"pixels": pixels["chance"]},
-        "found": pixels["found"],
-    }
-    voxels = []
+    pixels, found_N = _recall(cells_a[anchor_N], cells_b, true_N, place_M2, normalise)
+    figures, voxels = {"pixels": pixels}, []
     for cells, side in ((cells_a, batch.side_a), (cells_b, batch.side_b)):
         if side.counts:
             anchors_NC = nets["w2d"](cells[side.matches.anchor_N])
             voxels_MC = nets["w3d"](voxel_features(nets["backbone3d"], side))
             true_N, place_M3 = side.matches.positive_N, side.voxel_V3.float()
-            voxels.append(_recall(anchors_NC, voxels_MC, true_N, place_M3, how.normalise))
-    for key in ("figures", "chance"):
-        if voxels:
-            measured[key]["voxels"] = _mean([{"": side[key]} for side in voxels])[""]
-    return measured
+            recall, _ = _recall(anchors_NC, voxels_MC, true_N, place_M3, how.normalise)
+            voxels.append({"voxels": recall})
+    return {"figures": figures | _mean(voxels), "found": found_N}
+
+
+def _chance(batch: Batch, how: Pretrain) -> dict[str, dict[str, float]]:
+    """What guessing gives for one pair: the share of all places that are near the true ones."""
+    cells = (how.height // CELL) * (how.width // CELL)
+    place_M2 = _places(cells, how.width // CELL, batch.view.positive_N.device)
+    pixels = _near(batch.view.positive_N, place_M2)
+    voxels = [
+        {"voxels": _near(side.matches.positive_N, side.voxel_V3.float())}
+        for side in (batch.side_a, batch.side_b)
+        if side.counts
+    ]
+    return {"pixels": pixels} | _mean(voxels)
+
+
+def _near(true_N: Tensor, place_MD: Tensor) -> dict[str, float]:
+    places = cKDTree(place_MD.cpu().numpy())
+    true = places.data[true_N.cpu()]
+    shares = {
+        f"recall_{k}": float(places.query_ball_point(true, k, return_length=True).mean())
+        / len(place_MD)
+        for k in WITHIN
+    }
+    return shares | {"top1": 1 / len(true_N), "candidates": len(true_N)}
 
 
 def _places(cells: int, width: int, device: torch.device) -> Tensor:
@@ -255,8 +272,8 @@ def _places(cells: int, width: int, device: torch.device) -> Tensor:
 
 def _recall(
     anchor_NC: Tensor, searched_MC: Tensor, true_N: Tensor, place_MD: Tensor, normalise: bool
-) -> dict[str, Any]:
-    """Recall of N matches among M places; where several are equally similar, their mean counts."""
+) -> tuple[dict[str, float], Tensor]:
+    """Recall of N matches among M places, and those found; of equally similar ones their mean."""
     top1 = match_recall(anchor_NC, searched_MC[true_N], normalise)
     if normalise:
         anchor_NC, searched_MC = (nn.functional.normalize(x) for x in (anchor_NC, searched_MC))
@@ -270,17 +287,7 @@ def _recall(
         distance = (place_MD[best] - place_MD[true_N[row]]).norm(dim=1)
         near_NK[row] = torch.stack([(distance <= k).float().mean() for k in WITHIN])
     figures = {f"recall_{k}": near_NK[:, i].mean().item() for i, k in enumerate(WITHIN)}
-    places = cKDTree(place_MD.cpu().numpy())
-    chance = {
-        f"recall_{k}": float(
-            places.query_ball_point(places.data[true_N.cpu()], k, return_length=True).mean()
-        )
-        / len(place_MD)
-        for k in WITHIN
-    }
-    figures["top1"], chance["top1"] = top1, 1 / len(anchor_NC)
-    figures["candidates"] = chance["candidates"] = len(anchor_NC)
-    return {"figures": figures, "chance": chance, "found": found_N}
+    return figures | {"top1": top1, "candidates": len(anchor_NC)}, found_N
 
 
 def _mean(of_pairs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
