@@ -16,6 +16,8 @@ include: "workflow/rules/pairs.smk"
 include: "workflow/rules/chunks.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/labels.smk"
+include: "workflow/rules/finetune.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -47,6 +49,20 @@ for mode in MODES:
 rule evaluate:
     input:
         expand(rules.evaluate_run.output, mode=settings.report.runs if HELD_OUT else []),
+
+
+for task in TASKS:
+
+    rule:
+        name:
+            f"finetune_{task}"
+        input:
+            expand(MEASURED, run=FINETUNED[task]),
+
+
+rule low_data:
+    input:
+        expand(MEASURED, run=LOW_DATA),
 
 
 rule all:

@@ -89,9 +89,14 @@ class Sparse(Section):
     )
 
 
+Net2d = Literal["resnet18", "resnet34", "resnet50", "resnet18_half"]
+
+
 class Pretrain(Section):
-    net2d: Literal["resnet18", "resnet34", "resnet50"] = Field(
-        "resnet18", description="encoder of the 2D UNet (paper: resnet50 and resnet18)"
+    net2d: Net2d = Field(
+        "resnet18",
+        description="encoder of the 2D UNet; resnet18_half has half the channels, for CPUs (paper: "
+        "resnet50 and resnet18)",
     )
     width3d: list[Annotated[int, Field(ge=1)]] = Field(
         [32, 64, 128, 256, 256, 128, 96, 96],
@@ -295,9 +300,192 @@ class Evaluate(Section):
     seed: int = Field(0, ge=0, description="seed of the draw of matches")
 
 
+class Labelled(Section):
+    scannet: str = Field(
+        "demo",
+        description="`demo` (a look-alike), or the folder of scannet_frames_25k, or of scans with "
+        "_2d-label-filt and _2d-instance-filt beside them",
+    )
+    nyuv2: str = Field(
+        "demo",
+        description="`demo`, or the folder with nyu_depth_v2_labeled.mat, splits.mat, "
+        "classMapping40.mat and class13Mapping.mat",
+    )
+
+
+class Finetuned(Section):
+    """What all tasks have."""
+
+    init: str = Field(
+        "random",
+        description="start of the encoder (and decoder): random, imagenet, try_imagenet (random, "
+        "and told, where they cannot be had), a folder of a run, or a file of weights",
+    )
+    net2d: Net2d = Field(
+        "resnet50",
+        description="the encoder, that of the pretraining (paper: resnet50 and resnet18)",
+    )
+    percent: float = Field(
+        100, gt=0, le=100, description="share of the training labels that is used, in %"
+    )
+    subset: Literal["published", "random"] = Field(
+        "published",
+        description="which labels: the first scenes, as in the published lists, or scenes drawn by "
+        "`seed`",
+    )
+    steps: int | None = Field(
+        None, ge=1, description="optimiser steps; null: as many as `epochs` takes"
+    )
+    epochs: float = Field(80, gt=0, description="passes over the images used (paper: 80)")
+    batch: int = Field(8, ge=1, description="images a step")
+    lr: float = Field(0.01, gt=0, description="SGD learning rate at its highest")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (paper: 0.9)")
+    weight_decay: float = Field(1e-4, ge=0, description="SGD weight decay")
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps in which the rate rises from 0 to `lr`"
+    )
+    power: float = Field(0.9, ge=0, description="exponent of the rate's polynomial decay after it")
+    clip_norm: float | None = Field(
+        None, gt=0, description="largest norm of a step's gradient, no unit"
+    )
+    flip: bool = Field(True, description="mirror every other image, at random")
+    colors: bool = Field(True, description="jitter colours, turn grey and blur, as in pretraining")
+    seed: int = Field(
+        0, ge=0, description="seed of new layers, drawn scenes, order of images and augmentation"
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "bf16", description="of activations; bf16 is faster where the processor has it"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes a GPU where there is one"
+    )
+    threads: int = Field(0, ge=0, description="threads on the CPU; 0 leaves it to torch")
+    workers: int = Field(
+        2, ge=0, description="processes that prepare images; 0 does it in the training process"
+    )
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(1, ge=1, description="so many of the newest checkpoints stay")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+
+
+class Semseg(Finetuned):
+    net: Literal["unet", "deeplabv3"] = Field(
+        "unet", description="the pretrained UNet, or DeepLabV3 on its encoder"
+    )
+    transfer: Literal["encoder_decoder", "encoder"] = Field(
+        "encoder_decoder", description="what a UNet takes of `init` (paper: encoder_decoder)"
+    )
+    frozen: bool = Field(
+        False, description="train the classifier alone, on features that stay (a linear probe)"
+    )
+    height: int = Field(
+        240, ge=64, multiple_of=4, description="pixels; height of the input (paper: 240)"
+    )
+    width: int = Field(
+        320, ge=64, multiple_of=4, description="pixels; width of the input (paper: 320)"
+    )
+    crop: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="smallest share of an image's sides that a random crop keeps, which is then "
+        "scaled to the input's size; 1: no crop (paper's code: 1)",
+    )
+    lr: float = Field(0.05, gt=0, description="SGD learning rate at its highest (paper: 0.01)")
+
+
+class Insseg(Finetuned):
+    norm: Literal["batch", "frozen"] = Field(
+        "batch",
+        description="the encoder's normalisation: batch norm that goes on learning, or frozen at "
+        "the statistics of `init` (not with random)",
+    )
+    trained_stages: int = Field(
+        5,
+        ge=0,
+        le=5,
+        description="stages of the encoder that are trained, from the last; 3 keeps the stem and "
+        "layer1 as they were (paper: 3)",
+    )
+    short_sides: list[Annotated[int, Field(ge=32)]] = Field(
+        [640, 672, 704, 736, 768, 800],
+        min_length=1,
+        description="pixels; an image's shorter side is scaled to one of these in training, and to "
+        "the last when predicting",
+    )
+    long_side: int = Field(1333, ge=32, description="pixels; its longer side becomes no more")
+    least_pixels: int = Field(
+        1000, ge=0, description="smaller objects are no objects (published: 1000)"
+    )
+    proposals: int = Field(
+        512, ge=1, description="regions of an image on which the heads are trained (paper: 32)"
+    )
+    score: float = Field(
+        0.05, ge=0, le=1, description="less certain predictions are dropped (paper: 0.5)"
+    )
+    lr: float = Field(0.02, gt=0, description="SGD learning rate at its highest")
+    epochs: float = Field(12, gt=0, description="passes over the images used")
+    batch: int = Field(16, ge=1, description="images a step (paper: 16 of ScanNet, 2 of NYUv2)")
+    warmup: float = Field(
+        0.02, ge=0, lt=1, description="share of the steps in which the rate rises from 0 to `lr`"
+    )
+    clip_norm: float | None = Field(
+        10.0, gt=0, description="largest norm of a step's gradient, no unit"
+    )
+
+
+# How a finetuning run is done, and not what comes out: these may change when a run goes on.
+FINETUNE_HOW = (
+    "device",
+    "threads",
+    "workers",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+)
+
+TASKS = {
+    "semseg_scannet": ("semseg", "scannet"),
+    "semseg_nyuv2": ("semseg", "nyuv2"),
+    "insseg_scannet": ("insseg", "scannet"),
+    "insseg_nyuv2": ("insseg", "nyuv2"),
+}
+PRETRAINED = ("view", "geo", "joint", "moco")
+Start = Literal["scratch", "imagenet", "view", "geo", "joint", "moco"]
+
+
+class Finetune(Section):
+    starts: list[Start] = Field(
+        ["scratch", "joint"],
+        min_length=1,
+        description="what each task is finetuned from: scratch (random), imagenet, or the "
+        "pretraining of that mode",
+    )
+
+
+class LowData(Section):
+    tasks: list[Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]] = (
+        Field(["semseg_scannet"], min_length=1, description="tasks of the low-data curve")
+    )
+    percents: list[Annotated[float, Field(gt=0, le=100)]] = Field(
+        [20, 40, 60, 80, 100], min_length=1, description="shares of the training labels, in %"
+    )
+    starts: list[Start] = Field(
+        ["scratch", "imagenet", "moco", "view", "geo", "joint"],
+        min_length=1,
+        description="what is compared: scratch (random), imagenet, or the pretraining of that mode",
+    )
+    seeds: int = Field(
+        1, ge=1, description="runs of each, which differ in seed; runs of one seed are pairs"
+    )
+
+
 class Report(Section):
     runs: list[Literal["view", "geo", "joint", "moco"]] = Field(
         ["joint"], description="pretraining runs that the report waits for"
+    )
+    tasks: list[Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]] = (
+        Field([], description="finetuning tasks that the report waits for")
     )
 
 
@@ -319,6 +507,11 @@ class Settings(Section):
     sparse: Sparse = Sparse()
     pretrain: Pretrain = Pretrain()
     evaluate: Evaluate = Evaluate()
+    labelled: Labelled = Labelled()
+    finetune: Finetune = Finetune()
+    semseg: Semseg = Semseg()
+    insseg: Insseg = Insseg()
+    low_data: LowData = LowData()
     report: Report = Report()
 
 

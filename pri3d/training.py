@@ -23,13 +23,14 @@ import pri3d
 from pri3d import checkpoint, processes
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.metrics import Metrics, line, skipped
+from pri3d.pretrain.metrics import line, skipped
 from pri3d.pretrain.moco import FrameSamples, collate_frames
 from pri3d.pretrain.modes import networks
 from pri3d.pretrain.samples import PairSamples, collate, micro_batch_of, order_of_rank
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
 from pri3d.pretrain.starts import load_starts
 from pri3d.pretrain.step import set_bn_momentum, step
+from pri3d.record import Record
 from pri3d.resume import made_from, state_to_go_on_from
 from pri3d.signals import outlive_signals, stop_requests
 
@@ -109,7 +110,7 @@ def _train(
     nets.train()
     with (
         stop_requests(closing) as requests,
-        Metrics(out if lead else None, history, origin if settings.wandb else None) as metrics,
+        Record(out if lead else None, history, origin if settings.wandb else None) as record,
         tqdm(
             total=settings.steps, initial=start, unit="step", desc=mode, disable=_hide(lead)
         ) as bar,
@@ -153,7 +154,7 @@ def _train(
                 new.clear()
             if logging:
                 figures = line(number, settings.steps, lr, window, ever, here.device)
-                metrics.write(figures)
+                record.write(figures)
                 bar.set_postfix({k: v for k, v in figures.items() if k.endswith("recall")})
                 window.clear()
             if saving:
@@ -161,7 +162,7 @@ def _train(
                     "step": number - done.given_up,
                     "model": nets.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "metrics": metrics.text,
+                    "metrics": record.text,
                     "window": dict(window),
                     "ever": dict(ever),
                     "starts": starts,

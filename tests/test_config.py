@@ -79,6 +79,24 @@ def test_the_schema_file_is_up_to_date():
                 ("pretrain", "symmetric"): True,
                 ("pretrain", "depth_loss"): True,
                 ("pretrain", "bn_momentum"): "decaying",
+                ("semseg", "lr"): 0.01,
+                ("semseg", "weight_decay"): 0,
+                ("semseg", "flip"): False,
+                ("semseg", "colors"): False,
+                ("semseg", "precision"): "float32",
+                ("semseg", "crop"): 1,
+                ("insseg", "steps"): 90000,
+                ("insseg", "lr"): 0.0025,
+                ("insseg", "warmup"): 0.011,
+                ("insseg", "clip_norm"): None,
+                ("insseg", "colors"): False,
+                ("insseg", "precision"): "float32",
+                ("insseg", "norm"): "frozen",
+                ("insseg", "trained_stages"): 3,
+                ("insseg", "proposals"): 32,
+                ("insseg", "score"): 0.5,
+                ("finetune", "starts"): ["imagenet", "joint"],
+                ("low_data", "starts"): ["imagenet", "moco", "view", "geo", "joint"],
             },
         ),
         ("lite", {("pairs", "max_pairs"): 20000}),
@@ -90,6 +108,7 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
     settings = config.parse(merged)
     paper = {("pretrain", "net2d"): "resnet50", ("pretrain", "init2d"): "try_imagenet"}
     paper |= {("pretrain", "workers"): 8, ("pretrain", "micro_batch"): 8}
+    paper |= {("semseg", "workers"): 8, ("insseg", "workers"): 8}
     for names, _, default in fields():
         if names[0] == "demo":
             continue

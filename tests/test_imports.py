@@ -9,13 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pri3d"
 
-FOUNDATION = {"", "errors", "geometry", "store", "artefacts", "config"}
+FOUNDATION = {"", "errors", "geometry", "store", "artefacts", "config", "classes"}
 OFFLINE = FOUNDATION | {"scans", "matching"}
 TORCH = FOUNDATION | {"matching", "sparse", "models"}
 # Part of the package -> the parts it may import besides itself.
 ALLOWED = {
     "": set(),
     "errors": set(),
+    "classes": set(),
     "closure": set(),
     "geometry": {"errors"},
     "config": {"errors"},
@@ -23,6 +24,11 @@ ALLOWED = {
     "artefacts": {"errors", "geometry", "store"},
     "scans": FOUNDATION,
     "matching": FOUNDATION,
+    "datasets": OFFLINE,
+    "metrics": set(),
+    "placement": set(),
+    "augment": set(),
+    "record": FOUNDATION,
     "stages": OFFLINE,
     "verify": OFFLINE,
     "report": OFFLINE,
@@ -34,16 +40,21 @@ ALLOWED = {
     "checkpoint": FOUNDATION,
     "weights": TORCH | {"checkpoint"},
     # scans.images decodes colour images
-    "pretrain": TORCH | {"scans", "weights", "processes"},
+    "pretrain": TORCH | {"scans", "weights", "processes", "augment", "placement", "record"},
     "resume": TORCH | {"pretrain", "checkpoint", "closure", "processes"},
-    "training": TORCH | {"pretrain", "checkpoint", "closure", "processes", "resume", "signals"},
+    "training": TORCH
+    | {"pretrain", "checkpoint", "closure", "processes", "record", "resume", "signals"},
+    "finetune": TORCH
+    | {"datasets", "metrics", "augment", "placement", "weights", "checkpoint", "closure"}
+    | {"processes", "record", "signals"},
     "evaluate": TORCH | {"pretrain", "checkpoint", "processes"},
     "cli": OFFLINE
-    | {"stages", "verify", "report", "training", "evaluate", "weights", "signals", "launch"},
+    | {"stages", "verify", "report", "training", "evaluate", "weights", "signals", "launch"}
+    | {"datasets", "finetune"},
     "__main__": {"cli"},
 }
 MAY_USE_TORCH = {"sparse", "models", "weights", "pretrain", "processes", "resume", "training"}
-MAY_USE_TORCH |= {"checkpoint", "evaluate", "signals"}
+MAY_USE_TORCH |= {"checkpoint", "evaluate", "signals", "augment", "record", "finetune"}
 TORCH_LIBRARIES = {"torch", "torchvision", "safetensors.torch", "lightning"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

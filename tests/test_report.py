@@ -21,6 +21,7 @@ from PIL import Image
 from small_scenes import ROOM, intrinsics, look, make_clouds
 
 from pri3d import config, report, store
+from pri3d.classes import PALETTE40
 from pri3d.errors import Pri3DError
 from pri3d.pretrain import metrics
 from pri3d.report import examples, overlaps
@@ -574,5 +575,7 @@ def test_demo_frames_stand_beside_their_labels(tmp_path):
     assert {"wall", "floor"} < set(seen) < set(classes.CLASSES)
     swatches = re.findall(r'background:rgb\((\d+),(\d+),(\d+)\)"></span>([^<]*)<', page)
     legend = {tuple(map(int, color)): names for *color, names in swatches}
-    assert set(legend) == {classes.PALETTE[entry.nyu40] for entry in seen.values()}
-    assert all(name in legend[classes.PALETTE[entry.nyu40]] for name, entry in seen.items())
+    assert set(legend) == {tuple(PALETTE40[entry.nyu40].tolist()) for entry in seen.values()}
+    assert all(
+        name in legend[tuple(PALETTE40[entry.nyu40].tolist())] for name, entry in seen.items()
+    )

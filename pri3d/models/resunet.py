@@ -8,10 +8,14 @@ whose checkpoints put `backbone.` before them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torchvision.models.resnet import BasicBlock
 
 from pri3d.errors import Pri3DError
 
@@ -20,11 +24,12 @@ ENCODERS = {
     "resnet18": ("ResNet18_Weights", (64, 128, 256, 512)),
     "resnet34": ("ResNet34_Weights", (64, 128, 256, 512)),
     "resnet50": ("ResNet50_Weights", (256, 512, 1024, 2048)),
+    "resnet18_half": (None, (32, 64, 128, 256)),
 }
 
 
 def resunet(name: str) -> ResUNet:
-    """A ResNet UNet: `resnet18`, `resnet34` or `resnet50`, with random weights.
+    """A ResNet UNet: `resnet18`, `resnet34`, `resnet50` or `resnet18_half`, with random weights.
 
     Raises ValueError for another name.
     """
@@ -32,11 +37,19 @@ def resunet(name: str) -> ResUNet:
     return ResUNet(encoder, ENCODERS[name][1])
 
 
-def resnet_encoder(name: str) -> nn.Module:
-    """torchvision's ResNet without its classifier."""
+def resnet_encoder(name: str, dilated: bool = False, **options: Any) -> nn.Module:
+    """torchvision's ResNet without its classifier, or the half-width one.
+
+    dilated: the last two stages keep stride 8 and look further instead, as DeepLab has it; only
+    ResNet-50 can, the others stay as they are. options: torchvision's (`norm_layer`).
+    """
     if name not in ENCODERS:
         raise ValueError(f"resunet: no encoder {name!r}; there are {', '.join(ENCODERS)}")
-    encoder = getattr(torchvision.models, name)(weights=None)
+    if ENCODERS[name][0] is None:
+        return NarrowResNet(ENCODERS[name][1], **options)
+    if dilated and name == "resnet50":
+        options["replace_stride_with_dilation"] = [False, True, True]
+    encoder = getattr(torchvision.models, name)(weights=None, **options)
     del encoder.fc, encoder.avgpool
     return encoder
 
@@ -44,8 +57,14 @@ def resnet_encoder(name: str) -> nn.Module:
 def imagenet_weights(name: str) -> dict[str, Tensor]:
     """torchvision's ImageNet weights (IMAGENET1K_V1) of an encoder, without the classifier.
 
-    They are downloaded into torch's cache on first use. Raises Pri3DError when they cannot be.
+    They are downloaded into torch's cache on first use. Raises Pri3DError when they cannot be, or
+    there are none.
     """
+    if ENCODERS[name][0] is None:
+        raise Pri3DError(
+            f"there are no ImageNet weights of {name}; take another encoder (net2d), or start at "
+            "random"
+        )
     weights = getattr(torchvision.models, ENCODERS[name][0]).IMAGENET1K_V1
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
@@ -58,11 +77,42 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
+class NarrowResNet(nn.Module):
+    """A ResNet-18 of other widths, with torchvision's blocks, names and initial weights.
+
+    For CPUs; torchvision's own has its widths built in.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int, int, int], norm_layer: Callable = nn.BatchNorm2d
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, channels[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = norm_layer(channels[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        before = channels[0]
+        for stage, width in enumerate(channels, 1):
+            stride = 1 if stage == 1 else 2
+            shortcut = None
+            if stride > 1:
+                shortcut = nn.Sequential(
+                    nn.Conv2d(before, width, 1, stride, bias=False), norm_layer(width)
+                )
+            first = BasicBlock(before, width, stride, shortcut, norm_layer=norm_layer)
+            second = BasicBlock(width, width, norm_layer=norm_layer)
+            self.add_module(f"layer{stage}", nn.Sequential(first, second))
+            before = width
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 class ResUNet(nn.Module):
     """See `resunet`. Images [B, 3, H, W] to features [B, channels, H/2, W/2].
 
-    `channels` is 32 with ResNet-18 and -34, 128 with ResNet-50. Sides may be any number of pixels;
-    the result is twice the size of the encoder's map at stride 4.
+    `channels` is 32 with ResNet-18 and -34, 128 with ResNet-50, 16 with the half one. Sides may be
+    any number of pixels; the result is twice the size of the encoder's map at stride 4.
     """
 
     def __init__(self, encoder: nn.Module, encoder_channels: tuple[int, int, int, int]) -> None:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
+from pri3d.augment import augment, normalise
 from pri3d.config import Pretrain
 from pri3d.models.resunet import ENCODERS, resnet_encoder
-from pri3d.pretrain.augment import augment, normalise
 from pri3d.pretrain.open_scans import damage_is_named, row_of, stored_image
 from pri3d.pretrain.samples import PairSamples
 from pri3d.processes import gather

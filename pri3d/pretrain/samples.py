@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from pri3d.artefacts import Clouds, Pairs
+from pri3d.augment import augment, normalise
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.geometry import View
+from pri3d.placement import Placement, draw_placement, placed_image
 from pri3d.pretrain import official_matches
-from pri3d.pretrain.augment import augment, normalise
 from pri3d.pretrain.batches import Batch, Matches, Sample, Side, collate
-from pri3d.pretrain.geometric import Placement, draw_placement, placed_image, placed_K, turn
+from pri3d.pretrain.geometric import placed_K, turn
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import Chunk, Frame, frame, geo_matches, view_matches
 from pri3d.pretrain.open_scans import OpenScans, Scan, damage_is_named, row_of, stored_image

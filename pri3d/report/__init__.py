@@ -12,6 +12,7 @@ folder. One module a part of the page, in the page's order:
     rooms       demo frames beside their labels
     curves      loss, recall and pace of every run
     recall      matches found in scans that were held out
+    tasks       what finetuned networks reach, from each start
     costs       time, memory, settings and digests
 
     html        tables, figures and the page around them
@@ -21,6 +22,7 @@ folder. One module a part of the page, in the page's order:
 from pathlib import Path
 
 from pri3d.report import above, costs, curves, examples, html, ledger, overlaps, recall, rooms
+from pri3d.report import tasks as finetuned
 from pri3d.report.gather import gather
 from pri3d.store import atomic_path
 
@@ -40,6 +42,7 @@ def run(results: Path, out: Path) -> None:
         html.section("rooms", "Demo scans and their labels", rooms.rooms(made)),
         html.section("training", "Pretraining", curves.training(made)),
         html.section("recall", "Matches in unseen scans", recall.recall(made)),
+        html.section("tasks", "Finetuned on labels", finetuned.tasks(made)),
         html.section("costs", "Time and memory", costs.costs(made)),
         html.section("settings", "Settings", costs.settings(made)),
         html.section("digests", "Digests", costs.digests(made)),

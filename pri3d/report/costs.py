@@ -122,13 +122,14 @@ def settings(made: Made) -> Html:
         said = ", ".join(f"{v} ({n} scans)" if several else v for v, n in values.items())
         rows.append([f"{section}.{name}", tag("code", said), _meaning(section, name)])
     parts = [html.table(["setting", "value", "meaning"], rows)] if rows else []
-    for folder in made.runs:
+    for folder in made.runs + made.finetuned:
         if (folder / "settings.json").exists():
             recorded = read(folder / "settings.json", read_json)
+            section = config.TASKS[recorded["task"]][0] if "task" in recorded else "pretrain"
             rows = [
-                [f"pretrain.{name}", tag("code", _said(value)), _meaning("pretrain", name)]
+                [f"{section}.{name}", tag("code", _said(value)), _meaning(section, name)]
                 for name, value in recorded.items()
-                if name != "mode"
+                if name not in ("mode", "task")
             ]
             table = html.table(["setting", "value", "meaning"], rows)
             parts.append(html.details(f"Run {folder.name}", table))
@@ -160,7 +161,7 @@ def digests(made: Made) -> Html:
     rows = [_digest_row(made, path, read(path, _recorded)[1]) for path in files]
     if made.pairs:
         rows.insert(0, _digest_row(made, made.pairs.path, made.pairs.digest))
-    weights = [folder / "model.safetensors" for folder in made.runs]
+    weights = [folder / "model.safetensors" for folder in made.runs + made.finetuned]
     rows += [_digest_row(made, path, store.file_digest(path)) for path in weights if path.exists()]
     if not rows:
         return html.missing("There are no artefacts.")

@@ -1,5 +1,6 @@
 """Which artefacts, runs and measurements a results folder holds."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from pri3d.artefacts import Pairs
+from pri3d.config import TASKS
 from pri3d.errors import Pri3DError
 from pri3d.store import DAMAGE
 
@@ -22,8 +24,9 @@ class Made:
     and its attributes `rule` and `radius_m`.
 
     overlap, clouds, chunks: scene -> file, of these scenes only. strangers: files of other scenes,
-    left by earlier work. demo: folders of demo scans. runs: folders. evaluations: files of `pri3d
-    evaluate`. benchmarks: Snakemake's measurements.
+    left by earlier work. demo: folders of demo scans. runs: folders of pretraining. finetuned:
+    folders of the other runs. evaluations: files of `pri3d evaluate`. benchmarks: Snakemake's
+    measurements.
     """
 
     results: Path
@@ -36,6 +39,7 @@ class Made:
     strangers: list[str]
     demo: list[Path]
     runs: list[Path]
+    finetuned: list[Path]
     evaluations: list[Path]
     benchmarks: list[Path]
 
@@ -79,7 +83,8 @@ def gather(results: str | Path) -> Made:
             if scene not in wanted
         ],
         demo=[path.parent for path in sorted(results.glob("demo/*/*.sens")) if path.stem in wanted],
-        runs=runs,
+        runs=[folder for folder in runs if not _is_finetuned(folder)],
+        finetuned=[folder for folder in runs if _is_finetuned(folder)],
         evaluations=sorted(results.glob("evaluation/[!.]*.json")),
         # The measurement of an earlier report is not about what this one shows.
         benchmarks=[
@@ -88,6 +93,14 @@ def gather(results: str | Path) -> Made:
             if path.relative_to(results).parts[1] != "report.tsv"
         ],
     )
+
+
+def _is_finetuned(folder: Path) -> bool:
+    """Its settings name a task; a run that has none yet is told by its name."""
+    try:
+        return "task" in json.loads((folder / "settings.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return folder.name.startswith(tuple(TASKS))
 
 
 def _read_pairs(path: Path) -> tuple[Pairs, dict[str, np.ndarray]]:

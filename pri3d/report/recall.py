@@ -22,7 +22,9 @@ FIGURES = {
 
 
 def recall(made: Made) -> Html:
-    if not made.evaluations:
+    results = {path.stem: read(path, read_json) for path in made.evaluations}
+    results = {name: result for name, result in results.items() if "task" not in result}
+    if not results:
         return html.missing(
             "Nothing was evaluated: name scans in held_out, and snakemake evaluate measures how "
             "well the runs find matches in them."
@@ -36,8 +38,8 @@ def recall(made: Made) -> Html:
             "drawn matches only. Needs no labels."
         )
     ]
-    for path in made.evaluations:
-        parts.append(_one(made, path.stem, read(path, read_json)))
+    for name, result in results.items():
+        parts.append(_one(made, name, result))
     return html.join(parts)
 
 

@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from pri3d.classes import PALETTE40
 from pri3d.report import html
 from pri3d.report.gather import Made, spread
 from pri3d.report.html import Html, tag
@@ -52,7 +53,7 @@ def _legend(seen: set[tuple[int, ...]]) -> Html:
         names.setdefault(entry.nyu40, []).append(name)
     items = []
     for nyu40, kinds in names.items():
-        color = classes.PALETTE[nyu40]
+        color = PALETTE40[nyu40].tolist()
         if tuple(color) in seen:
             swatch = tag(
                 "span", "", class_="swatch", style="background:rgb({},{},{})".format(*color)

@@ -1,6 +1,7 @@
 """Weights from a file into a network that is about to be trained."""
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,29 @@ from pri3d import store
 from pri3d.errors import Pri3DError
 from pri3d.weights.forms import BACKBONE3D, load
 from pri3d.weights.networks import (
+    COUNTER,
     encoder_name,
     fit,
     grouped,
     grouped_absent,
     minkunet_settings,
     part_of,
+    some,
     under,
 )
 
 
-def load_file_into(network: nn.Module, file: str | Path, part: str) -> str:
+def load_file_into(
+    network: nn.Module, file: str | Path, part: str, whole: Collection[str] = ()
+) -> str:
     """Load what a file, in any form that `load` knows, has for a network.
 
     part: "backbone" for a ResUNet, or a module that has its `encoder` alone; "backbone3d" for a
     MinkUNet, whose stem and last layer may be of another size than the file's and then keep what
-    they have. What was loaded and what not goes to stderr; returned is the first in short, with the
-    file's SHA-256. Raises Pri3DError when the file cannot be read, has nothing for this part, or is
-    of a network of another depth or width.
+    they have. whole: parts of which the file must have every entry ("backbone.encoder"), or every
+    or none ("backbone.decoder"). What was loaded and what not goes to stderr; returned is the first
+    in short, with the file's SHA-256. Raises Pri3DError when the file cannot be read, has nothing
+    for this part, or is of a network of another depth or width.
     """
     path, prefix = Path(file), f"{part}."
     weights = load(path)
@@ -41,6 +47,19 @@ def load_file_into(network: nn.Module, file: str | Path, part: str) -> str:
         raise Pri3DError(
             f"{path}: has nothing for {part}, only {grouped(list(weights.state))}; give another "
             "file, or random"
+        )
+    there = {part_of(name) for name in shaped} | {"backbone.encoder"}
+    lacking = [
+        name
+        for name in own
+        if part_of(name) in there.intersection(whole)
+        and name not in shaped
+        and not name.endswith(COUNTER)
+    ]
+    if lacking:
+        raise Pri3DError(
+            f"{path}: lacks {len(lacking)} entries of {' and '.join(whole)} ({some(lacking)}); "
+            "give a file with all of them"
         )
     network.load_state_dict(under(shaped, prefix), strict=False)
 

@@ -1,7 +1,6 @@
 """Which networks weights belong to, told by their names and shapes, and whether all of them fit."""
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ _RESNETS = {
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
 }
+_HALF = 32  # channels of the first convolution
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -106,8 +106,8 @@ def _shapes(network: torch.nn.Module, prefix: str) -> Shapes:
     return {prefix + name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
-def encoder_name(path: str | Path, names: Iterable[str]) -> str:
-    """Which of torchvision's ResNets has these names (`layer1.0.conv1.weight` ...).
+def encoder_name(path: str | Path, names: dict[str, Tensor]) -> str:
+    """Which of the encoders has entries of these names (`layer1.0.conv1.weight` ...).
 
     Raises Pri3DError when it is none of those of `ENCODERS`.
     """
@@ -121,7 +121,10 @@ def encoder_name(path: str | Path, names: Iterable[str]) -> str:
             f"{path}: holds a ResNet of {blocks} {kind} blocks; the encoders here are "
             f"{', '.join(ENCODERS)}"
         )
-    return _RESNETS[bottleneck, blocks]
+    name = _RESNETS[bottleneck, blocks]
+    if name == "resnet18" and "conv1.weight" in names and len(names["conv1.weight"]) == _HALF:
+        return "resnet18_half"
+    return name
 
 
 def minkunet_settings(path: str | Path, state: dict[str, Tensor]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from golden_vectors import Golden, cases
 
+from pri3d.augment import normalise
 from pri3d.config import Pretrain
 from pri3d.pretrain import modes
-from pri3d.pretrain.augment import normalise
 from pri3d.pretrain.samples import Batch, Matches, Side
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
 

@@ -18,10 +18,11 @@ from make_artefacts import (
     poses,
 )
 
+from pri3d.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.config import Pretrain
 from pri3d.geometry import View
-from pri3d.pretrain.augment import IMAGENET_MEAN, IMAGENET_STD
-from pri3d.pretrain.geometric import Placement, draw_placement, placed_image, turn
+from pri3d.placement import Placement, draw_placement, placed_image
+from pri3d.pretrain.geometric import turn
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import CELL, Chunk, Frame
 from pri3d.pretrain.samples import PairSamples, collate

@@ -22,9 +22,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pri3d.artefacts import Clouds
+from pri3d.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.pretrain.samples import PairSamples, collate, order_of_rank
 
 HEIGHT, WIDTH = 72, 96  # three quarters of the stored colour images

@@ -16,7 +16,7 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 
 from pri3d.cli import assignments, options
 from pri3d.closure import code_digest
-from pri3d.config import INIT, PRETRAIN_HOW, PRETRAIN_UNUSED
+from pri3d.config import FINETUNE_HOW, INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, PRETRAINED, TASKS
 from pri3d.config import parse as parse_settings
 from pri3d.errors import Pri3DError
 from pri3d.scans import demo
@@ -67,3 +67,7 @@ if UNKNOWN:
 wildcard_constraints:
     scene="[^/]+",
     mode="|".join(MODES),
+    task="|".join(TASKS),
+    start="scratch|imagenet|" + "|".join(PRETRAINED),
+    percent=r"\d+(\.\d+)?",
+    seed=r"\d+",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pri3d import store
+from pri3d.classes import NYU13, PALETTE40
 
 
 class Class(NamedTuple):
@@ -65,50 +66,12 @@ COLUMNS = [
     "mpcat40index",
 ]
 
-NYU13 = [
-    "Bed",
-    "Books",
-    "Ceiling",
-    "Chair",
-    "Floor",
-    "Furniture",
-    "Objects",
-    "Picture",
-    "Sofa",
-    "Table",
-    "TV",
-    "Wall",
-    "Window",
-]
-
-# Colours in which the ScanNet benchmark draws its classes, by nyu40 id.
-PALETTE = {
-    1: (174, 199, 232),
-    2: (152, 223, 138),
-    3: (31, 119, 180),
-    4: (255, 187, 120),
-    5: (188, 189, 34),
-    6: (140, 86, 75),
-    7: (255, 152, 150),
-    8: (214, 39, 40),
-    9: (197, 176, 213),
-    10: (148, 103, 189),
-    11: (196, 156, 148),
-    14: (247, 182, 210),
-    16: (219, 219, 141),
-    22: (78, 71, 183),
-    24: (255, 127, 14),
-    29: (100, 125, 154),
-    35: (96, 207, 209),
-    40: (100, 85, 144),
-}
-
 
 def palette() -> np.ndarray:
     """u8 [65536, 3]: raw ScanNet id -> colour of its nyu40 class; unknown ids are black."""
     colors = np.zeros((1 << 16, 3), np.uint8)
     for entry in CLASSES.values():
-        colors[entry.raw] = PALETTE[entry.nyu40]
+        colors[entry.raw] = PALETTE40[entry.nyu40]
     return colors
 
 
@@ -116,7 +79,7 @@ def write_table(path: Path) -> None:
     """The classes as `scannetv2-labels.combined.tsv`: same columns, tabs, CRLF."""
     rows = [COLUMNS]
     for name, entry in CLASSES.items():
-        thirteen = NYU13[entry.nyu13 - 1]
+        thirteen = NYU13[entry.nyu13 - 1].capitalize()
         row = [entry.raw, name, name, 1, entry.nyu40, entry.nyu13, name, entry.nyu40_name, thirteen]
         rows.append([str(value) for value in row] + [""] * (len(COLUMNS) - len(row)))
     text = "".join("\t".join(row) + "\r\n" for row in rows)

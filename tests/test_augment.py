@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from pri3d.pretrain import augment as changes
-from pri3d.pretrain.augment import augment, normalise
+from pri3d import augment as changes
+from pri3d.augment import augment, normalise
 
 
 @pytest.fixture(scope="module")

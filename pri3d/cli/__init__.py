@@ -1,0 +1,42 @@
+"""The command line: one verb a stage. A stage is imported only when its verb is called.
+
+Exit status: 0 done; 1 the work could not be done (one line on stderr); 2 wrong usage; 130
+interrupted. Results of `--json` go to stdout, everything else to stderr.
+
+    words      settings as options, and back
+    scans      raw scans to pairs and chunks
+    networks   pretraining, its evaluation, weights in and out
+    labels     labelled data, finetuning, predictions
+    results    the report, verification
+"""
+
+import sys
+
+# In the order of --help.
+# isort: off
+from pri3d.cli import scans, networks, labels, results
+
+# isort: on
+from pri3d.cli.words import app, assignments, options
+from pri3d.errors import Pri3DError
+
+__all__ = ["app", "assignments", "labels", "main", "networks", "options", "results", "scans"]
+
+
+def main() -> None:
+    try:
+        app(prog_name="pri3d")
+    except Pri3DError as error:
+        _fail(str(error))
+    except MemoryError:
+        _fail("out of memory; use a machine with more of it, or fewer --threads")
+    except OSError as error:  # no space, no permission, a disk that went away
+        where = error.filename or "a damaged artefact (`pri3d verify` tells which)"
+        _fail(f"{where}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print("pri3d:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(1)

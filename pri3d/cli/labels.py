@@ -1,0 +1,117 @@
+"""Verbs of labelled data: a look at data sets, finetuning, predictions."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pri3d import config
+from pri3d.cli.words import DEFAULT, app, assignment, checked
+from pri3d.errors import Pri3DError
+
+data = typer.Typer(help="Labelled data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one")
+]
+Threads = Annotated[int, typer.Option(min=0, help="threads on the CPU; 0 leaves it to torch")]
+Task = Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]
+
+
+@data.command("check")
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="ScanNet's labelled frames or scans, or NYUv2")],
+    dataset: Annotated[
+        Literal["scannet", "nyuv2"] | None, typer.Option(help="default: told from the files")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object, nothing else")] = False,
+) -> None:
+    """Tell what is there of a labelled data set, what is missing and what for; reads every frame.
+
+    Exit status 1 where a split cannot be used.
+    """
+    from pri3d.datasets import check
+
+    told = check.check(folder, dataset)
+    print(json.dumps(told) if as_json else check.as_text(told))
+    empty = [split for split, found in told["splits"].items() if not found["frames"]]
+    if empty:
+        reasons = "; ".join(told["splits"][split]["problems"][0] for split in empty)
+        raise Pri3DError(f"{folder}: cannot be used for {' and '.join(empty)} ({reasons})")
+
+
+@data.command("demo")
+def demo_data(
+    dataset: Annotated[Literal["scannet", "nyuv2"], typer.Argument(help="which look-alike")],
+    out: Annotated[Path, typer.Argument(help="folder to make")],
+    scans: Annotated[
+        Path, typer.Option(help="demo scans, for scannet (made by `pri3d demo`)")
+    ] = Path("results/demo"),
+    held_out: Annotated[
+        list[str], typer.Option(metavar="SCENE", help="a scan for validation, not training")
+    ] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(min=0, help="seed of the rooms, for nyuv2")] = 0,
+) -> None:
+    """Write a look-alike of a labelled data set from procedural rooms, in the published formats."""
+    from pri3d.datasets import demo
+
+    if dataset == "scannet":
+        demo.write_frames(scans, out, held_out)
+    else:
+        demo.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
+
+
+@app.command()
+def finetune(
+    task: Annotated[Task, typer.Argument(help="semantic or instance segmentation, and of what")],
+    data: Annotated[Path, typer.Option(help="folder of the labelled data set")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the run; default: results/runs/<task>")
+    ] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE.yaml", help="settings; its section `semseg` or `insseg`"
+        ),
+    ] = None,
+    assigned: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="a setting, over the file's"),
+    ] = [],  # noqa: B006
+) -> None:
+    """Finetune a network on labelled images. `--set init=RUN` starts from a pretraining run.
+
+    A run that was stopped goes on from its last checkpoint. Prints its last figures. A share of
+    the labels: `--set percent=20`. A linear probe: `--set frozen=true`.
+    """
+    section = config.TASKS[task][0]
+    given = getattr(config.load(config_file), section).model_dump() if config_file else {}
+    settings = checked(section, **given | dict(map(assignment, assigned)))
+    out = out or Path("results/runs", task)
+    from pri3d import store
+    from pri3d.finetune import train
+
+    with store.sole_writer(out):
+        train.run(task, data, out, settings)
+    print((out / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a folder that finetune has filled")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG or PNG")],
+    out: Annotated[Path, typer.Option(help="folder for the predictions")] = Path("predictions"),
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Use a finetuned network on pictures.
+
+    Writes <name>_labels.png (ids of the data set) or <name>_objects.json (COCO's results), and a
+    picture of either, <name>_predicted.jpg. Prints what was found.
+    """
+    from pri3d.finetune import predict as stage
+
+    for line in stage.run(run, images, out, device, threads):
+        print(line)

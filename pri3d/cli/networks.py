@@ -1,0 +1,196 @@
+"""Verbs of pretraining, its evaluation, and weights in and out."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pri3d import config
+from pri3d.cli.words import DEFAULT, app, assignment, checked, setting
+
+PairsFile = Annotated[Path, typer.Option(help="made by `pri3d pairs`")]
+CloudsFolder = Annotated[Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")]
+ChunksFolder = Annotated[
+    Path, typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; read for geo and joint")
+]
+
+
+@app.command()
+def pretrain(
+    mode: Annotated[
+        Literal["view", "geo", "joint", "moco"],
+        typer.Option(
+            help="what is compared: views of a place, an image and the surface, or both; moco: "
+            "crops of an image (the 2D baseline)"
+        ),
+    ] = "joint",
+    pairs: PairsFile = Path("results/pairs.h5"),
+    clouds: CloudsFolder = Path("results/clouds"),
+    chunks: ChunksFolder = Path("results/chunks"),
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the run; default: results/runs/<mode>")
+    ] = None,
+    held_out: Annotated[
+        list[str], typer.Option(metavar="SCENE", help="a scene whose pairs are not trained on")
+    ] = [],  # noqa: B006
+    engine: Annotated[
+        Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
+    ] = DEFAULT.sparse.engine,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE.yaml", help="settings; its section `pretrain`"),
+    ] = None,
+    assigned: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="a setting of `pretrain`, over the file's"),
+    ] = [],  # noqa: B006
+) -> None:
+    """Pretrain a 2D network (and, for geo and joint, a 3D network) on pairs of frames.
+
+    A run that was stopped goes on from its last checkpoint. Prints its last figures.
+    """
+    given = config.load(config_file).pretrain.model_dump() if config_file else {}
+    settings = checked("pretrain", **given | dict(map(assignment, assigned)))
+    out = out or Path("results/runs", mode)
+    if settings.processes > 1 and "RANK" not in os.environ:
+        from pri3d.launch import launch
+
+        raise typer.Exit(launch(sys.argv[1:], settings.processes))
+    from pri3d import store, training
+
+    lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    with store.sole_writer(out) if lead else contextlib.nullcontext():
+        training.run(pairs, clouds, chunks, out, mode, settings, engine, held_out)
+    if lead:
+        print((out / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@app.command()
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="a folder that pretrain or finetune has filled")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="finetuned: folder of the labelled data set; its validation split"),
+    ] = None,
+    most_images: Annotated[
+        int | None, typer.Option(min=1, help="finetuned: so many images, spread over all")
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option(min=0, help="finetuned: pictures of predictions, in <OUT>_pictures/")
+    ] = 6,
+    submission: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="finetuned: predictions for ScanNet's benchmark"),
+    ] = None,
+    held_out: Annotated[
+        list[str],
+        typer.Option(metavar="SCENE", help="pretrained: a scene that RUN was not trained on"),
+    ] = [],  # noqa: B006
+    pairs: PairsFile = Path("results/pairs.h5"),
+    clouds: CloudsFolder = Path("results/clouds"),
+    chunks: ChunksFolder = Path("results/chunks"),
+    out: Annotated[
+        Path | None, typer.Option(help="default: results/evaluation/<name of RUN>.json")
+    ] = None,
+    most_pairs: Annotated[
+        int, setting(DEFAULT.evaluate, "most_pairs")
+    ] = DEFAULT.evaluate.most_pairs,
+    matches: Annotated[int, setting(DEFAULT.evaluate, "matches")] = DEFAULT.evaluate.matches,
+    radius: Annotated[float, setting(DEFAULT.evaluate, "radius_m")] = DEFAULT.evaluate.radius_m,
+    seed: Annotated[int, setting(DEFAULT.evaluate, "seed")] = DEFAULT.evaluate.seed,
+    engine: Annotated[
+        Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
+    ] = DEFAULT.sparse.engine,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], setting(DEFAULT.pretrain, "device")
+    ] = DEFAULT.pretrain.device,
+    threads: Annotated[
+        int, typer.Option(min=0, help="threads on the CPU; 0 leaves it to torch")
+    ] = 0,
+) -> None:
+    """Measure a network: a finetuned one on labels (--data), a pretrained one without (--held-out).
+
+    Pretrained: how well it finds matches in scans that it has not seen; recall at 1, 3 and 5 cells,
+    before and after pretraining, and by chance. Finetuned: IoU of each class by two rules, or
+    average precision by two rules. Prints a line a figure and writes all as JSON.
+    """
+    out = out or Path("results/evaluation", f"{run.resolve().name}.json")
+    if data is not None:
+        from pri3d.finetune import measure
+
+        told = measure.run(run, data, out, device, threads, most_images, pictures, submission)
+        print(*measure.as_lines(told), sep="\n")
+        return
+    settings = checked(
+        "evaluate", most_pairs=most_pairs, matches=matches, radius_m=radius, seed=seed
+    )
+    from pri3d import evaluate as stage
+
+    result = stage.run(run, pairs, clouds, chunks, out, held_out, settings, engine, device, threads)
+    for kind in result["after"]:
+        for name in ("recall_1", "recall_3", "recall_5", "top1"):
+            before, after, chance = (
+                100 * result[when][kind][name] for when in ("before", "after", "chance")
+            )
+            print(f"{kind} {name}: {before:.2f} % -> {after:.2f} % (chance {chance:.2f} %)")
+
+
+@app.command()
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_FILE",
+            help="folder of a run (its final weights, else its newest checkpoint), or a file of "
+            "weights in any form that `pri3d import` reads",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help=".pth; .pkl for detectron2; .safetensors for safetensors"
+        ),
+    ],
+    to: Annotated[
+        Literal["torchvision", "timm", "detectron2", "published", "minkowski", "safetensors"],
+        typer.Option(
+            help="torchvision, timm, detectron2: the ResNet encoder; minkowski: the 3D network; "
+            "published: all, as a checkpoint of Pri3D's release; safetensors: all"
+        ),
+    ],
+) -> None:
+    """Write weights in the form of another library. Prints what was written, and what not.
+
+    What is exported and imported again is the same bit by bit.
+    """
+    from pri3d.weights import convert
+
+    print(*convert.export(source, out, to), sep="\n  ")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="a checkpoint of Pri3D or PointContrast's family, or a ResNet-18, -34 or -50 of "
+            "torchvision, timm, MoCo v2 or detectron2; the names in it tell which",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT.safetensors", help="the same under Pri3D's names")
+    ],
+) -> None:
+    """Read weights of other libraries. Prints what was read, and what not.
+
+    `pri3d pretrain` takes such files as they are, by its settings init2d and init3d.
+    """
+    from pri3d.weights import convert
+
+    print(*convert.import_file(file, out), sep="\n  ")

@@ -1,0 +1,190 @@
+"""NYU Depth v2 (Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images",
+ECCV 2012), from the four files that are published.
+
+    nyu_depth_v2_labeled.mat   MATLAB 7.3, which is HDF5: axes are reversed against MATLAB's
+    splits.mat                 trainNdxs and testNdxs, counted from 1
+    classMapping40.mat         894 classes -> 40 (Gupta et al., CVPR 2013)
+    class13Mapping.mat         40 -> 13 (Couprie et al., ICLR 2013)
+
+The train split is that of the authors (795 images), val their test split (654). Images are whole,
+480 x 640 pixels with their white border, whose label is 0.
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from scipy.io import loadmat
+
+from pri3d.classes import NYUV2_9, NYUV2_13
+from pri3d.datasets.frames import Frame, Objects
+from pri3d.errors import Pri3DError
+
+LABELED = "nyu_depth_v2_labeled.mat"
+SPLITS, MAPPING40, MAPPING13 = "splits.mat", "classMapping40.mat", "class13Mapping.mat"
+FILES = {
+    LABELED: "images, labels and instances",
+    SPLITS: "which images are for training and which for testing",
+    MAPPING40: "which of 40 classes each of the 894 is",
+    MAPPING13: "which of 13 classes each of the 40 is",
+}
+RAW_CLASSES = 894
+_ARRAYS = {"images": 4, "labels": 3, "instances": 3}  # and their axes
+
+
+class NyuV2:
+    """A split of NYU Depth v2 in its 13 classes. See `pri3d.datasets`.
+
+    A frame's name is `nyu_rgb_<number>`, the number counted from 1 over all images; its scene is
+    the name that the file gives, or the frame's name where it has none.
+    """
+
+    name = "nyuv2"
+    classes = NYUV2_13
+    things = NYUV2_9
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = Path(root), split
+        self.problems: list[str] = []
+        self._file: h5py.File | None = None
+        self._to13 = self._mapping()
+        self.path = self.root / LABELED
+        number, scenes = self._look()
+        key = {"train": "trainNdxs", "val": "testNdxs"}[split]
+        chosen = _array(self.root / SPLITS, key).ravel()
+        self._rows = []
+        self.frames = []
+        for n in chosen.astype(np.int64):
+            name = f"nyu_rgb_{n:04d}"
+            if 1 <= n <= number:
+                self._rows.append(int(n) - 1)
+                self.frames.append(Frame(name, scenes[n - 1] if scenes else name))
+            else:
+                self.problems.append(f"{name}: not among the {number} images of {LABELED}")
+        if not self.frames:
+            raise Pri3DError(
+                f"{self.root / SPLITS}: names none of the {number} images of {LABELED}"
+            )
+
+    def _mapping(self) -> np.ndarray:
+        """u8 [65536]: raw class -> 1..13; raw 0 and what is beyond the 894 are 0."""
+        to40 = _array(self.root / MAPPING40, "mapClass").ravel()
+        to13 = _array(self.root / MAPPING13, "classMapping13", "labels13").ravel()
+        if len(to40) != RAW_CLASSES or to40.min() < 1 or to40.max() > 40:
+            raise Pri3DError(
+                f"{self.root / MAPPING40}: mapClass is no map of {RAW_CLASSES} classes to 1..40; "
+                "fetch it again"
+            )
+        if len(to13) != 40 or to13.min() < 1 or to13.max() > 13:
+            raise Pri3DError(
+                f"{self.root / MAPPING13}: labels13 is no map of 40 classes to 1..13; fetch it "
+                "again"
+            )
+        table = np.zeros(1 << 16, np.uint8)
+        table[1 : RAW_CLASSES + 1] = to13[to40.astype(np.int64) - 1]
+        return table
+
+    def _look(self) -> tuple[int, list[str]]:
+        """The number of images, and the scene of each, if the file has them."""
+        file = self._open()
+        shapes = {}
+        for name, axes in _ARRAYS.items():
+            if not isinstance(file.get(name), h5py.Dataset) or file[name].ndim != axes:
+                raise Pri3DError(f"{self.path}: has no array {name!r} of {axes} axes; {_AGAIN}")
+            shapes[name] = file[name].shape
+        number, channels, width, height = shapes["images"]
+        expected = (number, width, height)
+        if channels != 3 or shapes["labels"] != expected or shapes["instances"] != expected:
+            raise Pri3DError(f"{self.path}: its arrays do not fit each other ({shapes}); {_AGAIN}")
+        scenes: list[str] = []
+        if isinstance(file.get("scenes"), h5py.Dataset):
+            try:
+                scenes = [_text(file, reference) for reference in file["scenes"][()].ravel()]
+            except (OSError, KeyError, ValueError, TypeError):
+                scenes = []
+            if len(scenes) != number:
+                self.problems.append(
+                    f"{LABELED}: `scenes` cannot be read; each image counts as a scene"
+                )
+                scenes = []
+        self._close()  # a process that is forked must open it anew
+        return number, scenes
+
+    def _open(self) -> h5py.File:
+        if self._file is None:
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                if not self.path.exists():
+                    raise _missing(self.path) from None
+                raise Pri3DError(f"{self.path}: cannot be read ({error}); {_AGAIN}") from None
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _read(self, index: int, name: str) -> np.ndarray:
+        """One image of an array, in the order [..., height, width]."""
+        try:
+            return np.swapaxes(self._open()[name][self._rows[index]], -1, -2)
+        except OSError as error:
+            where = f"{self.path}: {name} of {self.frames[index].name}"
+            raise Pri3DError(f"{where} cannot be read ({error}); {_AGAIN}") from None
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_file": None}
+
+    def color(self, index: int, min_height: int | None = None) -> np.ndarray:
+        return np.ascontiguousarray(self._read(index, "images").transpose(1, 2, 0))
+
+    def labels(self, index: int) -> np.ndarray:
+        return self._to13[self._read(index, "labels")]
+
+    def has_objects(self, index: int) -> bool:
+        return True
+
+    def objects(self, index: int) -> Objects:
+        """Objects are told apart by their raw class and number: numbers alone are not unique, nor
+        is a number with one of the 13 classes (cabinet 1 and dresser 1 are both furniture)."""
+        raw = self._read(index, "labels").astype(np.int64)
+        pair = (raw << 16) + self._read(index, "instances")
+        pair[self.things.lut()[self._to13[raw]] == 0] = 0
+        keys, number = np.unique(pair, return_inverse=True)
+        number = number.reshape(pair.shape).astype(np.int32)
+        if keys[0] != 0:  # no pixel without an object
+            keys, number = np.append(0, keys), number + 1
+        of = {i: int(self.things.lut()[self._to13[k >> 16]]) for i, k in enumerate(keys) if i}
+        return Objects(number, of)
+
+
+_AGAIN = "fetch it again (2.8 GB, from the data set's page)"
+
+
+def _missing(path: Path) -> Pri3DError:
+    return Pri3DError(f"{path}: missing; it says {FILES[path.name]}")
+
+
+def _array(path: Path, *keys: str) -> np.ndarray:
+    """An array of a MATLAB file (5), inside of structs where there are several keys."""
+    if not path.is_file():
+        raise _missing(path)
+    try:
+        value = loadmat(path)
+        for key in keys:
+            value = value[key]
+            while value.dtype == object and value.size == 1:  # a field of a struct
+                value = value.item()
+        if value.dtype.kind not in "uif" or not value.size:
+            raise ValueError(f"it holds {value.dtype}")
+        return value
+    except Exception as error:  # damaged files make scipy raise half a dozen unrelated types
+        raise Pri3DError(
+            f"{path}: cannot be read as {'.'.join(keys)} ({type(error).__name__}: {error}); fetch "
+            "it again"
+        ) from None
+
+
+def _text(file: h5py.File, reference: h5py.Reference) -> str:
+    return "".join(map(chr, file[reference][()].ravel()))

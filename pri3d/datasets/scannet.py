@@ -1,0 +1,111 @@
+"""ScanNet's `scannet_frames_25k`: about every hundredth frame of its scans, with labels.
+
+scannetv2_train.txt scannetv2_val.txt      scene ids; in Tasks/Benchmark of its repository
+<scene>/color/000000.jpg                   labels and objects may have another size
+<scene>/label/000000.png                   8 bits, nyu40 ids, 0 = not annotated
+<scene>/instance/000000.png                16 bits, nyu40 id * 1000 + number in the image
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from pri3d.classes import SCANNET18, SCANNET20
+from pri3d.datasets.frames import Frame, Objects, decode_jpeg, decode_labels, read_bytes
+from pri3d.errors import Pri3DError
+
+PARTS = {"color": ".jpg", "label": ".png", "instance": ".png"}
+
+
+class ScanNetFrames:
+    """A split of `scannet_frames_25k`. See `pri3d.datasets`.
+
+    A scene of the list without a folder, and an image without its label, are in `problems`; an
+    image without its instance file has no objects, and is in `problems` too.
+    """
+
+    name = "scannet"
+    classes = SCANNET20
+    things = SCANNET18
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = Path(root), split
+        self.frames: list[Frame] = []
+        self.problems: list[str] = []
+        self._without_objects: set[str] = set()
+        scenes = scene_list(self.root, split)
+        for scene in scenes:
+            self._list(scene)
+        if not self.frames:
+            raise Pri3DError(
+                f"{self.root}: has no image of the {len(scenes)} scenes in scannetv2_{split}.txt; "
+                "put the folders of scannet_frames_25k here"
+            )
+
+    def _list(self, scene: str) -> None:
+        found = {
+            part: {path.stem for path in (self.root / scene / part).glob("[!.]*" + suffix)}
+            for part, suffix in PARTS.items()
+        }
+        if not found["color"]:
+            self.problems.append(f"{scene}: has no images; the scene is left out")
+        elif not found["label"]:
+            self.problems.append(f"{scene}: has no label images; the scene is left out")
+            return
+        for stem in sorted(found["color"] | found["label"]):
+            frame = Frame(f"{scene}/{stem}", scene)
+            if stem not in found["color"]:
+                self.problems.append(f"{scene}/color/{stem}.jpg: missing; the frame is left out")
+            elif stem not in found["label"]:
+                self.problems.append(f"{scene}/label/{stem}.png: missing; the frame is left out")
+            else:
+                self.frames.append(frame)
+                if stem not in found["instance"]:
+                    self._without_objects.add(frame.name)
+                    self.problems.append(
+                        f"{scene}/instance/{stem}.png: missing; the frame has no objects"
+                    )
+
+    def _file(self, index: int, part: str) -> Path:
+        scene, stem = self.frames[index].name.split("/")
+        return self.root / scene / part / (stem + PARTS[part])
+
+    def color(self, index: int, min_height: int | None = None) -> np.ndarray:
+        path = self._file(index, "color")
+        return decode_jpeg(read_bytes(path), str(path), min_height)
+
+    def labels(self, index: int) -> np.ndarray:
+        path = self._file(index, "label")
+        return self.classes.lut()[decode_labels(read_bytes(path), str(path))]
+
+    def has_objects(self, index: int) -> bool:
+        """Whether the frame's objects are annotated at all."""
+        return self.frames[index].name not in self._without_objects
+
+    def objects(self, index: int) -> Objects:
+        path = self._file(index, "instance")
+        number = decode_labels(read_bytes(path), str(path)).astype(np.int32)
+        # Numbers below 1000 are surfaces without objects.
+        wanted = self.things.lut()[number // 1000]
+        number[wanted == 0] = 0
+        kinds = {int(n): int(self.things.lut()[n // 1000]) for n in np.unique(number) if n}
+        return Objects(number, kinds)
+
+
+def scene_list(root: Path, split: str) -> list[str]:
+    """The scene ids of `scannetv2_<split>.txt` in the folder or the one above, in their order."""
+    name = f"scannetv2_{split}.txt"
+    for folder in (root, root.parent):
+        if (folder / name).is_file():
+            try:
+                scenes = (folder / name).read_text().split()
+            except (OSError, UnicodeDecodeError) as error:
+                raise Pri3DError(f"{folder / name}: is no list of scenes ({error})") from None
+            scenes = list(dict.fromkeys(scenes))
+            if not scenes:
+                raise Pri3DError(f"{folder / name}: names no scene; write one id a line")
+            return scenes
+    raise Pri3DError(
+        f"{root / name}: missing; it lists the {split} scenes, and is in Tasks/Benchmark of "
+        "ScanNet's repository"
+    )

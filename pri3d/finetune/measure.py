@@ -1,0 +1,275 @@
+"""A finetuned network on the validation split: figures, pictures, files for the benchmark."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pri3d import checkpoint, processes, store
+from pri3d.augment import normalise
+from pri3d.checkpoint import first_line
+from pri3d.config import TASKS, Insseg, Semseg
+from pri3d.datasets import Split, at_size, open_split
+from pri3d.errors import Pri3DError
+from pri3d.finetune import coco, insseg, pictures, semseg
+from pri3d.finetune.samples import masks_of
+from pri3d.metrics import semantic
+from pri3d.metrics.instance2d import InstanceAP, Predicted
+from pri3d.placement import Placement, placed_image
+
+# The size (height, width) at which each rule compares labels.
+SIZES = {"scannet": (480, 640), "pri3d": (240, 320)}
+MANY = 8  # images at once
+
+
+def load_run(run: Path, classes: int | None = None) -> tuple[str, Semseg | Insseg, nn.ModuleDict]:
+    """Task, settings and trained network of a finished finetuning run.
+
+    Raises Pri3DError when the folder holds none.
+    """
+    try:
+        given = json.loads((run / "settings.json").read_text())
+        task = given.pop("task")
+        kind = Semseg if TASKS[task][0] == "semseg" else Insseg
+        settings = kind.model_validate(given)
+        weights = load_file(run / "model.safetensors")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise Pri3DError(
+            f"{run}: is no finished finetuning run ({first_line(error)}); give a folder that "
+            "`pri3d finetune` has filled"
+        ) from None
+    module = semseg if kind is Semseg else insseg
+    # Frozen statistics are in the weights; what they started from does not matter any more.
+    building = settings.model_copy(update={"init": "file"})
+    nets = module.networks(building, len(classes_of(task).names))
+    try:
+        nets.load_state_dict(weights)
+    except RuntimeError as error:
+        raise Pri3DError(
+            f"{run}: its weights are not of its settings ({first_line(error)}); finetune again"
+        ) from None
+    return task, settings, nets.eval()
+
+
+def classes_of(task: str):
+    from pri3d.datasets.nyuv2 import NyuV2
+    from pri3d.datasets.scannet import ScanNetFrames
+
+    data = NyuV2 if TASKS[task][1] == "nyuv2" else ScanNetFrames
+    return data.classes if TASKS[task][0] == "semseg" else data.things
+
+
+def run(
+    trained: Path,
+    data_dir: Path,
+    out: Path,
+    device: str = "auto",
+    threads: int = 0,
+    most: int | None = None,
+    drawn: int = 6,
+    submission: Path | None = None,
+) -> dict[str, Any]:
+    """Measure the run in the folder `trained` on the validation split, into `out` (JSON).
+
+    most: at most so many images, spread over all (default all). drawn: so many pictures (image,
+    truth, prediction, error) go beside `out`, as <name>_pictures/*.jpg. submission: folder for
+    predictions in the form that ScanNet's benchmark takes. Images that cannot be read are counted
+    in `left_out`. Raises Pri3DError when there is nothing to measure.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    task, settings, nets = load_run(trained)
+    place = processes.start(device).device
+    nets.to(place, memory_format=torch.channels_last)
+    data = open_split(TASKS[task][1], data_dir, "val")
+    if submission is not None and data.name != "scannet":
+        raise Pri3DError("--submission: there is a benchmark of ScanNet only")
+    chosen = _spread(len(data.frames), most)
+    show = set(_spread(len(chosen), drawn)) if drawn else set()
+    show = {chosen[i] for i in show}
+    folder = out.with_name(out.stem + "_pictures")
+    measure = _semseg if isinstance(settings, Semseg) else _insseg
+    result = {
+        "task": task,
+        "model": store.file_digest(trained / "model.safetensors"),
+        "start": json.loads((trained / "provenance.json").read_text())["start"],
+        "settings": settings.model_dump(),
+        "scenes": len({frame.scene for frame in data.frames}),
+        "left_out": list(data.problems),
+    }
+    result |= measure(
+        nets, data, chosen, settings, place, result["left_out"], show, folder, submission
+    )
+    if not result["images"]:
+        raise Pri3DError(f"{data_dir}: no image of the validation split can be read")
+    checkpoint.save_json(out, _plain(result))
+    return result
+
+
+def _spread(number: int, most: int | None) -> list[int]:
+    if most is None or number <= most:
+        return list(range(number))
+    return np.linspace(0, number - 1, most).round().astype(int).tolist()
+
+
+def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
+    """A whole image as the network sees it: float32 [3, height, width], normalised."""
+    whole = Placement(0, 0, *rgb.shape[:2], False)
+    shape = settings.height, settings.width
+    return normalise(torch.from_numpy(placed_image(rgb, rgb.shape[:2], whole, shape)))
+
+
+def _semseg(nets, data: Split, chosen, settings, place, left_out, show, folder, submission) -> dict:
+    classes = len(data.classes.names)
+    counted = {rule: np.zeros((classes + 1,) * 2, np.int64) for rule in SIZES}
+    read = 0
+    for start in tqdm(range(0, len(chosen), MANY), "images", disable=None):
+        frames, images, truths, colors = [], [], [], []
+        for frame in chosen[start : start + MANY]:
+            try:
+                color, labels = data.color(frame, settings.height), data.labels(frame)
+            except Pri3DError as error:
+                left_out.append(str(error))
+                continue
+            frames.append(frame)
+            images.append(network_input(color, settings))
+            truths.append(labels)
+            colors.append(color)
+        if not frames:
+            continue
+        read += len(frames)
+        image_BCHW = torch.stack(images).to(place)
+        for rule, shape in SIZES.items():
+            found = semseg.predict(nets, image_BCHW, settings, shape).cpu().numpy()
+            for truth, predicted in zip(truths, found):
+                counted[rule] += semantic.confusion(at_size(truth, shape), predicted, classes)
+            if rule != "scannet":
+                continue
+            for frame, color, truth, predicted in zip(frames, colors, truths, found):
+                name = data.frames[frame].name
+                if frame in show:
+                    sheet = pictures.semantic(color, at_size(truth, shape), predicted, data.classes)
+                    pictures.save(folder / _file_name(name, ".jpg"), sheet)
+                if submission is not None:
+                    ids = data.classes.file_ids()[predicted]
+                    _save_png(submission / _file_name(name, ".png"), ids)
+    told = {}
+    for rule, confusion in counted.items():
+        figures = semantic.RULES[rule](confusion)
+        told[rule] = figures._asdict() | {
+            "iou": dict(zip(data.classes.names, figures.iou.tolist()))
+        }
+    pixels = counted["scannet"].sum(axis=1)[1:]
+    shares = pixels / max(pixels.sum(), 1)
+    return {
+        "images": read,
+        "rules": told,
+        "pixels": dict(zip(data.classes.names, shares.tolist())),
+        "confusion": counted["scannet"].tolist(),
+    }
+
+
+def _insseg(nets, data: Split, chosen, settings, place, left_out, show, folder, submission) -> dict:
+    images, annotations, results = [], [], []
+    scannet = InstanceAP(len(data.things.names))
+    for frame in tqdm(chosen, "images", disable=None):
+        name = data.frames[frame].name
+        try:
+            color, objects = data.color(frame), data.objects(frame)
+        except Pri3DError as error:
+            left_out.append(str(error))
+            continue
+        shape = color.shape[:2]
+        image = torch.from_numpy(np.ascontiguousarray(color.transpose(2, 0, 1))).to(place)
+        (found,) = insseg.predict(nets, [image.float() / 255], settings)
+        masks, labels = masks_of(objects, shape, settings.least_pixels)
+        images.append(coco.image_of(len(images) + 1, name, shape))
+        annotations += coco.annotations_of(len(images), masks, labels, len(annotations) + 1)
+        results += coco.results_of(len(images), found)
+        predicted = [
+            Predicted(mask, int(kind), float(score))
+            for mask, kind, score in zip(found["masks"], found["labels"], found["scores"])
+        ]
+        scannet.add(at_size(objects.number, shape), objects.class_of, predicted)
+        if frame in show:
+            sheet = pictures.instances(color, masks, labels, found, data.things)
+            pictures.save(folder / _file_name(name, ".jpg"), sheet)
+        if submission is not None:
+            _save_instances(submission, name, predicted, data.things.file_ids())
+    truth = coco.truth_of(images, annotations, data.things.names)
+    ap = scannet.result()
+    own = {"ap": _nanmean(ap["ap"]), "ap50": _nanmean(ap["ap50"])}
+    own["classes"] = dict(zip(data.things.names, ap["ap"].tolist()))
+    return {
+        "images": len(images),
+        "objects": len(annotations),
+        "predictions": len(results),
+        "coco": coco.evaluate(truth, results),
+        "scannet": own,
+    }
+
+
+def _nanmean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def _file_name(name: str, suffix: str) -> str:
+    return name.replace("/", "_") + suffix
+
+
+def _save_png(path: Path, image: np.ndarray) -> None:
+    with store.atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, "PNG")
+
+
+def _save_instances(
+    folder: Path, name: str, predicted: list[Predicted], file_ids: np.ndarray
+) -> None:
+    """A text file of one line an object, `mask label confidence`, and the masks that it names."""
+    lines = []
+    for number, each in enumerate(predicted):
+        mask = f"pred_mask/{_file_name(name, f'_{number:03d}.png')}"
+        _save_png(folder / mask, each.mask.astype(np.uint8) * 255)
+        lines.append(f"{mask} {file_ids[each.kind]} {each.score:.6f}\n")
+    with store.atomic_path(folder / _file_name(name, ".txt")) as temporary:
+        temporary.write_text("".join(lines))
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which knows no nan: None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def as_lines(told: dict[str, Any]) -> list[str]:
+    """The main figures of a measurement, in %, for people."""
+    if "rules" in told:
+        lines = []
+        for rule, figures in told["rules"].items():
+            words = (("mean_iou", "mIoU"), ("pixel_accuracy", "pixels right"))
+            words += (("mean_accuracy", "mean over classes"),)
+            said = ", ".join(f"{word} {_percent(figures[key])}" for key, word in words)
+            lines.append(f"{told['task']} by the rule of {rule}: {said}")
+        return lines
+    lines = [
+        f"{told['task']} {kind} by COCO's rule: "
+        + ", ".join(f"{name.upper()} {_percent(told['coco'][kind][name])}" for name in coco.FIGURES)
+        for kind in ("boxes", "masks")
+    ]
+    own = ", ".join(f"{name.upper()} {_percent(told['scannet'][name])}" for name in ("ap", "ap50"))
+    return [*lines, f"{told['task']} masks by the rule of scannet: {own}"]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f} %"

@@ -1,0 +1,59 @@
+"""What a finetuned network starts from: random weights, ImageNet's, a run, or a file of weights."""
+
+import sys
+from pathlib import Path
+
+from torch import nn
+
+from pri3d.config import INIT, Insseg, Semseg
+from pri3d.errors import Pri3DError
+from pri3d.finetune import insseg
+from pri3d.models.resunet import imagenet_weights
+from pri3d.weights.load import load_file_into
+
+ENCODER, DECODER = "backbone.encoder", "backbone.decoder"
+
+
+def file_of(init: str) -> Path | None:
+    """The file of weights that `init` names, if it names one."""
+    if init in INIT:
+        return None
+    path = Path(init)
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg) -> str:
+    """Load what `init` says into new networks, tell it on stderr, and return it in short.
+
+    Raises Pri3DError where weights cannot be had, or where a file lacks a part of the encoder, or
+    has a part of the decoder only; with `try_imagenet` the former is a warning, and the answer says
+    so.
+    """
+    if settings.init == "random":
+        return "random"
+    encoder = insseg.encoder(nets) if isinstance(settings, Insseg) else nets["backbone"].encoder
+    file = file_of(settings.init)
+    if file is None:
+        return _load_imagenet(encoder, settings)
+    with_decoder = (
+        isinstance(settings, Semseg)
+        and settings.net == "unet"
+        and settings.transfer == "encoder_decoder"
+    )
+    if with_decoder:
+        return load_file_into(nets["backbone"], file, "backbone", (ENCODER, DECODER))
+    return load_file_into(nn.ModuleDict({"encoder": encoder}), file, "backbone", (ENCODER,))
+
+
+def _load_imagenet(encoder: nn.Module, settings: Semseg | Insseg) -> str:
+    try:
+        weights = imagenet_weights(settings.net2d)
+    except Pri3DError as error:
+        if settings.init == "imagenet":
+            raise
+        print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
+        return "random: ImageNet weights could not be had"
+    lacking, _ = encoder.load_state_dict(weights, strict=False)
+    if lacking := [name for name in lacking if not name.endswith("num_batches_tracked")]:
+        raise Pri3DError(f"the ImageNet weights of {settings.net2d} lack {', '.join(lacking[:3])}")
+    return "ImageNet (torchvision IMAGENET1K_V1)"

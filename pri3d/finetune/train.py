@@ -1,0 +1,308 @@
+"""The finetuning loop: labelled images in, a trained network out.
+
+A run can be killed at any moment and started again: it goes on from its newest checkpoint, and on a
+CPU it ends with the same bits as a run that was never interrupted. One process, one device.
+"""
+
+import functools
+import hashlib
+import json
+import math
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import pri3d
+from pri3d import checkpoint, closure, processes, store
+from pri3d.config import FINETUNE_HOW, TASKS, Insseg, Semseg
+from pri3d.datasets import Split, open_split
+from pri3d.datasets.subsets import subset
+from pri3d.errors import Pri3DError
+from pri3d.finetune import insseg, semseg
+from pri3d.finetune.samples import (
+    InssegBatch,
+    InssegSamples,
+    SemsegBatch,
+    SemsegSamples,
+    collate_labelled,
+    collate_objects,
+)
+from pri3d.finetune.starts import file_of, load_start
+from pri3d.record import Record, memory_mb
+from pri3d.signals import outlive_signals, stop_requests
+
+Batch = SemsegBatch | InssegBatch
+
+
+class Plan(NamedTuple):
+    """What a run consists of. chosen: positions of the training frames that are used."""
+
+    task: str
+    settings: Semseg | Insseg
+    data: Split
+    chosen: list[int]
+    steps: int
+
+    @property
+    def module(self):
+        """`semseg` or `insseg`: both have networks, trained, losses."""
+        return semseg if isinstance(self.settings, Semseg) else insseg
+
+    @property
+    def classes(self) -> int:
+        return len((self.data.classes if self.module is semseg else self.data.things).names)
+
+
+def run(task: str, data_dir: Path, out: Path, settings: Semseg | Insseg) -> None:
+    """Train and leave `model.safetensors`, `settings.json`, `provenance.json`, `metrics.jsonl` and
+    `checkpoints/` in the folder `out`.
+
+    task: a key of `TASKS`; data_dir: the folder of its data set. A run found in `out` goes on.
+    Raises Pri3DError when the data or the start cannot be read, when the run found was made with
+    other settings or data, when the loss is not finite, and when the run is asked to stop (SIGTERM,
+    SIGINT; after writing a checkpoint).
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    data = open_split(TASKS[task][1], data_dir, "train")
+    chosen = subset(data.frames, settings.percent, settings.subset, settings.seed)
+    if not chosen:
+        raise Pri3DError(
+            f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled images are none; "
+            "raise percent, or draw scenes (subset: random)"
+        )
+    steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)
+    plan = Plan(task, settings, data, chosen, steps)
+    _tell_data(plan)
+    device = processes.start(settings.device).device
+    _train(plan, Path(out), device)
+
+
+def _tell_data(plan: Plan) -> None:
+    used = [plan.data.frames[i] for i in plan.chosen]
+    scenes = len({frame.scene for frame in used})
+    print(
+        f"{plan.task}: training on {len(used):,} of {len(plan.data.frames):,} images "
+        f"({scenes:,} scenes), {plan.steps:,} steps of {plan.settings.batch}",
+        file=sys.stderr,
+    )
+    for problem in plan.data.problems[:5]:
+        print(f"  left out: {problem}", file=sys.stderr)
+    if len(plan.data.problems) > 5:
+        print(f"  and {len(plan.data.problems) - 5:,} more (pri3d data check)", file=sys.stderr)
+
+
+def _made_from(plan: Plan) -> dict[str, Any]:
+    """All that determines a run."""
+    start = file_of(plan.settings.init)
+    names = "\n".join(plan.data.frames[i].name for i in plan.chosen)
+    if start is not None and not start.is_file():
+        raise Pri3DError(f"{start}: no such file of weights; give a finished run, or a file")
+    return {
+        "task": plan.task,
+        "settings": plan.settings.model_dump(),
+        "steps": plan.steps,
+        "images": len(plan.chosen),
+        "frames": hashlib.sha256(names.encode()).hexdigest(),
+        "start": None if start is None else store.file_digest(start),
+        "code": closure.code_digest("pri3d.finetune.train"),
+    }
+
+
+def _train(plan: Plan, out: Path, device: torch.device) -> None:
+    settings, module, origin = plan.settings, plan.module, _made_from(plan)
+    torch.manual_seed(settings.seed)
+    nets = module.networks(settings, plan.classes)
+    state = _state_to_go_on_from(out, origin)
+    start = state["start"] if state else load_start(nets, settings)
+    nets = nets.to(device, memory_format=torch.channels_last)
+    parameters = module.trained(nets, settings)
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    first, history = 0, ""
+    window, ever = Counter(), Counter()  # sums since the last line, and of the whole run
+    if state:
+        nets.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, history = state["step"], state["metrics"]
+        window, ever = Counter(state["window"]), Counter(state["ever"])
+
+    closing = multiprocessing.Event()
+    batches = _batches(plan, first, closing)
+    nets.train()
+    with (
+        stop_requests(closing) as requests,
+        Record(out, history) as record,
+        tqdm(total=plan.steps, initial=first, unit="step", desc=out.name, disable=None) as bar,
+    ):
+        for number in range(first + 1, plan.steps + 1):
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            rate = learning_rate(settings, number, plan.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            # What is random inside a network (the regions that Mask R-CNN learns from).
+            torch.manual_seed(settings.seed * 1_000_003 + number)
+            figures = _step(
+                plan, nets, optimizer, parameters, processes.move(batch, device), number
+            )
+            figures.update(seconds=time.perf_counter() - began, waited_s=waited)
+            window.update(figures)
+            ever.update(figures)
+            bar.update()
+            last = number == plan.steps
+            stop = bool(requests) and not last
+            if number % settings.log_every == 0 or last:
+                record.write(_line(number, plan.steps, rate, window, ever, device))
+                bar.set_postfix(loss=window["loss"] / max(window["updates"], 1))
+                window.clear()
+            if number % settings.checkpoint_every == 0 or last or stop:
+                state = {
+                    "step": number,
+                    "model": nets.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "metrics": record.text,
+                    "window": dict(window),
+                    "ever": dict(ever),
+                    "start": start,
+                    "made_from": json.dumps(origin),
+                }
+                checkpoint.save(out / "checkpoints", number, state, settings.keep_checkpoints)
+            if stop:
+                raise Pri3DError(
+                    f"{out}: stopped by {requests[0]} after step {number} of {plan.steps}; run the "
+                    f"same again to go on from its checkpoint in {out / 'checkpoints'}"
+                )
+
+    if not ever["updates"]:
+        raise Pri3DError(f"{out}: no image had anything to learn from; look at pri3d data check")
+    versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
+    checkpoint.save_json(out / "settings.json", {"task": plan.task, **settings.model_dump()})
+    checkpoint.save_json(
+        out / "provenance.json",
+        {key: origin[key] for key in ("images", "frames")}
+        | {"start": start, "left_out": len(plan.data.problems), "versions": versions},
+    )
+    checkpoint.save_weights(out / "model.safetensors", nets)
+
+
+def _step(plan, nets, optimizer, parameters, batch: Batch, number: int) -> Counter:
+    """Train on one batch; a batch without anything to learn from changes nothing."""
+    figures = Counter({"images": len(batch.names)})
+    for damaged in batch.damaged:
+        figures["skipped: " + damaged.reason] += 1
+    losses = plan.module.losses(nets, batch, plan.settings)
+    if not losses:
+        figures["skipped: batch without labels"] += 1
+        return figures
+    loss = torch.stack(list(losses.values())).sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        raise Pri3DError(
+            f"the loss is {loss.item()}, its gradient {norm.item()}, at step {number} (images: "
+            f"{', '.join(batch.names)}); look at these images, or lower lr"
+        )
+    if plan.settings.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, plan.settings.clip_norm, norm)
+    optimizer.step()
+    figures.update(updates=1, loss=loss.item(), grad_norm=norm.item())
+    figures.update({f"{name}_loss": value.item() for name, value in losses.items()})
+    return figures
+
+
+def _line(step, steps, rate, window: Counter, ever: Counter, device) -> dict[str, Any]:
+    """A line of metrics.jsonl: means since the line before; images, skipped and elapsed_s count
+    from the run's beginning."""
+    updates = max(window["updates"], 1)
+    means = {
+        name: window[name] / updates
+        for name in window
+        if name in ("loss", "grad_norm") or name.endswith("_loss")
+    }
+    line = {"step": step, **means} | {
+        "lr": rate,
+        "images": ever["images"],
+        "skipped": {k.removeprefix("skipped: "): n for k, n in ever.items() if "skipped: " in k},
+        "images_per_s": window["images"] / max(window["seconds"], 1e-9),
+        "data_wait_share": window["waited_s"] / max(window["seconds"], 1e-9),
+        "memory_mb": memory_mb(),
+        "elapsed_s": ever["seconds"],
+        "left_s": ever["seconds"] / step * (steps - step),
+    }
+    if device.type == "cuda":
+        line["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return line
+
+
+def learning_rate(settings: Semseg | Insseg, step: int, steps: int) -> float:
+    """Of a step, counted from 1: a linear rise over `warmup` of the steps, then polynomial decay
+    from `lr` to nearly 0 at the end."""
+    rise = round(settings.warmup * steps)
+    if step <= rise:
+        return settings.lr * step / (rise + 1)
+    return settings.lr * (1 - (step - 1 - rise) / (steps - rise)) ** settings.power
+
+
+def _batches(plan: Plan, first: int, closing) -> Iterator[Batch]:
+    settings = plan.settings
+    if plan.module is semseg:
+        samples, collate = SemsegSamples(plan.data, plan.chosen, settings), collate_labelled
+    else:
+        samples, collate = InssegSamples(plan.data, plan.chosen, settings), collate_objects
+    order = (
+        list(range(step * settings.batch, (step + 1) * settings.batch))
+        for step in range(first, plan.steps)
+    )
+    return iter(
+        DataLoader(
+            samples,
+            batch_sampler=order,
+            num_workers=settings.workers,
+            collate_fn=collate,
+            worker_init_fn=functools.partial(outlive_signals, closing),
+            generator=torch.Generator(),  # without one it draws from the generator of the weights
+        )
+    )
+
+
+def _state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest checkpoint in `out`, if it is of the run that is asked for."""
+    found = checkpoint.newest(out / "checkpoints")
+    if found is None:
+        return None
+    path, state = found
+    before = json.loads(state["made_from"])
+    differences = [
+        f"{name} ({before['settings'].get(name)} then, {value} now)"
+        for name, value in origin["settings"].items()
+        if before["settings"].get(name) != value and name not in FINETUNE_HOW
+    ]
+    what = {"task": "the task", "frames": "the images", "start": "the weights it starts from"}
+    differences += [text for key, text in what.items() if before[key] != origin[key]]
+    if not differences and before["code"] != origin["code"]:
+        print(f"{out}: going on, but with other code than before", file=sys.stderr)
+    if not differences:
+        return state
+    if state["step"] >= before["steps"] and not (out / "model.safetensors").exists():
+        print(f"{out}: beginning anew, changed: {', '.join(differences)}", file=sys.stderr)
+        checkpoint.remove_all(out / "checkpoints")
+        return None
+    raise Pri3DError(
+        f"{path}: is of a run that differs in {', '.join(differences)}; put that back to go on, or "
+        f"remove {out} to begin anew"
+    )

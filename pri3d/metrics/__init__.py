@@ -1,0 +1,1 @@
+"""How good predictions are: the published rules, and the libraries that implement them."""

@@ -1,0 +1,46 @@
+"""Figures of the paper (Hou et al., "Pri3D", ICCV 2021), in %: start -> share of labels -> figure.
+
+All on ScanNet's validation split but those of NYUv2; starts are named as here.
+"""
+
+SHARES = (20, 40, 60, 80, 100)
+
+
+def _row(*figures: float) -> dict[float, float]:
+    return dict(zip(SHARES, figures))
+
+
+# net2d -> start -> share -> mIoU. The pretrained ones began with ImageNet's weights.
+SEMSEG_SCANNET = {
+    "resnet50": {
+        "imagenet": _row(40.2, 47.5, 52.1, 54.9, 55.7),
+        "moco": _row(43.4, 49.8, 53.5, 55.1, 56.6),
+        "view": _row(51.5, 56.0, 58.4, 59.4, 61.3),
+        "geo": _row(50.9, 55.8, 58.2, 59.7, 61.1),
+        "joint": _row(52.1, 56.2, 58.9, 60.3, 61.7),
+        "scratch": {1: 9.4, 5: 13.0, 10: 14.7} | _row(19.4, 26.7, 32.2, 36.6, 39.1),
+    },
+    "resnet18": {
+        "imagenet": _row(36.7, 43.9, 46.9, 49.8, 51.0),
+        "joint": _row(45.1, 50.2, 52.2, 54.1, 55.7),
+    },
+}
+# AP50 of masks, and of boxes.
+INSSEG_SCANNET = {
+    "resnet50": {
+        "imagenet": _row(14.0, 21.0, 25.8, 29.4, 32.6),
+        "joint": _row(15.3, 24.1, 29.1, 32.2, 35.8),
+    }
+}
+DETECTION_SCANNET = {
+    "resnet50": {
+        "imagenet": _row(19.8, 28.0, 34.2, 38.4, 41.7),
+        "joint": _row(22.0, 32.5, 38.4, 41.6, 44.5),
+    }
+}
+SEMSEG_NYUV2 = {"resnet50": {"joint": {100: 54.7}, "moco": {100: 47.6}}}
+INSSEG_NYUV2 = {"resnet50": {"joint": {100: 29.5}, "moco": {100: 27.2}}}
+DETECTION_NYUV2 = {"resnet50": {"joint": {100: 34.0}, "moco": {100: 31.1}}}
+
+# Images (of the validation split) by which the paper's own data sets are told from others.
+VAL_SCENES = {"scannet": 312, "nyuv2": 654}

@@ -1,0 +1,251 @@
+"""Finetuned networks: what each start is worth, over shares of the labels, and pictures."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pri3d.report import charts, html, paper
+from pri3d.report.curves import read_json
+from pri3d.report.gather import Made, read, spread
+from pri3d.report.html import Html
+from pri3d.store import file_digest
+
+TITLES = {
+    "semseg_scannet": "Semantic segmentation, ScanNet",
+    "semseg_nyuv2": "Semantic segmentation, NYU Depth v2",
+    "insseg_scannet": "Objects, ScanNet",
+    "insseg_nyuv2": "Objects, NYU Depth v2",
+}
+STARTS = {
+    "scratch": charts.GREY,
+    "imagenet": "#000000",
+    "moco": charts.ORANGE,
+    "view": charts.BLUE,
+    "geo": charts.RED,
+    "joint": charts.GREEN,
+}
+_NAME = re.compile(r"\w+-(?P<start>[a-z]+)-(?P<percent>[\d.]+)-(?P<seed>\d+)")
+_PICTURES = 2
+
+
+class Measured(NamedTuple):
+    """One evaluation. start, percent and seed are told by the run's name, else its settings."""
+
+    name: str
+    start: str
+    percent: float
+    seed: int
+    result: dict[str, Any]
+    path: Path
+
+
+def tasks(made: Made) -> Html:
+    by_task = defaultdict(list)
+    for path in made.evaluations:
+        result = read(path, read_json)
+        if "task" in result:
+            by_task[result["task"]].append(_measured(path, result))
+    if not by_task:
+        return html.missing(
+            "Nothing was finetuned; snakemake finetune_semseg_scannet (or another task) does it."
+        )
+    parts = [
+        html.paragraph(
+            "Networks that learned a task on labelled images, each from another start, and what "
+            "they reach on images that they have not seen. Runs of one seed saw the same labels in "
+            "the same order. Good: the pretrained starts are above scratch, and the more so the "
+            "fewer labels there are. A run of a few steps, as in the demo, says nothing of that: "
+            "it shows that everything works."
+        )
+    ]
+    for task in [name for name in TITLES if name in by_task]:
+        parts.append(_task(made, task, by_task[task]))
+    return html.join(parts)
+
+
+def _measured(path: Path, result: dict[str, Any]) -> Measured:
+    settings = result["settings"]
+    if match := _NAME.fullmatch(path.stem):
+        start, percent, seed = match["start"], float(match["percent"]), int(match["seed"])
+    else:
+        start, percent, seed = path.stem, settings["percent"], settings["seed"]
+    return Measured(path.stem, start, percent, seed, result, path)
+
+
+def figures_of(result: dict[str, Any]) -> dict[str, float | None]:
+    """Name -> share of the figures that a table shows; the first is the task's own."""
+    if "rules" in result:
+        scannet, pri3d = result["rules"]["scannet"], result["rules"]["pri3d"]
+        return {
+            "mIoU": scannet["mean_iou"],
+            "mIoU (Pri3D's rule)": pri3d["mean_iou"],
+            "pixels right": scannet["pixel_accuracy"],
+            "mean over classes": scannet["mean_accuracy"],
+        }
+    boxes, masks = result["coco"]["boxes"], result["coco"]["masks"]
+    return {
+        "mask AP50": masks["ap50"],
+        "mask AP": masks["ap"],
+        "mask AP75": masks["ap75"],
+        "box AP50": boxes["ap50"],
+        "box AP": boxes["ap"],
+        "box AP75": boxes["ap75"],
+        "ScanNet's AP50": result["scannet"]["ap50"],
+    }
+
+
+def _task(made: Made, task: str, measured: list[Measured]) -> Html:
+    groups = defaultdict(list)
+    for each in measured:
+        groups[each.start, each.percent].append(each)
+    order = {start: i for i, start in enumerate(STARTS)}
+    keys = sorted(groups, key=lambda k: (k[1], order.get(k[0], len(order)), k[0]))
+    names = list(figures_of(measured[0].result))
+    rows = []
+    for start, percent in keys:
+        group = groups[start, percent]
+        values = [[figures_of(each.result)[name] for each in group] for name in names]
+        published = _published(task, group[0])
+        rows.append(
+            [start, html.Number(f"{percent:g} %"), len(group), *map(_mean, values), published]
+        )
+    head = ["start", "labels", "runs", *names, "paper"]
+    if all(row[-1] is None for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    parts = [html.tag("h3", TITLES[task]), html.table(head, rows)]
+    first = measured[0].result
+    told = f"{first['images']:,} images of the validation split"
+    lost = max(len(each.result["left_out"]) for each in measured)
+    parts.append(html.paragraph(f"{told}; left out: {lost:,}. {_rules(first)}", class_="note"))
+    stale = [each.name for each in measured if not _current(made, each)]
+    if stale:
+        parts.append(
+            html.paragraph(
+                f"Of other weights than those that are there now: {', '.join(stale)}; measure "
+                "again.",
+                class_="warning",
+            )
+        )
+    if len({percent for _, percent in keys}) > 1:
+        parts.append(_curve(task, names[0], groups))
+    parts += _classes(groups, keys)
+    parts += _pictures(made, measured)
+    return html.join(parts)
+
+
+def _rules(result: dict[str, Any]) -> str:
+    if "rules" in result:
+        return (
+            "mIoU by the rule of ScanNet's benchmark at 640 x 480 pixels; Pri3D's counts classes "
+            "that do not occur as 0, at 320 x 240."
+        )
+    return (
+        f"{result['objects']:,} objects. Detections under a score of "
+        f"{result['settings']['score']:g} were dropped: figures of other thresholds cannot be "
+        "compared."
+    )
+
+
+def _mean(values: list[float | None]) -> Html | None:
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return None
+    if len(known) == 1:
+        return html.Number(f"{known[0]:.2f}")
+    error = np.std(known, ddof=1) / np.sqrt(len(known))
+    return html.Number(f"{np.mean(known):.2f} ± {error:.2f}")
+
+
+def _published(task: str, each: Measured) -> Html | None:
+    """The paper's figure, where the data set is the paper's."""
+    dataset = task.rpartition("_")[2]
+    if each.result.get("scenes") != paper.VAL_SCENES[dataset]:
+        return None
+    net, share = each.result["settings"]["net2d"], each.percent
+    tables = {
+        "semseg_scannet": {"": paper.SEMSEG_SCANNET},
+        "semseg_nyuv2": {"": paper.SEMSEG_NYUV2},
+        "insseg_scannet": {"mask ": paper.INSSEG_SCANNET, "box ": paper.DETECTION_SCANNET},
+        "insseg_nyuv2": {"mask ": paper.INSSEG_NYUV2, "box ": paper.DETECTION_NYUV2},
+    }[task]
+    found = {
+        what: table.get(net, {}).get(each.start, {}).get(share) for what, table in tables.items()
+    }
+    said = [f"{what}{figure:.1f}" for what, figure in found.items() if figure is not None]
+    return html.Number(", ".join(said)) if said else None
+
+
+def _current(made: Made, each: Measured) -> bool:
+    weights = made.results / "runs" / each.name / "model.safetensors"
+    return weights.exists() and file_digest(weights) == each.result["model"]
+
+
+def _curve(task: str, name: str, groups: dict) -> Html:
+    """The main figure over the share of labels, with the standard error of its mean."""
+    with charts.style():
+        figure = charts.new_figure(6.2, 3.6)
+        axes = figure.add_subplot()
+        for start in [*STARTS, *sorted({s for s, _ in groups} - set(STARTS))]:
+            shares = sorted(percent for s, percent in groups if s == start)
+            drawn = []
+            for share in shares:
+                values = [figures_of(each.result)[name] for each in groups[start, share]]
+                values = [100 * value for value in values if value is not None]
+                if values:
+                    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+                    drawn.append((share, np.mean(values), error))
+            if drawn:
+                x, y, error = np.array(drawn).T
+                color = STARTS.get(start)
+                axes.errorbar(x, y, error, color=color, label=start, lw=1.5, marker="o", ms=3)
+        axes.set_xlabel("share of the labels, %")
+        axes.set_ylabel(f"{name}, %")
+        axes.grid(axis="y", color="#e6eaed", lw=0.7)
+        axes.set_axisbelow(True)
+        axes.legend(fontsize=8)
+        svg = charts.svg(figure)
+    caption = f"{TITLES[task]}: {name} over the share of the labels; bars are standard errors."
+    return html.figure(html.image(svg, "svg+xml", caption), caption)
+
+
+def _classes(groups: dict, keys: list) -> list[Html]:
+    """IoU (or AP) of each class, one column a start and share."""
+    columns, names = [], []
+    for start, percent in keys:
+        tables = []
+        for each in groups[start, percent]:
+            result = each.result
+            table = (
+                result["rules"]["scannet"]["iou"]
+                if "rules" in result
+                else result["coco"]["masks"]["classes"]
+            )
+            tables.append(table)
+        names = list(dict.fromkeys([*names, *(name for table in tables for name in table)]))
+        columns.append(tables)
+    rows = [
+        [name, *(_mean([table.get(name) for table in tables]) for tables in columns)]
+        for name in names
+    ]
+    rows = [row for row in rows if any(cell is not None for cell in row[1:])]
+    if not rows:
+        return []
+    head = ["class", *(f"{start}, {percent:g} %" for start, percent in keys)]
+    return [html.details("Each class", html.table(head, rows))]
+
+
+def _pictures(made: Made, measured: list[Measured]) -> list[Html]:
+    """Predictions of the best run on some images."""
+    best = max(measured, key=lambda each: next(iter(figures_of(each.result).values())) or 0)
+    folder = best.path.with_name(best.path.stem + "_pictures")
+    parts = []
+    for path in spread(sorted(folder.glob("*.jpg")), _PICTURES):
+        panels = "image, truth, prediction" + (
+            ", and where they differ (red)" if "rules" in best.result else ""
+        )
+        caption = f"{best.name}, {path.stem}: {panels}."
+        parts.append(html.figure(html.image(path.read_bytes(), "jpeg", caption), caption))
+    return parts

@@ -1,0 +1,373 @@
+"""Finetuning through the command line: starts, resuming, evaluation, predictions."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from make_labels import COLOR_SHAPE, write_frames25k
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+from typer.testing import CliRunner
+
+from pri3d import checkpoint, config
+from pri3d.classes import SCANNET20
+from pri3d.cli import app
+from pri3d.datasets import open_split
+from pri3d.errors import Pri3DError
+from pri3d.finetune import insseg, measure, semseg, starts, train
+from pri3d.models.resunet import resnet_encoder, resunet
+
+DETECTOR_PARAMETERS = 44_067_009  # of torchvision's R50-FPN with 18 classes and the background
+SMALL = {"net2d": "resnet18_half", "height": 64, "width": 96, "batch": 2, "workers": 0}
+SMALL |= {"threads": 1, "device": "cpu", "log_every": 2}
+TINY = {"net2d": "resnet18_half", "batch": 1, "workers": 0, "threads": 1, "device": "cpu"}
+TINY |= {"short_sides": [64], "long_side": 96, "least_pixels": 50, "proposals": 16}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_frames25k(tmp_path_factory.mktemp("data") / "frames")
+
+
+def finetune(task, data, out, **settings):
+    words = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
+    return CliRunner().invoke(
+        app, ["finetune", task, "--data", str(data), "--out", str(out), *words]
+    )
+
+
+def _lines(out):
+    return (out / "metrics.jsonl").read_text().splitlines()
+
+
+def done(task, data, out, **settings):
+    result = finetune(task, data, out, **settings)
+    if result.exception:
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A network that learned its colourful squares, and its figures before and after."""
+    out = tmp_path_factory.mktemp("runs") / "squares"
+    last = done("semseg_scannet", data, out, **SMALL, steps=60, lr=0.1, crop=1.0, colors=False)
+    return out, last
+
+
+def test_a_network_learns_what_can_be_learned(trained, data, tmp_path):
+    out, last = trained
+    lines = [json.loads(line) for line in _lines(out)]
+    assert [line["step"] for line in lines] == list(range(2, 61, 2))
+    assert lines[0]["loss"] > 2
+    assert last["loss"] < 1
+    assert last["images"] == 120
+    result = measure.run(out, data, tmp_path / "squares.json", "cpu", 1, drawn=2)
+    figures = result["rules"]["scannet"]
+    assert figures["pixel_accuracy"] > 0.7
+    assert result["images"] == 4
+    assert result == json.loads((tmp_path / "squares.json").read_text()) | {
+        "rules": result["rules"]
+    }
+    pictures = sorted(path.name for path in (tmp_path / "squares_pictures").iterdir())
+    assert pictures == ["scene0003_00_000000.jpg", "scene0003_00_000300.jpg"]
+    unknown = {name for name, iou in figures["iou"].items() if np.isnan(iou)}
+    assert unknown.isdisjoint({"wall", "floor", "chair", "table", "otherfurniture"})
+
+
+def test_evaluation_is_the_networks_own_prediction(trained, data, tmp_path):
+    """Predicted pictures put through the rule by hand give the figure, with the benchmark's ids."""
+    out, _ = trained
+    folder = tmp_path / "submission"
+    result = measure.run(out, data, tmp_path / "x.json", "cpu", 1, drawn=0, submission=folder)
+    val = open_split("scannet", data, "val")
+    right = wrong = 0
+    for i, frame in enumerate(val.frames):
+        predicted = np.array(Image.open(folder / f"{frame.name.replace('/', '_')}.png"))
+        assert predicted.shape == (480, 640)
+        assert set(np.unique(predicted)) <= set(val.classes.ids)
+        path = data / frame.scene / "label" / f"{frame.name[-6:]}.png"
+        truth = np.array(Image.open(path).resize((640, 480), Image.Resampling.NEAREST))
+        known = np.isin(truth, val.classes.ids)
+        right += (predicted == truth)[known].sum()
+        wrong += (predicted != truth)[known].sum()
+        assert i < 4
+    assert result["rules"]["scannet"]["pixel_accuracy"] == pytest.approx(right / (right + wrong))
+
+
+def test_predictions_of_any_picture(trained, data, tmp_path):
+    out, _ = trained
+    picture = tmp_path / "photo.png"
+    Image.fromarray(open_split("scannet", data, "val").color(0)).resize((301, 203)).save(picture)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    again = tmp_path / "again"
+    again.mkdir()
+    shutil.copy(picture, again / "photo.png")
+    words = ["predict", str(out), str(tmp_path / "broken.jpg"), str(picture)]
+    words += [str(again / "photo.png"), "--out", str(tmp_path / "p"), "--device", "cpu"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, Pri3DError)
+    assert "broken.jpg: is no picture" in str(result.exception)
+    assert result.stdout.count("%") >= 2
+    names = sorted(path.name for path in (tmp_path / "p").iterdir())
+    assert names == [
+        "photo_2_labels.png",
+        "photo_2_predicted.jpg",
+        "photo_labels.png",
+        "photo_predicted.jpg",
+    ]
+    labels = np.array(Image.open(tmp_path / "p" / "photo_labels.png"))
+    assert labels.shape == (203, 301)
+    assert set(np.unique(labels)) <= {0, *SCANNET20.ids}
+
+
+@pytest.mark.parametrize(("task", "given"), [("semseg_scannet", SMALL), ("insseg_scannet", TINY)])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(task, given, data, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    done(task, data, whole, **given, steps=4, checkpoint_every=1)
+    stopped = tmp_path / "stopped"
+
+    class Killed(Exception):
+        pass
+
+    real, calls = train._step, []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "_step", dying)
+    assert isinstance(
+        finetune(task, data, stopped, **given, steps=4, checkpoint_every=1).exception, Killed
+    )
+    monkeypatch.setattr(train, "_step", real)
+    assert not (stopped / "model.safetensors").exists()
+    done(task, data, stopped, **given, steps=4, checkpoint_every=2)
+    ours, theirs = (load_file(run / "model.safetensors") for run in (whole, stopped))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    steps = [json.loads(line)["step"] for line in _lines(stopped)]
+    assert steps == sorted(set(steps))
+
+
+def test_another_run_in_the_folder_is_not_overwritten(trained, data):
+    out, _ = trained
+    again = finetune("semseg_scannet", data, out, **SMALL, steps=60, lr=0.2, crop=1.0, colors=False)
+    assert "differs in lr (0.1 then, 0.2 now)" in str(again.exception)
+
+
+def test_worker_processes_do_not_change_the_run(data, tmp_path):
+    for workers in (0, 2):
+        given = SMALL | {"workers": workers}
+        done("semseg_scannet", data, tmp_path / str(workers), **given, steps=2)
+    ours, theirs = (load_file(tmp_path / str(n) / "model.safetensors") for n in (0, 2))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def weights_file(path, module, prefix="backbone."):
+    save_file({prefix + name: value for name, value in module.state_dict().items()}, path)
+    return path
+
+
+def test_what_a_start_gives_is_in_the_network(tmp_path, capsys):
+    torch.manual_seed(1)
+    source = resunet("resnet18_half")
+    file = weights_file(tmp_path / "unet.safetensors", source)
+    for transfer, same in (("encoder_decoder", True), ("encoder", False)):
+        settings = config.Semseg(net2d="resnet18_half", init=str(file), transfer=transfer)
+        nets = semseg.networks(settings, 20)
+        said = starts.load_start(nets, settings)
+        assert "encoder entries loaded" in said
+        assert ("decoder entries loaded" in said) == same
+        for name, value in source.encoder.state_dict().items():
+            assert torch.equal(nets["backbone"].encoder.state_dict()[name], value)
+        one = nets["backbone"].decoder.conv0.weight, source.decoder.conv0.weight
+        assert torch.equal(*one) == same
+    assert "decoder" in capsys.readouterr().err
+
+
+def test_starts_that_do_not_fit_are_refused(tmp_path):
+    source = resunet("resnet18_half")
+    state = {"backbone." + name: value for name, value in source.state_dict().items()}
+    lacking = {k: v for k, v in state.items() if "encoder.layer3.1.conv2" not in k}
+    save_file(lacking, tmp_path / "lacking.safetensors")
+    for module, settings in (
+        (semseg, config.Semseg(net2d="resnet18_half", init=str(tmp_path / "lacking.safetensors"))),
+        (insseg, config.Insseg(net2d="resnet18_half", init=str(tmp_path / "lacking.safetensors"))),
+    ):
+        with pytest.raises(Pri3DError, match=r"lacks 1 entries of .*layer3\.1\.conv2\.weight"):
+            starts.load_start(module.networks(settings, 20), settings)
+    half = {k: v for k, v in state.items() if "decoder.up4" not in k}
+    save_file(half, tmp_path / "half.safetensors")
+    settings = config.Semseg(net2d="resnet18_half", init=str(tmp_path / "half.safetensors"))
+    with pytest.raises(Pri3DError, match=r"lacks \d+ entries of .*decoder\.up4"):
+        starts.load_start(semseg.networks(settings, 20), settings)
+    other = config.Semseg(net2d="resnet18", init=str(tmp_path / "half.safetensors"))
+    with pytest.raises(
+        Pri3DError, match="holds a resnet18_half, and the network here is a resnet18"
+    ):
+        starts.load_start(semseg.networks(other, 20), other)
+
+
+def test_an_encoder_alone_starts_a_unet_and_says_so(tmp_path, capsys):
+    file = weights_file(
+        tmp_path / "e.safetensors", resnet_encoder("resnet18_half"), "backbone.encoder."
+    )
+    settings = config.Semseg(net2d="resnet18_half", init=str(file))
+    starts.load_start(semseg.networks(settings, 20), settings)
+    assert "not in the file: decoder" in capsys.readouterr().err
+
+
+def test_a_run_that_is_no_start_is_refused(data, tmp_path):
+    result = finetune("semseg_scannet", data, tmp_path / "x", **SMALL, steps=1, init=str(tmp_path))
+    assert "no such file of weights; give a finished run" in str(result.exception)
+
+
+def test_the_detector_is_torchvisions(tmp_path):
+    """Parameters, names and sizes of torchvision's own R50-FPN, with our encoder inside."""
+    settings = config.Insseg(net2d="resnet50")
+    model = insseg.networks(settings, 18)["model"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == DETECTOR_PARAMETERS
+    reference = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=19)
+    ours, theirs = model.state_dict(), reference.state_dict()
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+    model.load_state_dict(theirs)
+    model.eval()
+    reference.eval()
+    image = torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0))
+    for each in (model, reference):
+        each.transform.min_size, each.transform.max_size = (96,), 128
+        each.roi_heads.score_thresh = 0.01
+        each.rpn._post_nms_top_n["testing"] = 50
+    found, expected = model([image])[0], reference([image])[0]
+    assert len(found["boxes"])
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key])
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_the_detectors_encoder_loads_whole_and_freezes_what_is_asked(norm, tmp_path):
+    torch.manual_seed(2)
+    source = resnet_encoder("resnet18")
+    for module in source.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    file = weights_file(tmp_path / "e.safetensors", source, "backbone.encoder.")
+    settings = config.Insseg(net2d="resnet18", init=str(file), norm=norm, trained_stages=3)
+    nets = insseg.networks(settings, 18)
+    starts.load_start(nets, settings)
+    body = insseg.encoder(nets)
+    for name, value in body.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name]), name
+    insseg.trained(nets, settings)
+    frozen = {n.split(".")[0] for n, p in body.named_parameters() if not p.requires_grad}
+    learning = {n.split(".")[0] for n, p in body.named_parameters() if p.requires_grad}
+    assert learning == {"layer2", "layer3", "layer4"}
+    assert frozen == ({"conv1", "bn1", "layer1"} if norm == "batch" else {"conv1", "layer1"})
+
+
+def test_random_statistics_are_never_frozen():
+    with pytest.raises(Pri3DError, match="a random network has no statistics to freeze"):
+        insseg.networks(config.Insseg(norm="frozen"), 18)
+
+
+def test_a_linear_probe_changes_the_classifier_alone(data, tmp_path):
+    file = weights_file(tmp_path / "u.safetensors", resunet("resnet18_half"))
+    out = tmp_path / "probe"
+    done("semseg_scannet", data, out, **SMALL, steps=2, init=str(file), frozen=True)
+    before, after = load_file(file), load_file(out / "model.safetensors")
+    for name, value in before.items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(value, after[name]), name
+    fresh = semseg.networks(config.Semseg(**SMALL), 20)
+    assert after["classifier.weight"].shape == fresh["classifier"].weight.shape
+
+
+@pytest.mark.parametrize("net2d", ["resnet18_half", "resnet50"])
+def test_deeplab_on_the_same_encoder(net2d, tmp_path):
+    """ResNet-50 keeps stride 8 (as torchvision's), the others end at stride 32."""
+    settings = config.Semseg(net="deeplabv3", net2d=net2d, precision="float32")
+    nets = semseg.networks(settings, 13).eval()
+    image = torch.rand(1, 3, 64, 96)
+    assert semseg.logits(nets, image, settings).shape == (1, 13, 64, 96)
+    last = semseg._last_map(nets["backbone"]["encoder"], image)
+    assert last.shape[-2:] == ((8, 12) if net2d == "resnet50" else (2, 3))
+
+
+def test_few_labels_and_left_out_frames_are_counted(data, tmp_path):
+    root = tmp_path / "frames"
+    shutil.copytree(data, root)
+    (root / "scene0000_00" / "label" / "000000.png").unlink()
+    damaged = root / "scene0001_00" / "color" / "000100.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    last = done("semseg_scannet", root, tmp_path / "run", **SMALL, steps=12)
+    assert sum(last["skipped"].values()) == 2  # it came in two epochs of 11 images
+    assert "000100.jpg: is no JPEG image" in next(iter(last["skipped"]))
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["left_out"] == 1
+    few = tmp_path / "few"
+    done("semseg_scannet", root, few, **SMALL, steps=1, percent=40, subset="random")
+    assert json.loads((few / "provenance.json").read_text())["images"] in (3, 4)
+    result = finetune("semseg_scannet", root, tmp_path / "none", **SMALL, steps=1, percent=1)
+    assert "1 % of the 11 labelled images are none" in str(result.exception)
+
+
+def test_images_in_which_nothing_is_annotated_teach_nothing(tmp_path):
+    root = write_frames25k(tmp_path / "x", train=1, classes=(0,))
+    result = finetune("semseg_scannet", root, tmp_path / "run", **SMALL, steps=2)
+    assert "no image had anything to learn from" in str(result.exception)
+    objects = done("insseg_scannet", root, tmp_path / "objects", **TINY, steps=1)
+    assert objects["loss"] > 0  # that there is nothing can be learned
+
+
+def test_objects_are_learned_and_measured(data, tmp_path):
+    out = tmp_path / "objects"
+    last = done("insseg_scannet", data, out, **TINY, steps=2)
+    for term in ("classes", "boxes", "masks", "proposed", "proposed_boxes"):
+        assert np.isfinite(last[f"{term}_loss"])
+    folder = tmp_path / "submission"
+    told = measure.run(out, data, tmp_path / "o.json", "cpu", 1, most=2, drawn=1, submission=folder)
+    assert told["images"] == 2
+    assert set(told["coco"]) == {"boxes", "masks"}
+    assert len(list(folder.glob("*.txt"))) == 2
+    for line in "".join(p.read_text() for p in folder.glob("*.txt")).splitlines():
+        mask, label, score = line.split()
+        assert np.array(Image.open(folder / mask)).shape == COLOR_SHAPE
+        assert int(label) in open_split("scannet", data, "val").things.ids
+        assert 0 <= float(score) <= 1
+
+
+def test_the_learning_rate_rises_and_falls():
+    settings = config.Semseg(lr=1.0, warmup=0.2, power=1.0)
+    rates = [train.learning_rate(settings, step, 10) for step in range(1, 11)]
+    np.testing.assert_allclose(rates[:3], [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(np.diff(rates[2:]), -1 / 8)
+    assert rates[-1] > 0
+
+
+def test_a_checkpoint_of_pretraining_goes_all_the_way(data, tmp_path):
+    """Run -> export -> import -> finetune: the same weights arrive."""
+    torch.manual_seed(3)
+    run = tmp_path / "joint"
+    run.mkdir()
+    source = resunet("resnet18")
+    checkpoint.save_weights(run / "model.safetensors", nn.ModuleDict({"backbone": source}))
+    settings = json.dumps({"mode": "view", **config.Pretrain(steps=1).model_dump()})
+    (run / "settings.json").write_text(settings)
+    invoke = CliRunner().invoke
+    out = tmp_path / "published.pth"
+    assert invoke(app, ["export", str(run), str(out), "--to", "published"]).exit_code == 0
+    back = tmp_path / "back.safetensors"
+    assert invoke(app, ["import", str(out), str(back)]).exit_code == 0
+    for init in (run, out, back):
+        nets = semseg.networks(config.Semseg(net2d="resnet18"), 20)
+        starts.load_start(nets, config.Semseg(net2d="resnet18", init=str(init)))
+        for name, value in source.state_dict().items():
+            assert torch.equal(nets["backbone"].state_dict()[name], value), (init, name)

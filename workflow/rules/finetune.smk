@@ -1,0 +1,97 @@
+"""Labelled data and a start -> finetuned networks -> how good they are on the validation split.
+
+A run is <task>-<start>-<percent of the labels>-<number of the seed>. Runs that differ in their
+start alone see the same labels in the same order.
+"""
+
+RUN = "{task}-{start}-{percent}-{seed}"
+NAME = RUN.replace("{", "{wildcards.")
+
+
+def runs_of(task, starts, percents, seeds):
+    """Names of runs."""
+    share = [f"{percent:g}" for percent in percents]
+    return expand(RUN, task=task, start=starts, percent=share, seed=range(seeds))
+
+
+def finetune_settings(w):
+    section = getattr(settings, TASKS[w.task][0])
+    start = {"scratch": "random"}.get(w.start, w.start)
+    start = f"results/runs/{start}" if start in PRETRAINED else start
+    chosen = {"init": start, "percent": float(w.percent), "seed": section.seed + int(w.seed)}
+    return assignments(section.model_copy(update=chosen), leave_out=FINETUNE_HOW)
+
+
+rule finetune:
+    input:
+        # Of a data set that is not ours, Snakemake watches nothing.
+        data=lambda w: labelled(w.task) if labelled(w.task).startswith("results/") else [],
+        start=lambda w: (
+            expand(rules.pretrain.output, mode=w.start) if w.start in PRETRAINED else []
+        ),
+    output:
+        f"results/runs/{RUN}/model.safetensors",
+    params:
+        data=lambda w: labelled(w.task),
+        settings=finetune_settings,
+        how=lambda w: assignments(getattr(settings, TASKS[w.task][0]), only=FINETUNE_HOW),
+        code=code_digest("pri3d.finetune.train"),
+    log:
+        f"results/logs/finetune/{RUN}.log",
+    benchmark:
+        f"results/benchmarks/finetune/{RUN}.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 64
+    resources:
+        mem_mb=16000,
+        runtime=60 * 48,
+    message:
+        f"finetune: training results/runs/{NAME}"
+    shell:
+        "python -m pri3d finetune {wildcards.task} --data {params.data:q}"
+        f" --out results/runs/{NAME}"
+        " {params.settings} {params.how} > {log}"
+
+
+rule evaluate_finetuned:
+    input:
+        model=rules.finetune.output,
+        data=rules.finetune.input.data,
+    output:
+        f"results/evaluation/{RUN}.json",
+    params:
+        data=rules.finetune.params.data,
+        how=lambda w, threads: (
+            f"--device {getattr(settings, TASKS[w.task][0]).device} --threads {threads}"
+        ),
+        code=code_digest("pri3d.finetune.measure"),
+    log:
+        f"results/logs/evaluate/{RUN}.log",
+    benchmark:
+        f"results/benchmarks/evaluate/{RUN}.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 64
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    message:
+        f"evaluate: measuring results/runs/{NAME}"
+    shell:
+        f"python -m pri3d evaluate results/runs/{NAME}"
+        " --data {params.data:q} --out {output} {params.how} > {log}"
+
+
+FINETUNED = {
+    task: runs_of(task, settings.finetune.starts, [getattr(settings, TASKS[task][0]).percent], 1)
+    for task in TASKS
+}
+LOW_DATA = [
+    run
+    for task in settings.low_data.tasks
+    for run in runs_of(
+        task, settings.low_data.starts, settings.low_data.percents, settings.low_data.seeds
+    )
+]
+MEASURED = "results/evaluation/{run}.json"

@@ -1,0 +1,58 @@
+"""Labelled data sets: where they are, and look-alikes of them where they are `demo`."""
+
+DEMO_SCENES = demo.scene_ids(settings.demo)
+# The scan that no pretraining sees is the one that finetuning is measured on.
+DEMO_VAL = [scene for scene in HELD_OUT if scene in DEMO_SCENES] or DEMO_SCENES[-1:]
+
+
+def labelled(task):
+    """The folder of the data set of a task."""
+    name = TASKS[task][1]
+    folder = getattr(settings.labelled, name)
+    return f"results/labelled/{name}" if folder == "demo" else folder
+
+
+rule labelled_scannet:
+    input:
+        expand(rules.demo.output.sens, scene=DEMO_SCENES),
+    output:
+        directory("results/labelled/scannet"),
+    params:
+        held_out=[word for scene in DEMO_VAL for word in ("--held-out", scene)],
+        code=code_digest("pri3d.datasets.demo"),
+    log:
+        "results/logs/labelled/scannet.log",
+    benchmark:
+        "results/benchmarks/labelled/scannet.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "labelled: writing the demo scans' labels as scannet_frames_25k"
+    shell:
+        "python -m pri3d data demo scannet {output} --scans results/demo {params.held_out} > {log} 2>&1"
+
+
+rule labelled_nyuv2:
+    output:
+        directory("results/labelled/nyuv2"),
+    params:
+        seed=settings.demo.seed,
+        code=code_digest("pri3d.datasets.demo"),
+    log:
+        "results/logs/labelled/nyuv2.log",
+    benchmark:
+        "results/benchmarks/labelled/nyuv2.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "labelled: rendering images as NYU Depth v2"
+    shell:
+        "python -m pri3d data demo nyuv2 {output} --seed {params.seed} > {log} 2>&1"
