@@ -63,14 +63,13 @@ def planned(tree, folder, *words):
     status, said = dry_run(tree, folder, *words)
     assert status == 0, said
     assert "missing provenance" not in said, said
-    names = {"pretrain": r"\w+$", "pairs": "^$", "report": "^$"}
+    names = {"pairs": "^$", "report": "^$"}
     found = set()
     for rule, message in re.findall(r"^Job \d+: (\w+): (.*)$", said, re.MULTILINE):
-        name = re.search(names.get(rule, r"\w+$"), message)
+        name = re.search(names.get(rule, r"[\w.-]+$"), message)
         found.add(f"{rule} {name[0]}" if name else rule)
     totals = re.findall(r"^total +(\d+)$", said, re.MULTILINE)
-    targets = re.findall(
-        r"^(?:all|clouds|overlap|chunks|pretrain_\w+|evaluate) +1$", said, re.MULTILINE
-    )
+    targets = "all|clouds|overlap|chunks|pretrain_\\w+|finetune_\\w+|low_data|evaluate"
+    targets = re.findall(f"^(?:{targets}) +1$", said, re.MULTILINE)
     assert len(found) == (int(totals[-1]) if totals else 0) - len(set(targets)), said
     return found

@@ -52,13 +52,14 @@ def demo_data(
     held_out: Annotated[
         list[str], typer.Option(metavar="SCENE", help="a scan for validation, not training")
     ] = [],  # noqa: B006
+    every: Annotated[int, typer.Option(min=1, help="every n-th frame of a scan, for scannet")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="seed of the rooms, for nyuv2")] = 0,
 ) -> None:
     """Write a look-alike of a labelled data set from procedural rooms, in the published formats."""
     from pri3d.datasets import demo
 
     if dataset == "scannet":
-        demo.write_frames(scans, out, held_out)
+        demo.write_frames(scans, out, held_out, every)
     else:
         demo.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
 
@@ -96,6 +97,42 @@ def finetune(
     with store.sole_writer(out):
         train.run(task, data, out, settings)
     print((out / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@app.command()
+def probe(
+    task: Annotated[
+        Literal["semseg_scannet", "semseg_nyuv2"],
+        typer.Argument(help="whose classes are asked for"),
+    ],
+    data: Annotated[Path, typer.Option(help="folder of the labelled data set")],
+    out: Annotated[Path, typer.Option(help="JSON to write")] = Path("probe.json"),
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE.yaml", help="settings; its section `semseg`"),
+    ] = None,
+    assigned: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="a setting, over the file's"),
+    ] = [],  # noqa: B006
+) -> None:
+    """Ask what frozen features know of the classes; takes minutes, and trains no network.
+
+    Labelled places of unseen images are classified by their 20 nearest neighbours among places of
+    the training images, and by the linear classifier that fits those best. `--set init=RUN` names
+    the features. Prints both figures.
+    """
+    given = config.load(config_file).semseg.model_dump() if config_file else {}
+    settings = checked("semseg", **given | dict(map(assignment, assigned)))
+    from pri3d.finetune import probe as stage
+
+    told = stage.run(task, data, out, settings, settings.threads)
+    for name, said in (("knn", "nearest neighbours"), ("linear", "linear classifier")):
+        figures = told[name]
+        print(
+            f"{task}, {said}: mIoU {100 * figures['mean_iou']:.2f} %, places right "
+            f"{100 * figures['accuracy']:.2f} %"
+        )
 
 
 @app.command()

@@ -18,7 +18,6 @@ from pri3d.scans.demo import render, scan
 from pri3d.scans.demo.classes import CLASSES
 from pri3d.scans.sens import SensFile
 
-EVERY = 10  # of 200 frames of a demo scan; ScanNet takes about every hundredth of 2,000
 NYU_SHAPE = 480, 640
 NYU_IMAGES, NYU_TEST = 60, 20
 NYU_FIRST_ROOM = 5000  # rooms that no demo scan is of
@@ -27,10 +26,11 @@ NYU_INTRINSICS = 518.857901, 519.469611, 325.582449, 253.736166
 NYU_BORDER = 7, 4, 7, 6  # pixels at the top, bottom, left and right that are white, label 0
 
 
-def write_frames(scans: Path, out: Path, held_out: list[str], every: int = EVERY) -> None:
+def write_frames(scans: Path, out: Path, held_out: list[str], every: int) -> None:
     """`scannet_frames_25k` in the folder `out` from the demo scans in `scans`.
 
-    held_out: scenes of the validation split; the others are for training. Raises Pri3DError where
+    held_out: scenes of the validation split; the others are for training. every: n-th frame of
+    each. Raises Pri3DError where
     one of them is not there.
     """
     scenes = sorted(path.stem for path in scans.glob("*/*.sens"))

@@ -148,7 +148,12 @@ def _semseg(nets, data: Split, chosen, settings, place, left_out, show, folder, 
         read += len(frames)
         image_BCHW = torch.stack(images).to(place)
         for rule, shape in SIZES.items():
-            found = semseg.predict(nets, image_BCHW, settings, shape).cpu().numpy()
+            # Nothing is gained from more pixels than the truth has: the rule repeats them.
+            smaller = all(t.shape[0] <= shape[0] and t.shape[1] <= shape[1] for t in truths)
+            same = len({truth.shape for truth in truths}) == 1
+            finest = truths[0].shape if same and smaller else shape
+            found = semseg.predict(nets, image_BCHW, settings, finest).cpu().numpy()
+            found = [at_size(predicted, shape) for predicted in found]
             for truth, predicted in zip(truths, found):
                 counted[rule] += semantic.confusion(at_size(truth, shape), predicted, classes)
             if rule != "scannet":

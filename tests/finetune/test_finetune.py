@@ -14,11 +14,11 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from typer.testing import CliRunner
 
 from pri3d import checkpoint, config
-from pri3d.classes import SCANNET20
+from pri3d.classes import SCANNET18, SCANNET20
 from pri3d.cli import app
 from pri3d.datasets import open_split
 from pri3d.errors import Pri3DError
-from pri3d.finetune import insseg, measure, semseg, starts, train
+from pri3d.finetune import insseg, measure, probe, semseg, starts, train
 from pri3d.models.resunet import resnet_encoder, resunet
 
 DETECTOR_PARAMETERS = 44_067_009  # of torchvision's R50-FPN with 18 classes and the background
@@ -342,6 +342,13 @@ def test_objects_are_learned_and_measured(data, tmp_path):
         assert np.array(Image.open(folder / mask)).shape == COLOR_SHAPE
         assert int(label) in open_split("scannet", data, "val").things.ids
         assert 0 <= float(score) <= 1
+    picture = data / "scene0003_00" / "color" / "000000.jpg"
+    words = [str(out), str(picture), "--out", str(tmp_path / "p"), "--device", "cpu"]
+    assert CliRunner().invoke(app, ["predict", *words]).exit_code == 0
+    for entry in json.loads((tmp_path / "p" / "000000_objects.json").read_text()):
+        assert entry["category"] in SCANNET18.names
+        assert entry["segmentation"]["size"] == list(COLOR_SHAPE)
+    assert (tmp_path / "p" / "000000_predicted.jpg").exists()
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -371,3 +378,37 @@ def test_a_checkpoint_of_pretraining_goes_all_the_way(data, tmp_path):
         starts.load_start(nets, config.Semseg(net2d="resnet18", init=str(init)))
         for name, value in source.state_dict().items():
             assert torch.equal(nets["backbone"].state_dict()[name], value), (init, name)
+
+
+def test_a_probe_tells_features_that_know_from_those_that_do_not(data, trained, tmp_path):
+    """The network that learned these squares knows their classes; random features know less."""
+    told = {}
+    for name, init in (("trained", str(trained[0])), ("random", "random")):
+        words = [f"--set={k}={json.dumps(v)}" for k, v in (SMALL | {"init": init}).items()]
+        words += ["--data", str(data), "--out", str(tmp_path / f"{name}.json")]
+        result = CliRunner().invoke(app, ["probe", "semseg_scannet", *words])
+        assert result.exit_code == 0, result.output
+        told[name] = json.loads((tmp_path / f"{name}.json").read_text())
+        assert told[name]["asked"] == 4 * 200
+    for kind in ("knn", "linear"):
+        assert told["trained"][kind]["accuracy"] > 0.6
+    assert told["trained"]["linear"]["accuracy"] > told["random"]["linear"]["accuracy"]
+
+
+def test_the_probes_classifiers_are_exact_where_they_can_be():
+    """Separable features: both find every class; k-NN is that of a plain sort."""
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(1, 4, 300).astype(np.uint8))
+    centres = torch.eye(3, 5) * 5
+    known = centres[labels.long() - 1] + 0.1 * torch.from_numpy(rng.normal(size=(300, 5))).float()
+    for classify in (probe._neighbours, probe._linear):
+        assert torch.equal(classify(known, labels, known, 3), labels)
+    noise = torch.from_numpy(rng.normal(size=(40, 5))).float()
+    found = probe._neighbours(known, labels, noise, 3)
+    unit = nn.functional.normalize(known)
+    for place, answer in zip(nn.functional.normalize(noise), found):
+        cosine = unit @ place
+        votes = torch.zeros(4)
+        for i in cosine.argsort(descending=True)[:20]:
+            votes[int(labels[i])] += (cosine[i] / 0.1).exp()
+        assert votes.argmax() == answer

@@ -13,7 +13,14 @@ from flow import ROOT, planned, snakemake
 pytestmark = pytest.mark.xdist_group("workflow")
 
 SCENES = ("attic", "cellar")
-LAST = {"pretrain joint", "report"}
+LABELS = [
+    "labelled={scannet: labels}",
+    "report={tasks: [semseg_scannet]}",
+    "finetune={starts: [joint]}",
+]
+TASK = "semseg_scannet-joint-100-0"
+FINETUNED = {f"finetune {TASK}", f"evaluate {TASK}", "report"}
+LAST = {"pretrain joint"} | FINETUNED
 PAIRS = {"pairs"} | LAST
 
 
@@ -45,9 +52,11 @@ def mark_as_made(tree, folder, scenes, *words):
     for kind in ("clouds", "overlap", "chunks"):
         for scene in scenes:
             stand_in(folder / "results" / kind / f"{scene}.h5")
-    for name in ("pairs.h5", "report/index.html", "runs/joint/model.safetensors"):
+    for name in ("pairs.h5", "report/index.html", "evaluation/joint.json"):
         stand_in(folder / "results" / name)
-    stand_in(folder / "results" / "evaluation" / "joint.json")
+    for name in ("joint", TASK):
+        stand_in(folder / "results" / "runs" / name / "model.safetensors")
+    stand_in(folder / "results" / "evaluation" / f"{TASK}.json")
     done = snakemake(tree, folder, "--touch", "--forceall", "--quiet", "all", *words, "--", "all")
     assert done.returncode == 0, done.stdout
 
@@ -60,7 +69,7 @@ def prepared(tmp_path_factory):
     for scene in SCENES:
         stand_in(base / "scans" / scene / f"{scene}.sens")
     stand_in(base / "scans" / "attic" / "attic_vh_clean_2.ply")
-    mark_as_made(base / "tree", base, SCENES, "--config", "scans=scans")
+    mark_as_made(base / "tree", base, SCENES, "--config", "scans=scans", *LABELS)
     return base
 
 
@@ -72,7 +81,8 @@ def base(prepared, tmp_path):
 
 def plan(base, *words, targets=("all",), config=()):
     """Words for Snakemake; `config` as it stands after --config."""
-    return planned(base / "tree", base, "--config", "scans=scans", *config, *words, "--", *targets)
+    given = ["--config", "scans=scans", *LABELS, *config]
+    return planned(base / "tree", base, *given, *words, "--", *targets)
 
 
 def test_nothing_changed(base):
@@ -92,6 +102,11 @@ def test_nothing_changed(base):
         ('pretrain={"workers": 3, "device": "cpu", "threads": 1, "log_every": 7}', set()),
         ('pretrain={"moco_queue": 7}', set()),
         ("held_out=[attic]", LAST | {"evaluate joint"}),
+        ('semseg={"lr": 0.02}', FINETUNED),
+        ('semseg={"percent": 20}', {name.replace("100", "20") for name in FINETUNED}),
+        ('semseg={"workers": 3, "threads": 1}', set()),
+        ('insseg={"lr": 0.05}', set()),
+        ('low_data={"percents": [7]}', set()),
         ('demo={"seed": 3}', set()),
         ("scenes=[attic]", PAIRS),
         ("scenes=[attic, cellar, nowhere]", PAIRS),
@@ -154,7 +169,9 @@ def test_code_that_does_not_act(base):
          "        points, np.float64\n    ) @")  # fmt: skip
     edit(package / "__init__.py", '__version__ = "', '__version__ = "9.')
     edit(package / "config.py", 'description="', 'description="in other words: ')
-    edit(package / "cli.py", "def main() -> None:", "more = 1\n\n\ndef main() -> None:")
+    edit(
+        package / "cli" / "__init__.py", "def main() -> None:", "more = 1\n\n\ndef main() -> None:"
+    )
     assert plan(base) == set()
 
 
@@ -169,6 +186,8 @@ def test_code_that_does_not_act(base):
         ("stages/pairs", PAIRS),
         ("stages/chunks", each("chunks") | LAST),
         ("pretrain/losses", LAST),
+        ("finetune/semseg", FINETUNED),
+        ("metrics/semantic", {f"evaluate {TASK}", "report"}),
         ("training", LAST),
     ],
 )
@@ -186,6 +205,8 @@ def test_code_that_acts(base, module, expected):
         ("chunks/attic.h5", each("chunks", scenes=["attic"]) | LAST),
         ("pairs.h5", PAIRS),
         ("runs/joint/model.safetensors", LAST),
+        (f"runs/{TASK}/model.safetensors", FINETUNED),
+        (f"evaluation/{TASK}.json", {f"evaluate {TASK}", "report"}),
         ("report/index.html", {"report"}),
     ],
 )
@@ -202,14 +223,38 @@ def test_logs_and_benchmarks_may_be_removed(base):
 
 def test_demo_scans_are_made_one_by_one(prepared, tmp_path):
     scenes = ("scene0000_00", "scene0001_00")
-    two, three = 'demo={"scans": 2}', 'demo={"scans": 3}'
+    tasks = "report={tasks: []}"
+    two, three = [tasks, 'demo={"scans": 2}'], [tasks, 'demo={"scans": 3}']
     for scene in scenes:
         for ending in (".sens", "_vh_clean_2.ply"):
             stand_in(tmp_path / "results" / "demo" / scene / f"{scene}{ending}")
-    mark_as_made(prepared / "tree", tmp_path, scenes, "--config", two)
-    assert planned(prepared / "tree", tmp_path, "--config", two) == set()
+    mark_as_made(prepared / "tree", tmp_path, scenes, "--config", *two)
+    assert planned(prepared / "tree", tmp_path, "--config", *two) == set()
     more = each("demo", "clouds", "overlap", "chunks", scenes=["scene0002_00"])
-    measured = PAIRS | {"evaluate joint"}  # the last demo scan is held out
-    assert planned(prepared / "tree", tmp_path, "--config", three) == more | measured
-    seed = planned(prepared / "tree", tmp_path, "--config", 'demo={"scans": 2, "seed": 1}')
+    # The last demo scan is held out.
+    measured = (PAIRS | {"evaluate joint"}) - FINETUNED | {"report"}
+    assert planned(prepared / "tree", tmp_path, "--config", *three) == more | measured
+    other = [tasks, 'demo={"scans": 2, "seed": 1}']
+    seed = planned(prepared / "tree", tmp_path, "--config", *other)
     assert seed == each("demo", "clouds", "overlap", "chunks", scenes=scenes) | measured
+
+
+def test_what_the_demo_finetunes(prepared, tmp_path):
+    """Every task from every start, on look-alikes of the data sets; more only when asked for."""
+    words = ["--config", 'demo={"scans": 2}']
+    plan = planned(prepared / "tree", tmp_path, *words)
+    tasks = ("semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2")
+    runs = {f"{task}-{start}-100-0" for task in tasks for start in ("scratch", "joint")}
+    for verb in ("finetune", "evaluate"):
+        assert {name for name in plan if name.startswith(verb)} - {"evaluate joint"} == {
+            f"{verb} {run}" for run in runs
+        }
+    curve = 'low_data={"percents": [5, 12.5], "starts": ["moco", "view"], "seeds": 2}'
+    plan = planned(prepared / "tree", tmp_path, *words, curve, "--", "low_data")
+    assert {name for name in plan if name.startswith("finetune")} == {
+        f"finetune semseg_scannet-{start}-{percent}-{seed}"
+        for start in ("moco", "view")
+        for percent in ("5", "12.5")
+        for seed in (0, 1)
+    }
+    assert {"pretrain moco", "pretrain view"} <= plan

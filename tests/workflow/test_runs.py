@@ -26,7 +26,15 @@ CONFIG = [
     'pretrain={"steps": 4, "height": 64, "width": 64, "width3d": [8, 8, 8, 8, 8, 8, 8, 8],'
     ' "batch": 1, "matches": 64, "radius_m": 0.05, "workers": 0, "threads": 1,'
     ' "log_every": 1, "checkpoint_every": 1}',
+    'finetune={"starts": ["joint"]}',
+    'report={"tasks": ["semseg_scannet", "insseg_scannet"]}',
+    'semseg={"steps": 2, "batch": 1, "height": 64, "width": 64, "workers": 0, "threads": 1,'
+    ' "checkpoint_every": 1}',
+    'insseg={"steps": 1, "batch": 1, "short_sides": [64], "long_side": 86, "least_pixels": 20,'
+    ' "proposals": 16, "workers": 0, "threads": 1}',
 ]
+TARGETS = ["pretrain_joint", "finetune_semseg_scannet", "finetune_insseg_scannet"]
+TASKS = [f"{task}_scannet-joint-100-0" for task in ("semseg", "insseg")]
 
 
 def start(folder, cores, *targets, log=None):
@@ -83,6 +91,11 @@ def test_everything_is_made(reference):
         found
     )
     assert (folder / "results" / "report" / "index.html").stat().st_size > 10_000
+    for task in TASKS:
+        assert f"runs/{task}/model.safetensors" in found
+        told = json.loads((folder / "results/evaluation" / f"{task}.json").read_text())
+        assert told["images"] == 4  # every tenth of the held-out scan's 40
+        assert told["left_out"] == []
     measured = json.loads((folder / "results/evaluation/joint.json").read_text())
     assert measured["scenes"] == ["scene0001_00"]  # the last one is held out
     trained = json.loads((folder / "results/runs/joint/provenance.json").read_text())
@@ -92,7 +105,7 @@ def test_everything_is_made(reference):
         made = {path.relative_to(folder / "results" / kind).parts[0].split(".")[0]
                 for path in (folder / "results" / kind).rglob("*.*")}  # fmt: skip
         stages = {"demo", "clouds", "overlap", "pairs", "chunks", "pretrain", "evaluate", "report"}
-        assert made == stages
+        assert made == stages | {"labelled", "finetune"}
     assert planned(ROOT, folder, "--config", *CONFIG, "--", "all") == set()
 
 
@@ -108,7 +121,7 @@ def test_a_real_file_with_a_new_date_reruns_nothing(reference):
 
 
 def test_one_core_gives_the_same(reference, tmp_path):
-    finish(tmp_path / "run", 1, "results/pairs.h5", "chunks", "pretrain_joint")
+    finish(tmp_path / "run", 1, "results/pairs.h5", "chunks", *TARGETS)
     assert digests(tmp_path / "run") == reference[1]
 
 

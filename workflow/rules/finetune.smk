@@ -34,7 +34,7 @@ rule finetune:
     params:
         data=lambda w: labelled(w.task),
         settings=finetune_settings,
-        how=lambda w: assignments(getattr(settings, TASKS[w.task][0]), only=FINETUNE_HOW),
+        how=lambda w, threads: assignments(getattr(settings, TASKS[w.task][0]), only=FINETUNE_HOW),
         code=code_digest("pri3d.finetune.train"),
     log:
         f"results/logs/finetune/{RUN}.log",
@@ -94,4 +94,5 @@ LOW_DATA = [
         task, settings.low_data.starts, settings.low_data.percents, settings.low_data.seeds
     )
 ]
+TRAINED_RUN = "results/runs/{run}/model.safetensors"
 MEASURED = "results/evaluation/{run}.json"

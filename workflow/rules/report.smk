@@ -8,7 +8,9 @@ rule report:
         chunks=expand(rules.scan_chunks.output, scene=SCANS),
         runs=expand(rules.pretrain.output, mode=settings.report.runs),
         evaluation=expand(rules.evaluate_run.output, mode=settings.report.runs if HELD_OUT else []),
-        tasks=[expand(MEASURED, run=FINETUNED[task]) for task in settings.report.tasks],
+        tasks=[
+            expand([TRAINED_RUN, MEASURED], run=FINETUNED[task]) for task in settings.report.tasks
+        ],
     output:
         "results/report/index.html",
     params:

@@ -1,0 +1,128 @@
+"""The report's part on finetuned networks: tables, the curve, the paper's figures, pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pri3d import config, store
+from pri3d.classes import SCANNET18, SCANNET20
+from pri3d.report import tasks
+from pri3d.report.gather import gather
+
+
+def semseg(miou, scenes=1, net2d="resnet50"):
+    figures = {"mean_iou": miou, "pixel_accuracy": 0.6, "mean_accuracy": 0.5}
+    iou = dict.fromkeys(SCANNET20.names) | {"wall": miou, "sofa": miou / 2}
+    return {
+        "task": "semseg_scannet",
+        "images": 25,
+        "scenes": scenes,
+        "left_out": ["one/label/000000.png: missing; the frame is left out"],
+        "settings": config.Semseg(net2d=net2d).model_dump(),
+        "rules": {"scannet": figures | {"iou": iou}, "pri3d": figures | {"iou": iou}},
+    }
+
+
+def insseg(ap50):
+    figures = {"ap": ap50 / 2, "ap50": ap50, "ap75": None, "classes": {"chair": ap50 / 2}}
+    return {
+        "task": "insseg_scannet",
+        "images": 25,
+        "objects": 77,
+        "scenes": 312,
+        "left_out": [],
+        "settings": config.Insseg().model_dump(),
+        "coco": {"boxes": figures, "masks": figures},
+        "scannet": {"ap": 0.1, "ap50": 0.2, "classes": dict.fromkeys(SCANNET18.names)},
+    }
+
+
+@pytest.fixture
+def made(tmp_path):
+    """write(name, result) puts a run and its evaluation there; section() draws them."""
+
+    def write(name, result):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "model.safetensors").write_bytes(name.encode())
+        settings = {"task": result["task"], **result["settings"]}
+        (run / "settings.json").write_text(json.dumps(settings))
+        result = result | {"model": store.file_digest(run / "model.safetensors")}
+        path = tmp_path / "evaluation" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result))
+        return path
+
+    def section():
+        return str(tasks.tasks(gather(tmp_path)))
+
+    return write, section
+
+
+def test_runs_of_a_start_are_a_row_with_their_standard_error(made):
+    write, section = made
+    for seed, miou in enumerate((0.2, 0.3, 0.25)):
+        write(f"semseg_scannet-joint-20-{seed}", semseg(miou))
+    write("semseg_scannet-scratch-20-0", semseg(0.123))
+    page = section()
+    error = np.std([20, 30, 25], ddof=1) / np.sqrt(3)
+    assert f"25.00 ± {error:.2f}" in page
+    assert ">12.30<" in page
+    assert page.index(">scratch<") < page.index(">joint<")
+    assert "25 images of the validation split; left out: 1." in page
+    assert "paper" not in page.split("</thead>")[0]  # not the paper's data set
+    assert ">sofa<" in page
+    assert ">toilet<" not in page  # no run has a figure for it
+
+
+def test_the_papers_figures_stand_beside_its_data_set_only(made):
+    write, section = made
+    write("semseg_scannet-joint-20-0", semseg(0.5, scenes=312))
+    write("semseg_scannet-view-60-0", semseg(0.5, scenes=312))
+    write("semseg_scannet-imagenet-80-0", semseg(0.5, scenes=312, net2d="resnet18"))
+    write("semseg_scannet-geo-7-0", semseg(0.5, scenes=312))
+    write("insseg_scannet-joint-100-0", insseg(0.3))
+    page = section()
+    for figure in (">52.1<", ">58.4<", ">49.8<", ">mask 35.8, box 44.5<"):
+        assert figure in page
+    assert "77 objects. Detections under a score of 0.05 were dropped" in page
+
+
+def test_several_shares_are_a_curve(made):
+    write, section = made
+    write("semseg_scannet-joint-20-0", semseg(0.2))
+    assert "over the share of the labels" not in section()
+    write("semseg_scannet-joint-100-0", semseg(0.4))
+    assert "over the share of the labels" in section()
+
+
+def test_pictures_are_those_of_the_best_run(made):
+    write, section = made
+    for name, miou in (("worse", 0.1), ("better", 0.2)):
+        path = write(f"semseg_scannet-{name}-100-0", semseg(miou))
+        folder = path.with_name(f"{path.stem}_pictures")
+        folder.mkdir()
+        Image.new("RGB", (8, 8)).save(folder / f"of_the_{name}.jpg")
+    assert "of_the_better" in section()
+    assert "of_the_worse" not in section()
+
+
+def test_figures_of_other_weights_are_told(made, tmp_path):
+    write, section = made
+    write("semseg_scannet-joint-20-0", semseg(0.2))
+    assert "Of other weights" not in section()
+    (tmp_path / "runs/semseg_scannet-joint-20-0/model.safetensors").write_bytes(b"other")
+    assert "Of other weights than those that are there now: semseg_scannet-joint-20-0" in section()
+
+
+def test_names_that_the_workflow_did_not_give(made):
+    write, section = made
+    write("mine", semseg(0.2))
+    assert ">mine<" in section()
+
+
+def test_nothing_finetuned_is_said(tmp_path):
+    (tmp_path / "runs" / "joint").mkdir(parents=True)
+    assert "Nothing was finetuned" in str(tasks.tasks(gather(tmp_path)))
