@@ -8,7 +8,7 @@ OLD_TOOLS = $(abspath $(BIN)/../minkowski-build)
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	$$name -c '$(FITS)' 2> /dev/null && { echo $$name; break; }; done)
 
-.PHONY: demo venv test test-slow test-golden minkowski test-minkowski lint format schema bench clean
+.PHONY: demo venv test test-slow test-golden minkowski test-minkowski lint format schema bench bench-effect clean
 
 demo: venv
 	$(BIN)/snakemake --cores all --quiet host reason
@@ -73,6 +73,12 @@ schema: venv
 bench: venv
 	for name in ingest overlap stages loading sparse; do \
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
+	$(BIN)/python benchmarks/forecast.py --write
+
+# Does pretraining help where labels are few? About two hours on two cores; goes on where it was
+# stopped.
+bench-effect: venv
+	$(BIN)/python benchmarks/effect.py --json benchmarks/results/effect.json
 	$(BIN)/python benchmarks/forecast.py --write
 
 clean:

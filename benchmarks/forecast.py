@@ -178,6 +178,32 @@ def loading(measured: dict[str, dict]) -> str:
     return table(["scan", "what", "samples/s a core", "times", "ms of a sample"], rows)
 
 
+def effect(measured: dict[str, dict]) -> str:
+    """mIoU in unseen rooms, and its gain over scratch, paired by the labels."""
+    found = measured["effect"]["summary"]
+    shares = list(dict.fromkeys(name.split(", ", 1)[0] for name in found))
+    starts = list(dict.fromkeys(name.split(", ", 1)[1] for name in found))
+    rows = []
+    for start in starts:
+        row = [start]
+        for share in shares:
+            entry = found.get(f"{share}, {start}")
+            if entry is None:
+                row += ["", ""]
+                continue
+            row.append(_with_error(entry["miou"]))
+            gain = entry.get("gain")
+            row.append("" if gain is None else f"{_with_error(gain, '+')} (n = {gain['n']})")
+        rows.append(row)
+    head = ["start", *(word for share in shares for word in (f"{share}: mIoU, %", "gain"))]
+    return table(head, rows)
+
+
+def _with_error(value: dict, sign: str = "") -> str:
+    error = value["standard_error"]
+    return f"{value['mean']:{sign}.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
 def table(head: list, rows: list[list]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

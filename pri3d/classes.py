@@ -164,6 +164,5 @@ def _of_nyu13(ids: tuple[int, ...]) -> ClassSet:
 SCANNET20 = _of_nyu40((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39))
 SCANNET18 = _of_nyu40(SCANNET20.ids[2:])
 NYUV2_13 = _of_nyu13(tuple(range(1, 14)))
-NYUV2_40 = _of_nyu40(tuple(range(1, 41)))
 # The objects among the 13 (as Pri3D's published code has them).
 NYUV2_9 = _of_nyu13((1, 2, 4, 6, 8, 9, 10, 11, 13))

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pri3d import checkpoint
 from pri3d.errors import Pri3DError
+from pri3d.models.resunet import ENCODERS
 from pri3d.weights.files import plain, write_arrays
 from pri3d.weights.forms import BACKBONE3D, ENCODER, Weights, load, recognise, to_detectron2
-from pri3d.weights.networks import COUNTER, fit, grouped, grouped_absent, some, under
+from pri3d.weights.networks import COUNTER, encoder_name, fit, grouped, grouped_absent, some, under
 
 
 def import_file(file: str | Path, out: str | Path) -> list[str]:
@@ -116,6 +117,12 @@ def _part(source: str | Path, state: dict[str, Tensor], prefix: str) -> dict[str
 
 def _encoder(source: str | Path, weights: Weights) -> tuple[dict[str, Any], set[str]]:
     encoder = _part(source, weights.state, ENCODER)
+    name = encoder_name(source, encoder)
+    if ENCODERS[name][0] is None:
+        raise Pri3DError(
+            f"{source}: holds a {name}, which other libraries do not have; export it as published "
+            "or safetensors"
+        )
     return encoder, {ENCODER + name for name in encoder}
 
 

@@ -38,6 +38,27 @@ def test_published_names(network):
     assert {"decoder.conv0.weight", "decoder.conv0.bias", "encoder.layer4.1.bn2.weight"} <= names
 
 
+def test_the_half_encoder_is_torchvisions_with_half_the_channels():
+    """Embedded in torchvision's network, whose other channels are zero, it computes the same."""
+    torch.manual_seed(0)
+    half, whole = resnet_encoder("resnet18_half").eval(), resnet_encoder("resnet18").eval()
+    narrow, wide = half.state_dict(), whole.state_dict()
+    assert list(narrow) == list(wide)
+    for name, value in narrow.items():
+        if not name.endswith("num_batches_tracked"):
+            wide[name].fill_(1.0 if name.endswith("running_var") else 0.0)
+            wide[name][tuple(slice(size) for size in value.shape)] = value
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        found, expected = (torch.nn.Sequential(*net.children())(x) for net in (half, whole))
+    assert found.shape == (1, 256, 2, 3)
+    torch.testing.assert_close(found, expected[:, :256])
+    assert not expected[:, 256:].any()
+    assert resunet("resnet18_half")(x).shape == (1, 16, 32, 48)
+    with pytest.raises(Pri3DError, match="there are no ImageNet weights of resnet18_half"):
+        imagenet_weights("resnet18_half")
+
+
 @pytest.mark.parametrize("size", [(64, 96), (48, 64), (33, 50), (32, 32)])
 def test_features_at_half_resolution(network, size):
     with torch.no_grad():

@@ -15,6 +15,7 @@ from torch import nn
 from pri3d import checkpoint, training
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
+from pri3d.models.resunet import resunet
 from pri3d.pretrain import modes
 from pri3d.weights import convert
 
@@ -266,6 +267,20 @@ def test_what_a_run_cannot_give(trained, tmp_path, name, form, message):
     with pytest.raises(Pri3DError, match=message):
         convert.export(trained, tmp_path / name, form)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", convert.FORMS)
+def test_the_half_encoder_is_ours_alone(tmp_path, form):
+    nets = nn.ModuleDict({"backbone": resunet("resnet18_half")})
+    checkpoint.save_weights(tmp_path / "model.safetensors", nets)
+    out = tmp_path / f"out{ENDINGS.get(form, '.pth')}"
+    if form in ("published", "safetensors"):
+        convert.export(tmp_path, out, form)
+        convert.import_file(out, tmp_path / "back.safetensors")
+        assert_same(load_file(tmp_path / "back.safetensors"), nets.state_dict())
+    elif form != "minkowski":
+        with pytest.raises(Pri3DError, match="holds a resnet18_half, which other libraries do not"):
+            convert.export(tmp_path, out, form)
 
 
 def test_a_folder_that_is_no_run(tmp_path):
