@@ -72,7 +72,7 @@ class SemsegSamples(torch.utils.data.Dataset):
 
 
 class InssegSamples(torch.utils.data.Dataset):
-    """Training images of a split in their own size; those without a thing are left out."""
+    """Training images of a split in their own size; one without a thing teaches what is none."""
 
     def __init__(self, data: Split, chosen: list[int], settings: Insseg) -> None:
         self.data, self.chosen, self.settings = data, chosen, settings

@@ -90,6 +90,36 @@ def refused_inputs(folder, config, target):
     return said[said.index("MissingInputException") :]
 
 
+def test_finetuning_on_a_users_data(scans, tmp_path):
+    """Only what the starts need is pretrained; runs of one number share seed and labels."""
+    config = [
+        f"scans={scans}", 'labelled={"scannet": "my labels"}', 'semseg={"seed": 3, "percent": 40}',
+        'finetune={"starts": ["scratch", "imagenet", "view"]}',
+    ]  # fmt: skip
+    found, _ = commands(tmp_path, "--config", *config, "--", "finetune_semseg_scannet")
+    given = {
+        re.search(r"--out results/runs/(\S+)", line)[1]: line
+        for line in found
+        if line.startswith("finetune ")
+    }
+    starts = {"scratch": "random", "imagenet": "imagenet", "view": "results/runs/view"}
+    assert set(given) == {f"semseg_scannet-{start}-40-0" for start in starts}
+    for start, init in starts.items():
+        line = given[f"semseg_scannet-{start}-40-0"]
+        assert line.startswith("finetune semseg_scannet --data 'my labels' ")
+        assert f"""--set 'init="{init}"' """ in line
+        assert "--set percent=40.0 " in line
+        assert "--set seed=3 " in line
+    verbs = [line.split()[0] for line in found]
+    assert verbs.count("pretrain") == 1
+    assert verbs.count("evaluate") == 3
+    assert "data" not in verbs  # no look-alike
+    config.append('low_data={"starts": ["scratch"], "percents": [5], "seeds": 2}')
+    found, _ = commands(tmp_path, "--config", *config, "--", "low_data")
+    seeds = [re.search(r"--set seed=(\d+)", line)[1] for line in found if "finetune " in line]
+    assert sorted(seeds) == ["3", "4"]
+
+
 def test_names_are_quoted(scans, tmp_path):
     found, _ = commands(tmp_path, "--config", f"scans={scans}", "--", "clouds", "results/pairs.h5")
     clouds = [line for line in found if line.startswith("clouds ")]
@@ -155,7 +185,8 @@ def test_a_gpu_is_asked_for_by_profiles_only(name):
     for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
         assert "gpu" not in path.read_text()
     profile = yaml.safe_load((ROOT / "workflow/profiles" / name / "config.yaml").read_text())
-    assert profile["set-resources"] == {"pretrain": {"gpu": 1}, "evaluate_run": {"gpu": 1}}
+    trained = {"pretrain", "evaluate_run", "finetune", "evaluate_finetuned"}
+    assert profile["set-resources"] == {rule: {"gpu": 1} for rule in trained}
 
 
 def test_the_gpu_profile_is_understood(scans, tmp_path):
@@ -219,7 +250,8 @@ KEYS = [
 @pytest.mark.parametrize(("name", "body"), RULES, ids=[name for name, _ in RULES])
 def test_every_rule_has_the_same_keys_in_the_same_order(name, body):
     keys = re.findall(r"^    (\w+):", body, re.MULTILINE)
-    assert keys == [key for key in KEYS if key != "input" or name != "demo"]
+    from_nothing = name in ("demo", "labelled_nyuv2")
+    assert keys == [key for key in KEYS if key != "input" or not from_nothing]
     assert "code_digest(" in body
 
 
