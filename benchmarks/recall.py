@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
+from effect import DATA, HELD_OUT
 from overlap import machine
 
 ROOT = Path(__file__).parents[1]
@@ -46,13 +47,11 @@ REAL = {
     "joint": {"steps": 250, "batch": 4, "temperature": 0.07},
 }
 DEMO = {
-    "view": {"steps": 500, "batch": 8, "temperature": 0.07},
-    "geo": {"steps": 120, "batch": 4, "temperature": 0.07},
-    "joint": {"steps": 120, "batch": 4, "temperature": 0.07},
+    "view": {"net2d": "resnet18_half", "steps": 2400, "batch": 8, "temperature": 0.07},
+    "geo": {"net2d": "resnet18_half", "steps": 600, "batch": 4, "temperature": 0.07},
+    "joint": {"net2d": "resnet18_half", "steps": 600, "batch": 4, "temperature": 0.07},
 }
 CHUNKS = {"voxel_m": 0.06}
-DEMO_SCANS = {"scans": 44, "frames": 50}
-DEMO_HELD_OUT = [f"scene{n:04d}_00" for n in range(40, 44)]
 EVALUATE = ["--most-pairs", "100", "--matches", "256", "--radius", "0.04"]
 EVALUATE += ["--threads", "1"]
 
@@ -60,7 +59,7 @@ EVALUATE += ["--threads", "1"]
 def prepare(work: Path, settings: dict) -> None:
     """results/pairs.h5, clouds/ and chunks/ below `work`."""
     work.mkdir(parents=True, exist_ok=True)
-    (work / "settings.json").write_text(json.dumps(settings | {"chunks": CHUNKS}))
+    (work / "settings.json").write_text(json.dumps(settings))
     words = ["--snakefile", ROOT / "Snakefile", "--directory", work, "--cores", "all"]
     words += ["--quiet", "rules", "--configfile", work / "settings.json"]
     call("snakemake", *words, "--", "results/pairs.h5", "chunks")
@@ -98,8 +97,8 @@ def one(work: Path, name: str, mode: str, seed: int, settings: dict, held_out: l
 def summary(runs: list[dict]) -> dict:
     """For each mode, set of scans and kind of match: means over seeds, and how recall at 1 grew."""
     told = {}
-    for mode, scenes in sorted({(run["mode"], ", ".join(run["scenes"])) for run in runs}):
-        same = [r for r in runs if (r["mode"], ", ".join(r["scenes"])) == (mode, scenes)]
+    for mode, scenes in sorted({(run["mode"], _scans(run)) for run in runs}):
+        same = [r for r in runs if (r["mode"], _scans(r)) == (mode, scenes)]
         for kind in same[0]["after"]:
             values = {
                 when: [run[when][kind] for run in same] for when in ("before", "after", "chance")
@@ -121,6 +120,11 @@ def summary(runs: list[dict]) -> dict:
     return told
 
 
+def _scans(run: dict) -> str:
+    scenes = run["scenes"]
+    return ", ".join(scenes) if len(scenes) < 5 else f"{len(scenes)} unseen rooms"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=["real", "demo"])
@@ -135,11 +139,13 @@ def main() -> None:
         scans = ["redkitchen", "livingroom1"]
         if not all((options.data / scan / f"{scan}.sens").exists() for scan in scans):
             parser.exit(0, f"{options.data}: has not {' and '.join(scans)}; nothing measured\n")
-        prepare(work, {"scans": str(options.data.resolve()), "frames": {"every": 1}})
-        tests, modes = [[scan] for scan in scans], REAL
+        real = {"scans": str(options.data.resolve()), "frames": {"every": 1}, "chunks": CHUNKS}
+        prepare(work, real)
+        tests, modes, data = [[scan] for scan in scans], REAL, {"chunks": CHUNKS}
     else:
-        prepare(work, {"scans": "demo", "frames": {"every": 2}, "demo": DEMO_SCANS})
-        tests, modes = [DEMO_HELD_OUT], DEMO
+        prepare(work, DATA)
+        tests, modes = [HELD_OUT], DEMO
+        data = DATA | {"held_out": f"the last {len(HELD_OUT)} scans"}
     jobs = [
         (work, f"{mode}-without-{held_out[0]}-{seed}", mode, seed, modes[mode], held_out)
         for seed in range(options.seeds or (3 if options.which == "real" else 1))
@@ -151,7 +157,7 @@ def main() -> None:
     result = {
         "date": date.today().isoformat(),
         "machine": machine(),
-        "settings": {"common": COMMON, "modes": modes, "chunks": CHUNKS},
+        "settings": {"common": COMMON, "modes": modes, "data": data},
         "summary": summary(runs),
         "runs": runs,
     }

@@ -7,6 +7,7 @@ position:
     color(i, min_height)   u8 [H, W, 3]
     labels(i)              u8 [h, w], 0 where nothing is annotated, k for the k-th class
     objects(i)             `Objects`: the things of the image
+    has_objects(i)         whether they are annotated at all
 
 Sizes of labels and colours may differ. Reading a frame that is damaged raises Pri3DError with one
 sentence; the other frames stay usable.
@@ -20,9 +21,8 @@ from pri3d.datasets.scannet import ScanNetFrames
 from pri3d.datasets.scannet_scans import ScanNetScans, has_scans
 from pri3d.errors import Pri3DError
 
-__all__ = ["DATASETS", "Frame", "Objects", "at_size", "open_split"]
+__all__ = ["Frame", "NyuV2", "Objects", "ScanNetFrames", "ScanNetScans", "at_size", "open_split"]
 
-DATASETS = ("scannet", "nyuv2")
 Split = ScanNetFrames | ScanNetScans | NyuV2
 
 

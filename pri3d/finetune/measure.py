@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from tqdm import tqdm
 from pri3d import checkpoint, processes, store
 from pri3d.augment import normalise
 from pri3d.checkpoint import first_line
+from pri3d.classes import ClassSet
 from pri3d.config import TASKS, Insseg, Semseg
-from pri3d.datasets import Split, at_size, open_split
+from pri3d.datasets import NyuV2, ScanNetFrames, Split, at_size, open_split
 from pri3d.errors import Pri3DError
 from pri3d.finetune import coco, insseg, pictures, semseg
 from pri3d.finetune.samples import masks_of
@@ -25,12 +26,27 @@ from pri3d.metrics import semantic
 from pri3d.metrics.instance2d import InstanceAP, Predicted
 from pri3d.placement import Placement, placed_image
 
+DATA = {"scannet": ScanNetFrames, "nyuv2": NyuV2}
 # The size (height, width) at which each rule compares labels.
 SIZES = {"scannet": (480, 640), "pri3d": (240, 320)}
 MANY = 8  # images at once
 
 
-def load_run(run: Path, classes: int | None = None) -> tuple[str, Semseg | Insseg, nn.ModuleDict]:
+class Asked(NamedTuple):
+    """What is to be measured. chosen: positions of frames; left_out gets a sentence for each that
+    cannot be read; drawn: those of which a picture goes into the folder `pictures`; submission:
+    folder for the benchmark's files, or None.
+    """
+
+    data: Split
+    chosen: list[int]
+    left_out: list[str]
+    drawn: set[int]
+    pictures: Path
+    submission: Path | None
+
+
+def load_run(run: Path) -> tuple[str, Semseg | Insseg, nn.ModuleDict]:
     """Task, settings and trained network of a finished finetuning run.
 
     Raises Pri3DError when the folder holds none.
@@ -59,12 +75,11 @@ def load_run(run: Path, classes: int | None = None) -> tuple[str, Semseg | Insse
     return task, settings, nets.eval()
 
 
-def classes_of(task: str):
-    from pri3d.datasets.nyuv2 import NyuV2
-    from pri3d.datasets.scannet import ScanNetFrames
-
-    data = NyuV2 if TASKS[task][1] == "nyuv2" else ScanNetFrames
-    return data.classes if TASKS[task][0] == "semseg" else data.things
+def classes_of(task: str) -> ClassSet:
+    """The classes that a task's predictions are counted in."""
+    kind, dataset = TASKS[task]
+    data = DATA[dataset]
+    return data.classes if kind == "semseg" else data.things
 
 
 def run(
@@ -92,32 +107,33 @@ def run(
     data = open_split(TASKS[task][1], data_dir, "val")
     if submission is not None and data.name != "scannet":
         raise Pri3DError("--submission: there is a benchmark of ScanNet only")
-    chosen = _spread(len(data.frames), most)
-    show = set(_spread(len(chosen), drawn)) if drawn else set()
-    show = {chosen[i] for i in show}
+    is_semseg = isinstance(settings, Semseg)
+    usable = [i for i in range(len(data.frames)) if is_semseg or data.has_objects(i)]
+    chosen = _spread(usable, most)
     folder = out.with_name(out.stem + "_pictures")
-    measure = _semseg if isinstance(settings, Semseg) else _insseg
+    asked = Asked(
+        data, chosen, list(data.problems), set(_spread(chosen, drawn)), folder, submission
+    )
+    measured = (_semseg if is_semseg else _insseg)(nets, settings, place, asked)
+    if not measured["images"]:
+        raise Pri3DError(f"{data_dir}: no image of the validation split can be read")
     result = {
         "task": task,
         "model": store.file_digest(trained / "model.safetensors"),
         "start": json.loads((trained / "provenance.json").read_text())["start"],
         "settings": settings.model_dump(),
         "scenes": len({frame.scene for frame in data.frames}),
-        "left_out": list(data.problems),
+        "left_out": asked.left_out,
+        **measured,
     }
-    result |= measure(
-        nets, data, chosen, settings, place, result["left_out"], show, folder, submission
-    )
-    if not result["images"]:
-        raise Pri3DError(f"{data_dir}: no image of the validation split can be read")
     checkpoint.save_json(out, _plain(result))
     return result
 
 
-def _spread(number: int, most: int | None) -> list[int]:
-    if most is None or number <= most:
-        return list(range(number))
-    return np.linspace(0, number - 1, most).round().astype(int).tolist()
+def _spread(items: list[int], most: int | None) -> list[int]:
+    if most is None or len(items) <= most:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
 def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
@@ -127,17 +143,17 @@ def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
     return normalise(torch.from_numpy(placed_image(rgb, rgb.shape[:2], whole, shape)))
 
 
-def _semseg(nets, data: Split, chosen, settings, place, left_out, show, folder, submission) -> dict:
-    classes = len(data.classes.names)
+def _semseg(nets: nn.ModuleDict, settings: Semseg, place: torch.device, asked: Asked) -> dict:
+    data, classes = asked.data, len(asked.data.classes.names)
     counted = {rule: np.zeros((classes + 1,) * 2, np.int64) for rule in SIZES}
     read = 0
-    for start in tqdm(range(0, len(chosen), MANY), "images", disable=None):
+    for start in tqdm(range(0, len(asked.chosen), MANY), "images", disable=None):
         frames, images, truths, colors = [], [], [], []
-        for frame in chosen[start : start + MANY]:
+        for frame in asked.chosen[start : start + MANY]:
             try:
                 color, labels = data.color(frame, settings.height), data.labels(frame)
             except Pri3DError as error:
-                left_out.append(str(error))
+                asked.left_out.append(str(error))
                 continue
             frames.append(frame)
             images.append(network_input(color, settings))
@@ -160,12 +176,12 @@ def _semseg(nets, data: Split, chosen, settings, place, left_out, show, folder, 
                 continue
             for frame, color, truth, predicted in zip(frames, colors, truths, found):
                 name = data.frames[frame].name
-                if frame in show:
+                if frame in asked.drawn:
                     sheet = pictures.semantic(color, at_size(truth, shape), predicted, data.classes)
-                    pictures.save(folder / _file_name(name, ".jpg"), sheet)
-                if submission is not None:
+                    pictures.save(asked.pictures / _file_name(name, ".jpg"), sheet)
+                if asked.submission is not None:
                     ids = data.classes.file_ids()[predicted]
-                    _save_png(submission / _file_name(name, ".png"), ids)
+                    _save_png(asked.submission / _file_name(name, ".png"), ids)
     told = {}
     for rule, confusion in counted.items():
         figures = semantic.RULES[rule](confusion)
@@ -182,15 +198,16 @@ def _semseg(nets, data: Split, chosen, settings, place, left_out, show, folder, 
     }
 
 
-def _insseg(nets, data: Split, chosen, settings, place, left_out, show, folder, submission) -> dict:
+def _insseg(nets: nn.ModuleDict, settings: Insseg, place: torch.device, asked: Asked) -> dict:
+    data = asked.data
     images, annotations, results = [], [], []
     scannet = InstanceAP(len(data.things.names))
-    for frame in tqdm(chosen, "images", disable=None):
+    for frame in tqdm(asked.chosen, "images", disable=None):
         name = data.frames[frame].name
         try:
             color, objects = data.color(frame), data.objects(frame)
         except Pri3DError as error:
-            left_out.append(str(error))
+            asked.left_out.append(str(error))
             continue
         shape = color.shape[:2]
         image = torch.from_numpy(np.ascontiguousarray(color.transpose(2, 0, 1))).to(place)
@@ -204,11 +221,11 @@ def _insseg(nets, data: Split, chosen, settings, place, left_out, show, folder, 
             for mask, kind, score in zip(found["masks"], found["labels"], found["scores"])
         ]
         scannet.add(at_size(objects.number, shape), objects.class_of, predicted)
-        if frame in show:
+        if frame in asked.drawn:
             sheet = pictures.instances(color, masks, labels, found, data.things)
-            pictures.save(folder / _file_name(name, ".jpg"), sheet)
-        if submission is not None:
-            _save_instances(submission, name, predicted, data.things.file_ids())
+            pictures.save(asked.pictures / _file_name(name, ".jpg"), sheet)
+        if asked.submission is not None:
+            _save_instances(asked.submission, name, predicted, data.things.file_ids())
     truth = coco.truth_of(images, annotations, data.things.names)
     ap = scannet.result()
     own = {"ap": _nanmean(ap["ap"]), "ap50": _nanmean(ap["ap50"])}

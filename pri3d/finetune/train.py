@@ -74,6 +74,8 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg | Insseg) -> None
         torch.set_num_threads(settings.threads)
     data = open_split(TASKS[task][1], data_dir, "train")
     chosen = subset(data.frames, settings.percent, settings.subset, settings.seed)
+    if isinstance(settings, Insseg):
+        chosen = [i for i in chosen if data.has_objects(i)]
     if not chosen:
         raise Pri3DError(
             f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled images are none; "

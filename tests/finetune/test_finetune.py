@@ -319,6 +319,21 @@ def test_few_labels_and_left_out_frames_are_counted(data, tmp_path):
     assert "1 % of the 11 labelled images are none" in str(result.exception)
 
 
+def test_images_without_an_instance_file_have_no_part_in_objects(data, tmp_path):
+    root = tmp_path / "frames"
+    shutil.copytree(data, root)
+    for scene in ("scene0000_00", "scene0003_00"):
+        (root / scene / "instance" / "000100.png").unlink()
+    last = done("insseg_scannet", root, tmp_path / "run", **TINY, steps=1)
+    assert last["skipped"] == {}
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["images"] == 11
+    told = measure.run(tmp_path / "run", root, tmp_path / "o.json", "cpu", 1, drawn=0)
+    assert told["images"] == 3
+    assert told["left_out"] == [
+        "scene0003_00/instance/000100.png: missing; the frame has no objects"
+    ]
+
+
 def test_images_in_which_nothing_is_annotated_teach_nothing(tmp_path):
     root = write_frames25k(tmp_path / "x", train=1, classes=(0,))
     result = finetune("semseg_scannet", root, tmp_path / "run", **SMALL, steps=2)
