@@ -87,11 +87,16 @@ def gather(value: Any) -> list[Any]:
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """A batch (named tuples of tensors and other things) with all its tensors on a device."""
+    """A batch (named tuples, lists and dictionaries of tensors and other things) with all its
+    tensors on a device."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if hasattr(value, "_fields"):
         return type(value)(*(move(part, device) for part in value))
+    if isinstance(value, list):
+        return [move(part, device) for part in value]
+    if isinstance(value, dict):
+        return {name: move(part, device) for name, part in value.items()}
     return value
 
 

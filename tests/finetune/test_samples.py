@@ -5,6 +5,7 @@ import pytest
 import torch
 from make_labels import write_frames25k
 
+from pri3d import processes
 from pri3d.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.config import Insseg, Semseg
 from pri3d.datasets import open_split
@@ -14,6 +15,7 @@ from pri3d.finetune.samples import (
     InssegSamples,
     SemsegSamples,
     collate_labelled,
+    collate_objects,
     draw,
     masks_of,
     targets,
@@ -95,6 +97,20 @@ def test_images_without_objects_have_empty_targets(data):
     assert found["boxes"].shape == (0, 4)
     assert found["masks"].shape == (0, 96, 128)
     assert found["labels"].dtype == torch.int64
+
+
+def test_batches_move_whole_to_a_device(data):
+    """A GPU is rarely at hand; a device without memory shows as well what was left behind."""
+    objects = InssegSamples(data, [0, 1], Insseg())
+    labelled = SemsegSamples(data, [0, 1], Semseg(height=64, width=96))
+    elsewhere = torch.device("meta")
+    moved = processes.move(collate_objects([objects[0], objects[1]]), elsewhere)
+    tensors = [*moved.images, *(value for target in moved.targets for value in target.values())]
+    moved = processes.move(collate_labelled([labelled[0], labelled[1]]), elsewhere)
+    tensors += [moved.images_BCHW, moved.targets_BHW]
+    assert len(tensors) == 2 + 2 * 3 + 2
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.names == [labelled[0].name, labelled[1].name]
 
 
 def test_what_cannot_be_read_is_set_apart(data):
