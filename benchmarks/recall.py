@@ -48,8 +48,8 @@ REAL = {
 }
 DEMO = {
     "view": {"net2d": "resnet18_half", "steps": 2400, "batch": 8, "temperature": 0.07},
-    "geo": {"net2d": "resnet18_half", "steps": 600, "batch": 4, "temperature": 0.07},
-    "joint": {"net2d": "resnet18_half", "steps": 600, "batch": 4, "temperature": 0.07},
+    "geo": {"net2d": "resnet18_half", "steps": 400, "batch": 4, "temperature": 0.07},
+    "joint": {"net2d": "resnet18_half", "steps": 400, "batch": 4, "temperature": 0.07},
 }
 CHUNKS = {"voxel_m": 0.06}
 EVALUATE = ["--most-pairs", "100", "--matches", "256", "--radius", "0.04"]
