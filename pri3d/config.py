@@ -319,10 +319,11 @@ class Finetuned(Section):
     init: str = Field(
         "random",
         description="start of the encoder (and decoder): random, imagenet, try_imagenet (random, "
-        "and told, where they cannot be had), a folder of a run, or a file of weights",
+        "and told, where they cannot be had), a folder of a run, or a file of weights; for the "
+        "command line alone: in the workflow it is finetune.starts that says it",
     )
     net2d: Net2d = Field(
-        "resnet50",
+        "resnet18",
         description="the encoder, that of the pretraining (paper: resnet50 and resnet18)",
     )
     percent: float = Field(
@@ -444,6 +445,19 @@ FINETUNE_HOW = (
     "log_every",
 )
 
+
+def finetune_unused(settings: Finetuned) -> tuple[str, ...]:
+    """Settings that cannot act beside the others: a change of them is none of the run."""
+    unused = FINETUNE_HOW
+    if settings.steps is not None:
+        unused += ("epochs",)
+    if settings.percent >= 100:
+        unused += ("subset",)
+    if settings.init == "random":
+        unused += ("transfer",)
+    return unused
+
+
 TASKS = {
     "semseg_scannet": ("semseg", "scannet"),
     "semseg_nyuv2": ("semseg", "nyuv2"),
@@ -451,15 +465,18 @@ TASKS = {
     "insseg_nyuv2": ("insseg", "nyuv2"),
 }
 PRETRAINED = ("view", "geo", "joint", "moco")
-Start = Literal["scratch", "imagenet", "view", "geo", "joint", "moco"]
+Start = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 
 
 class Finetune(Section):
     starts: list[Start] = Field(
         ["scratch", "joint"],
         min_length=1,
-        description="what each task is finetuned from: scratch (random), imagenet, or the "
-        "pretraining of that mode",
+        description="what each task is finetuned from: scratch (random), imagenet, the pretraining "
+        "of a mode (view, geo, joint, moco), or a name of `files`",
+    )
+    files: dict[Start, str] = Field(
+        {}, description="further starts: a name for each file of weights, such as published ones"
     )
 
 
@@ -473,7 +490,7 @@ class LowData(Section):
     starts: list[Start] = Field(
         ["scratch", "imagenet", "moco", "view", "geo", "joint"],
         min_length=1,
-        description="what is compared: scratch (random), imagenet, or the pretraining of that mode",
+        description="what is compared: starts as in finetune.starts",
     )
     seeds: int = Field(
         1, ge=1, description="runs of each, which differ in seed; runs of one seed are pairs"
@@ -487,6 +504,7 @@ class Report(Section):
     tasks: list[Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]] = (
         Field([], description="finetuning tasks that the report waits for")
     )
+    low_data: bool = Field(False, description="the report waits for the low-data curve too")
 
 
 class Settings(Section):

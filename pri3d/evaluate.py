@@ -97,6 +97,10 @@ def run(
 def _settings_of(trained: Path) -> tuple[str, Pretrain]:
     try:
         given = json.loads((trained / "settings.json").read_text())
+        if "task" in given:
+            raise Pri3DError(
+                f"{trained}: is a finetuned network; give its labelled images (--data)"
+            )
         mode = given.pop("mode")
         return mode, Pretrain.model_validate(given)
     except (OSError, ValueError, KeyError) as error:

@@ -57,6 +57,10 @@ def test_nyus_thirteen_classes():
         for i, name in enumerate(classes.NYU13, 1)
     }
     assert [len(members) for members in of.values()] == [1, 1, 1, 1, 2, 8, 16, 1, 1, 2, 1, 2, 3]
+    of_40 = (
+        "12 5 6 1 4 9 10 12 13 6 8 6 13 10 6 13 6 7 7 5 7 3 2 6 11 7 7 7 7 7 7 6 7 7 7 7 7 7 6 7"
+    )
+    assert classes.NYU13_OF_40.tolist() == [0, *map(int, of_40.split())]
     assert of["wall"] == ["wall", "door"]
     assert of["table"] == ["table", "desk"]
     assert of["window"] == ["window", "blinds", "curtain"]

@@ -35,6 +35,13 @@ def main() -> None:
         _fail(f"{where}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        _fail(
+            "the GPU is out of memory: lower pretrain.micro_batch, or semseg.batch, insseg.batch "
+            f"and insseg.short_sides ({str(error).splitlines()[0]})"
+        )
 
 
 def _fail(message: str) -> None:

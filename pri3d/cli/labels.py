@@ -52,6 +52,9 @@ def demo_data(
     held_out: Annotated[
         list[str], typer.Option(metavar="SCENE", help="a scan for validation, not training")
     ] = [],  # noqa: B006
+    scene: Annotated[
+        list[str], typer.Option(help="a scan to take, for scannet; default all of them")
+    ] = [],  # noqa: B006
     every: Annotated[int, typer.Option(min=1, help="every n-th frame of a scan, for scannet")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="seed of the rooms, for nyuv2")] = 0,
 ) -> None:
@@ -59,7 +62,7 @@ def demo_data(
     from pri3d.datasets import demo
 
     if dataset == "scannet":
-        demo.write_frames(scans, out, held_out, every)
+        demo.write_frames(scans, out, held_out, every, scene or None)
     else:
         demo.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
 

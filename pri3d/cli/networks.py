@@ -87,6 +87,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="finetuned: predictions for ScanNet's benchmark"),
     ] = None,
+    split: Annotated[
+        Literal["val", "test"],
+        typer.Option(help="finetuned: test has no labels, it is for --submission"),
+    ] = "val",
     held_out: Annotated[
         list[str],
         typer.Option(metavar="SCENE", help="pretrained: a scene that RUN was not trained on"),
@@ -120,10 +124,16 @@ def evaluate(
     average precision by two rules. Prints a line a figure and writes all as JSON.
     """
     out = out or Path("results/evaluation", f"{run.resolve().name}.json")
+    if data is not None and held_out:
+        raise typer.BadParameter("--held-out is for pretrained networks, --data for finetuned ones")
+    if data is None and (submission or most_images or split != "val"):
+        raise typer.BadParameter("--submission, --most-images and --split want --data")
     if data is not None:
         from pri3d.finetune import measure
 
-        told = measure.run(run, data, out, device, threads, most_images, pictures, submission)
+        told = measure.run(
+            run, data, out, device, threads, most_images, pictures, submission, split
+        )
         print(*measure.as_lines(told), sep="\n")
         return
     settings = checked(

@@ -19,7 +19,8 @@ def check(root: str | Path, name: str | None = None) -> dict[str, Any]:
     """Look at every frame of both splits; name: data set, default told from the files.
 
     Returns a dictionary for JSON: dataset, layout, files (name, there, what for) and for each split
-    frames, scenes, problems (one sentence each), classes (share of the annotated pixels), objects
+    frames, readable (of those, all of whose files can be), scenes, problems (one sentence each),
+    classes (share of the annotated pixels), objects
     (number of each class) and annotated (share of all pixels). Raises Pri3DError when the folder
     holds nothing of a known data set.
     """
@@ -79,20 +80,35 @@ def _files(root: Path, layout: str) -> list[dict[str, Any]]:
 def _contents(data) -> dict[str, Any]:
     pixels = np.zeros(len(data.classes.names) + 1, np.int64)
     objects = np.zeros(len(data.things.names) + 1, np.int64)
-    problems, sizes = list(data.problems), Counter()
+    problems, sizes, unknown = data.problems + data.without_objects, Counter(), Counter()
+    readable = 0
     for i in tqdm(range(len(data.frames)), data.split, unit="frame", disable=None):
-        try:
-            color, labels = data.color(i), data.labels(i)
-            sizes[f"{color.shape[1]}x{color.shape[0]}"] += 1
-            pixels += np.bincount(labels.ravel(), minlength=len(pixels))
-            if data.has_objects(i):
-                kinds = list(data.objects(i).class_of.values())
+        failed = len(problems)
+        for read in (data.color, data.labels, data.objects):
+            if read == data.objects and not data.has_objects(i):
+                continue
+            try:
+                found = read(i)
+            except Pri3DError as error:
+                problems.append(str(error))
+                continue
+            if read == data.color:
+                sizes[f"{found.shape[1]}x{found.shape[0]}"] += 1
+            elif read == data.labels:
+                pixels += np.bincount(found.ravel(), minlength=len(pixels))
+                unknown.update(data.unknown_ids(i))
+            else:
+                kinds = list(found.class_of.values())
                 objects += np.bincount(kinds, minlength=len(objects))
-        except Pri3DError as error:
-            problems.append(str(error))
+        readable += len(problems) == failed
+    for number, images in sorted(unknown.items()):
+        problems.append(f"id {number}, in {images:,} images, is of no class; it counts as nothing")
+    if readable and not objects.any() and len(data.without_objects) < len(data.frames):
+        problems.append("no object in any image: are their numbers nyu40 id * 1000 + number?")
     annotated = max(int(pixels[1:].sum()), 1)
     return {
         "frames": len(data.frames),
+        "readable": readable,
         "scenes": len({frame.scene for frame in data.frames}),
         "sizes": dict(sizes),
         "annotated": float(pixels[1:].sum() / max(pixels.sum(), 1)),
@@ -113,7 +129,8 @@ def as_text(told: dict[str, Any]) -> str:
         lines.append(f"{split}: {found['frames']:,} frames")
         if found["frames"]:
             annotated = 100 * found["annotated"]
-            lines[-1] += f" of {found['scenes']:,} scenes, {annotated:.1f} % annotated"
+            lines[-1] += f" of {found['scenes']:,} scenes, {found['readable']:,} of them readable, "
+            lines[-1] += f"{annotated:.1f} % annotated"
             lines.append("  " + ", ".join(f"{n:,} of {size}" for size, n in found["sizes"].items()))
             width = max(map(len, found["classes"]))
             for name, share in found["classes"].items():

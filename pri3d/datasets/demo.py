@@ -19,22 +19,25 @@ from pri3d.scans.demo.classes import CLASSES
 from pri3d.scans.sens import SensFile
 
 NYU_SHAPE = 480, 640
-NYU_IMAGES, NYU_TEST = 60, 20
+NYU_IMAGES, NYU_TEST = 36, 12
 NYU_FIRST_ROOM = 5000  # rooms that no demo scan is of
 # fx, fy, cx, cy of the colour camera.
 NYU_INTRINSICS = 518.857901, 519.469611, 325.582449, 253.736166
 NYU_BORDER = 7, 4, 7, 6  # pixels at the top, bottom, left and right that are white, label 0
 
 
-def write_frames(scans: Path, out: Path, held_out: list[str], every: int) -> None:
+def write_frames(
+    scans: Path, out: Path, held_out: list[str], every: int, scenes: list[str] | None = None
+) -> None:
     """`scannet_frames_25k` in the folder `out` from the demo scans in `scans`.
 
     held_out: scenes of the validation split; the others are for training. every: n-th frame of
     each. Raises Pri3DError where
     one of them is not there.
     """
-    scenes = sorted(path.stem for path in scans.glob("*/*.sens"))
-    if unknown := sorted(set(held_out) - set(scenes)):
+    there = sorted(path.stem for path in scans.glob("*/*.sens"))
+    scenes = there if scenes is None else scenes
+    if unknown := sorted({*held_out, *scenes} - set(there)):
         raise Pri3DError(f"{scans}: has no scan {', '.join(unknown)}; make it first (pri3d demo)")
     for scene in tqdm(scenes, "scenes", disable=None):
         _write_scene(scans, out, scene, every)
@@ -82,7 +85,7 @@ def _instances(nyu40: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def write_nyuv2(out: Path, settings: Demo) -> None:
-    """The four files of NYU Depth v2 in the folder `out`: 40 images for training, 20 for testing.
+    """The four files of NYU Depth v2 in the folder `out`: 24 images for training, 12 for testing.
 
     settings: seed and noise are those of the demo scans.
     """

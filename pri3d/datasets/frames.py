@@ -1,6 +1,7 @@
 """What all labelled data sets share: frames, objects, and reading of label images."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,16 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Pri3DError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+# What archives raise when a member is damaged has no common type (zlib, struct, RuntimeError ...).
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except Exception as error:
+        raise Pri3DError(
+            f"{archive.filename}: {name} cannot be read ({error}); fetch it again"
+        ) from None
 
 
 def decode_labels(data: bytes, where: str) -> np.ndarray:

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from scipy.io import loadmat
 
-from pri3d.classes import NYUV2_9, NYUV2_13
+from pri3d.classes import NYU13_OF_40, NYUV2_9, NYUV2_13
 from pri3d.datasets.frames import Frame, Objects
 from pri3d.errors import Pri3DError
 
@@ -46,11 +46,17 @@ class NyuV2:
     def __init__(self, root: Path, split: str) -> None:
         self.root, self.split = Path(root), split
         self.problems: list[str] = []
+        self.without_objects: list[str] = []
         self._file: h5py.File | None = None
         self._to13 = self._mapping()
         self.path = self.root / LABELED
         number, scenes = self._look()
-        key = {"train": "trainNdxs", "val": "testNdxs"}[split]
+        keys = {"train": "trainNdxs", "val": "testNdxs"}
+        if split not in keys:
+            raise Pri3DError(
+                f"{self.root}: NYU Depth v2 has no split {split}; val is its test split"
+            )
+        key = keys[split]
         chosen = _array(self.root / SPLITS, key).ravel()
         self._rows = []
         self.frames = []
@@ -75,10 +81,11 @@ class NyuV2:
                 f"{self.root / MAPPING40}: mapClass is no map of {RAW_CLASSES} classes to 1..40; "
                 "fetch it again"
             )
-        if len(to13) != 40 or to13.min() < 1 or to13.max() > 13:
+        # The names of the 13 are built in: another order would be other classes.
+        if not np.array_equal(to13, NYU13_OF_40[1:]):
             raise Pri3DError(
-                f"{self.root / MAPPING13}: labels13 is no map of 40 classes to 1..13; fetch it "
-                "again"
+                f"{self.root / MAPPING13}: labels13 is not the published map of 40 classes to 13; "
+                "fetch it again"
             )
         table = np.zeros(1 << 16, np.uint8)
         table[1 : RAW_CLASSES + 1] = to13[to40.astype(np.int64) - 1]
@@ -91,6 +98,8 @@ class NyuV2:
         for name, axes in _ARRAYS.items():
             if not isinstance(file.get(name), h5py.Dataset) or file[name].ndim != axes:
                 raise Pri3DError(f"{self.path}: has no array {name!r} of {axes} axes; {_AGAIN}")
+            if file[name].dtype.kind != "u" or (name == "images" and file[name].dtype.itemsize > 1):
+                raise Pri3DError(f"{self.path}: its {name} are {file[name].dtype}; {_AGAIN}")
             shapes[name] = file[name].shape
         number, channels, width, height = shapes["images"]
         expected = (number, width, height)
@@ -141,6 +150,10 @@ class NyuV2:
 
     def labels(self, index: int) -> np.ndarray:
         return self._to13[self._read(index, "labels")]
+
+    def unknown_ids(self, index: int) -> list[int]:
+        """Raw classes beyond the 894."""
+        return [int(n) for n in np.unique(self._read(index, "labels")) if n > RAW_CLASSES]
 
     def has_objects(self, index: int) -> bool:
         return True

@@ -21,7 +21,7 @@ class ScanNetFrames:
     """A split of `scannet_frames_25k`. See `pri3d.datasets`.
 
     A scene of the list without a folder, and an image without its label, are in `problems`; an
-    image without its instance file has no objects, and is in `problems` too.
+    image without its instance file is in `without_objects`. The split "test" has colours alone.
     """
 
     name = "scannet"
@@ -32,7 +32,9 @@ class ScanNetFrames:
         self.root, self.split = Path(root), split
         self.frames: list[Frame] = []
         self.problems: list[str] = []
-        self._without_objects: set[str] = set()
+        self.without_objects: list[str] = []
+        self._objects: set[str] = set()
+        self._needed = PARTS if split != "test" else {"color": PARTS["color"]}
         scenes = scene_list(self.root, split)
         for scene in scenes:
             self._list(scene)
@@ -47,11 +49,15 @@ class ScanNetFrames:
             part: {path.stem for path in (self.root / scene / part).glob("[!.]*" + suffix)}
             for part, suffix in PARTS.items()
         }
-        if not found["color"]:
-            self.problems.append(f"{scene}: has no images; the scene is left out")
-        elif not found["label"]:
-            self.problems.append(f"{scene}: has no label images; the scene is left out")
-            return
+        if "label" not in self._needed:
+            found["label"] = found["color"]
+        for part, said in (("color", "images"), ("label", "label images")):
+            if not found[part]:
+                lost = len(found["color"]) or len(found["label"])
+                self.problems.append(
+                    f"{scene}: has no {said}; the scene is left out ({lost} frames)"
+                )
+                return
         for stem in sorted(found["color"] | found["label"]):
             frame = Frame(f"{scene}/{stem}", scene)
             if stem not in found["color"]:
@@ -60,11 +66,10 @@ class ScanNetFrames:
                 self.problems.append(f"{scene}/label/{stem}.png: missing; the frame is left out")
             else:
                 self.frames.append(frame)
-                if stem not in found["instance"]:
-                    self._without_objects.add(frame.name)
-                    self.problems.append(
-                        f"{scene}/instance/{stem}.png: missing; the frame has no objects"
-                    )
+                if stem in found["instance"]:
+                    self._objects.add(frame.name)
+                else:
+                    self.without_objects.append(f"{scene}/instance/{stem}.png: missing")
 
     def _file(self, index: int, part: str) -> Path:
         scene, stem = self.frames[index].name.split("/")
@@ -75,12 +80,25 @@ class ScanNetFrames:
         return decode_jpeg(read_bytes(path), str(path), min_height)
 
     def labels(self, index: int) -> np.ndarray:
+        return self.classes.lut()[self._nyu40(index)]
+
+    def _nyu40(self, index: int) -> np.ndarray:
         path = self._file(index, "label")
-        return self.classes.lut()[decode_labels(read_bytes(path), str(path))]
+        nyu40 = decode_labels(read_bytes(path), str(path))
+        if nyu40.max(initial=0) > 255:
+            raise Pri3DError(
+                f"{path}: holds the id {nyu40.max()}, so its ids are not nyu40's; give the labels "
+                "of scannet_frames_25k, or scans with label-filt beside them"
+            )
+        return nyu40
+
+    def unknown_ids(self, index: int) -> list[int]:
+        """Ids in the label image that are above nyu40's."""
+        return [int(n) for n in np.unique(self._nyu40(index)) if n > 40]
 
     def has_objects(self, index: int) -> bool:
         """Whether the frame's objects are annotated at all."""
-        return self.frames[index].name not in self._without_objects
+        return self.frames[index].name in self._objects
 
     def objects(self, index: int) -> Objects:
         path = self._file(index, "instance")

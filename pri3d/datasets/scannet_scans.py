@@ -6,14 +6,14 @@ scannetv2_train.txt scannetv2_val.txt scannetv2-labels.combined.tsv
 <scene>/<scene>_2d-instance-filt.zip  or instance-filt/<frame>.png: 8 bits, object of the scan
 """
 
-import functools
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pri3d.classes import SCANNET18, SCANNET20
-from pri3d.datasets.frames import Frame, Objects, decode_labels, read_bytes
+from pri3d.datasets.frames import Frame, Objects, decode_labels, read_bytes, read_member
 from pri3d.datasets.scannet import scene_list
 from pri3d.datasets.table import read_table
 from pri3d.errors import Pri3DError
@@ -32,7 +32,8 @@ class ScanNetScans:
     """A split of labelled scans, every n-th frame of each. See `pri3d.datasets`.
 
     scenes: their ids; default those of `scannetv2_<split>.txt`. A frame without a label image, and
-    a scan that cannot be read, are in `problems`.
+    a scan that cannot be read, are in `problems`; what has no instance image is in
+    `without_objects`.
     """
 
     name = "scannet"
@@ -46,6 +47,8 @@ class ScanNetScans:
         self.table = read_table(self.root)
         self.frames: list[Frame] = []
         self.problems: list[str] = []
+        self.without_objects: list[str] = []
+        self._places: list[_Place] = []
         self._scans = find_scans(self.root)
         scenes = scene_list(self.root, split) if scenes is None else scenes
         for scene in scenes:
@@ -60,42 +63,52 @@ class ScanNetScans:
     def _list(self, scene: str, every: int) -> None:
         if scene not in self._scans:
             raise Pri3DError(f"{scene}: has no .sens")
-        with SensFile(self._scans[scene].sens) as sens:
-            number = len(sens)
-        found = self._images(scene, "label").names
-        if not found:
+        path = self._scans[scene].sens
+        labels = _images(path.parent, scene, "label")
+        if not labels:
             raise Pri3DError(f"{scene}: has no label images")
-        for frame in range(0, number, every):
-            if frame in found:
+        try:
+            objects = _images(path.parent, scene, "instance")
+        except Pri3DError as error:
+            objects = {}
+            self.without_objects.append(f"{error}; the scene has no objects")
+        else:
+            if not objects:
+                self.without_objects.append(f"{scene}: has no instance images")
+        with SensFile(path) as sens:
+            for frame in range(0, len(sens), every):
+                if frame not in labels:
+                    self.problems.append(
+                        f"{scene}: frame {frame} has no label image; the frame is left out"
+                    )
+                    continue
+                if objects and frame not in objects:
+                    self.without_objects.append(f"{scene}: frame {frame} has no instance image")
                 self.frames.append(Frame(f"{scene}/{frame:06d}", scene))
-            else:
-                self.problems.append(
-                    f"{scene}: frame {frame} has no label image; the frame is left out"
-                )
-
-    def _images(self, scene: str, part: str) -> "_Images":
-        return _images(self._scans[scene].sens.parent, scene, part)
+                self._places.append(_Place(frame, labels[frame], objects.get(frame)))
 
     def color(self, index: int, min_height: int | None = None) -> np.ndarray:
-        frame = self.frames[index]
-        number = int(frame.name.rpartition("/")[2])
-        with SensFile(self._scans[frame.scene].sens) as sens:
-            return sens.color(number, min_height)
+        with SensFile(self._scans[self.frames[index].scene].sens) as sens:
+            return sens.color(self._places[index].frame, min_height)
 
     def nyu40(self, index: int) -> np.ndarray:
         """u8 [H, W]: nyu40 ids, all 40 of them; 0 where nothing is annotated."""
-        return self.table.nyu40_of_id[self._read(index, "label")]
+        return self.table.nyu40_of_id[self._places[index].label.read()]
 
     def labels(self, index: int) -> np.ndarray:
         return self.classes.lut()[self.nyu40(index)]
 
+    def unknown_ids(self, index: int) -> list[int]:
+        """Raw ids in the label image that the table does not have."""
+        raw = np.unique(self._places[index].label.read())
+        return [int(n) for n in raw if n and not self.table.nyu40_of_id[n]]
+
     def has_objects(self, index: int) -> bool:
-        frame = self.frames[index]
-        return int(frame.name.rpartition("/")[2]) in self._images(frame.scene, "instance").names
+        return self._places[index].instance is not None
 
     def instances(self, index: int) -> np.ndarray:
         """u16 [H, W]: object of the scan at each pixel, of any class; 0 for none."""
-        return self._read(index, "instance")
+        return self._places[index].instance.read()
 
     def objects(self, index: int) -> Objects:
         """The class of an object is that of most of its pixels."""
@@ -106,53 +119,51 @@ class ScanNetScans:
                 f"{self.frames[index].name}: its label and instance images differ in size; fetch "
                 "both again"
             )
-        votes = np.bincount(number.ravel() * 256 + kind.ravel(), minlength=256 << 8)
+        votes = np.bincount(number.ravel() * 256 + kind.ravel(), minlength=(number.max() + 1) << 8)
         votes = votes.reshape(-1, 256)
         of = {int(n): int(votes[n].argmax()) for n in np.unique(number) if n}
         of = {n: kind for n, kind in of.items() if kind}
         number[~np.isin(number, list(of))] = 0
         return Objects(number, of)
 
-    def _read(self, index: int, part: str) -> np.ndarray:
-        frame = self.frames[index]
-        number = int(frame.name.rpartition("/")[2])
-        return self._images(frame.scene, part).read(number)
 
+class _Image(NamedTuple):
+    """A label or instance image: a file, or the member of a zip."""
 
-class _Images:
-    """The images of one part of a scan, in a zip or a folder: names is the set of frames."""
+    path: Path
+    member: str | None
 
-    def __init__(self, folder: Path, scene: str, part: str) -> None:
-        self.zip, self.folder = folder / f"{scene}_2d-{part}-filt.zip", folder / f"{part}-filt"
-        self.inside: dict[int, str] = {}
-        if self.folder.is_dir():
-            names = [path.name for path in self.folder.glob("*.png")]
-        elif self.zip.is_file():
-            try:
-                with zipfile.ZipFile(self.zip) as archive:
-                    names = [name for name in archive.namelist() if name.endswith(".png")]
-            except (OSError, zipfile.BadZipFile) as error:
-                raise Pri3DError(f"{self.zip}: is no zip ({error}); fetch it again") from None
-        else:
-            names = []
-        for name in names:
-            stem = Path(name).stem
-            if stem.isdecimal():
-                self.inside[int(stem)] = name
-        self.names = self.inside.keys()
-
-    def read(self, frame: int) -> np.ndarray:
-        name = self.inside[frame]
-        if self.folder.is_dir():
-            path = self.folder / name
-            return decode_labels(read_bytes(path), str(path))
+    def read(self) -> np.ndarray:
+        if self.member is None:
+            return decode_labels(read_bytes(self.path), str(self.path))
         try:
-            with zipfile.ZipFile(self.zip) as archive:
-                data = archive.read(name)
-        except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
-            raise Pri3DError(f"{self.zip}: {name} cannot be read ({error})") from None
-        return decode_labels(data, f"{self.zip}: {name}")
+            with zipfile.ZipFile(self.path) as archive:
+                data = read_member(archive, self.member)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise Pri3DError(f"{self.path}: is no zip ({error}); fetch it again") from None
+        return decode_labels(data, f"{self.path}: {self.member}")
 
 
-# The listing of a scan's files does not change while it is used.
-_images = functools.lru_cache(maxsize=4096)(_Images)
+class _Place(NamedTuple):
+    """Where a frame's images are."""
+
+    frame: int
+    label: _Image
+    instance: _Image | None
+
+
+def _images(folder: Path, scene: str, part: str) -> dict[int, _Image]:
+    """Frame -> image of one part of a scan; the folder counts where there is a zip too."""
+    unpacked, packed = folder / f"{part}-filt", folder / f"{scene}_2d-{part}-filt.zip"
+    if unpacked.is_dir():
+        found = {path.stem: _Image(path, None) for path in unpacked.glob("[!.]*.png")}
+    elif packed.is_file():
+        try:
+            with zipfile.ZipFile(packed) as archive:
+                names = [name for name in archive.namelist() if name.endswith(".png")]
+        except Exception as error:
+            raise Pri3DError(f"{packed}: is no zip ({error}); fetch it again") from None
+        found = {Path(name).stem: _Image(packed, name) for name in names}
+    else:
+        return {}
+    return {int(stem): image for stem, image in found.items() if stem.isdecimal()}

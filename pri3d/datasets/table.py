@@ -12,35 +12,34 @@ NAME = "scannetv2-labels.combined.tsv"
 
 
 class Table(NamedTuple):
-    """nyu40_of_id: u8 [65536], raw id -> nyu40 id, 0 for ids that the table does not have.
-    nyu40_of_category: raw category -> nyu40 id."""
+    """nyu40_of_id: u8 [65536], raw id -> nyu40 id, 0 for ids that the table does not have."""
 
     nyu40_of_id: np.ndarray
-    nyu40_of_category: dict[str, int]
 
 
 def read_table(root: Path) -> Table:
     """The table in the folder or the one above.
 
-    Raises Pri3DError when there is none, or it has not the columns id, raw_category and nyu40id.
+    Raises Pri3DError when there is none, or a row has no id or no nyu40id of 1 to 40.
     """
     path = next((f / NAME for f in (root, root.parent) if (f / NAME).is_file()), None)
     if path is None:
         raise Pri3DError(
             f"{root / NAME}: missing; it says which class each label is, and comes with ScanNet"
         )
-    of_id, of_category = np.zeros(1 << 16, np.uint8), {}
+    of_id = np.zeros(1 << 16, np.uint8)
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                nyu40 = int(row["nyu40id"] or 0)
-                if not 0 <= nyu40 <= 40:
+                nyu40 = int(row["nyu40id"])
+                if not 1 <= nyu40 <= 40:
                     raise ValueError(f"nyu40id {nyu40} of {row['raw_category']!r}")
                 of_id[int(row["id"])] = nyu40
-                of_category[row["raw_category"]] = nyu40
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise Pri3DError(
             f"{path}: is not ScanNet's table of labels ({type(error).__name__}: {error}); take the "
             "file of release v2"
         ) from None
-    return Table(of_id, of_category)
+    if not of_id.any():
+        raise Pri3DError(f"{path}: has no row; fetch it again")
+    return Table(of_id)

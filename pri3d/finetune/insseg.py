@@ -64,13 +64,23 @@ def trained(nets: nn.ModuleDict, settings: Insseg) -> list[nn.Parameter]:
     return [parameter for parameter in nets.parameters() if parameter.requires_grad]
 
 
+def set_training(nets: nn.ModuleDict, settings: Insseg) -> None:
+    """To training; stages that are kept stay as they are, their batch norm's statistics too."""
+    nets.train()
+    body = encoder(nets)
+    for stage in STAGES[settings.trained_stages :]:
+        body.get_submodule(stage).eval()
+        if stage == "conv1":
+            body.get_submodule("bn1").eval()
+
+
 def losses(nets: nn.ModuleDict, batch: InssegBatch, settings: Insseg) -> dict[str, Tensor]:
     """The five losses of Mask R-CNN, which are to be added up."""
     if not batch.images:
         return {}
     device = batch.images[0].device
     with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
-        found = nets["model"](batch.images, batch.targets)
+        found = nets["model"]([image.float() / 255 for image in batch.images], batch.targets)
     names = {
         "loss_classifier": "classes",
         "loss_box_reg": "boxes",
@@ -83,10 +93,10 @@ def losses(nets: nn.ModuleDict, batch: InssegBatch, settings: Insseg) -> dict[st
 
 @torch.no_grad()
 def predict(nets: nn.ModuleDict, images: list[Tensor], settings: Insseg) -> list[dict[str, Any]]:
-    """For each image (float32 [3, H, W] in 0..1): boxes [N, 4] in its pixels, labels [N] (1..K),
+    """For each image (u8 [3, H, W]): boxes [N, 4] in its pixels, labels [N] (1..K),
     scores [N], the most certain first, and masks bool [N, H, W]."""
     with torch.autocast(images[0].device.type, torch.bfloat16, settings.precision == "bf16"):
-        found = nets["model"](images)
+        found = nets["model"]([image.float() / 255 for image in images])
     return [
         {
             "boxes": each["boxes"].float().cpu().numpy(),

@@ -18,7 +18,7 @@ from pri3d.augment import normalise
 from pri3d.checkpoint import first_line
 from pri3d.classes import ClassSet
 from pri3d.config import TASKS, Insseg, Semseg
-from pri3d.datasets import NyuV2, ScanNetFrames, Split, at_size, open_split
+from pri3d.datasets import NyuV2, Objects, ScanNetFrames, Split, at_size, open_split
 from pri3d.errors import Pri3DError
 from pri3d.finetune import coco, insseg, pictures, semseg
 from pri3d.finetune.samples import masks_of
@@ -26,6 +26,7 @@ from pri3d.metrics import semantic
 from pri3d.metrics.instance2d import InstanceAP, Predicted
 from pri3d.placement import Placement, placed_image
 
+NOTHING = Objects(np.zeros((1, 1), np.int32), {})
 DATA = {"scannet": ScanNetFrames, "nyuv2": NyuV2}
 # The size (height, width) at which each rule compares labels.
 SIZES = {"scannet": (480, 640), "pri3d": (240, 320)}
@@ -91,38 +92,46 @@ def run(
     most: int | None = None,
     drawn: int = 6,
     submission: Path | None = None,
+    split: str = "val",
 ) -> dict[str, Any]:
-    """Measure the run in the folder `trained` on the validation split, into `out` (JSON).
+    """Measure the run in the folder `trained` on a split of a data set, into `out` (JSON).
 
-    most: at most so many images, spread over all (default all). drawn: so many pictures (image,
-    truth, prediction, error) go beside `out`, as <name>_pictures/*.jpg. submission: folder for
-    predictions in the form that ScanNet's benchmark takes. Images that cannot be read are counted
-    in `left_out`. Raises Pri3DError when there is nothing to measure.
+    split: "val", or "test" of ScanNet's frames: nothing is annotated there, so that figures mean
+    nothing and only the files of `submission` are of use. most: at most so many images, spread
+    over all (default all). drawn: so many pictures (image, truth, prediction, error) go beside
+    `out`, as <name>_pictures/*.jpg. submission: folder for predictions in the form that ScanNet's
+    benchmark takes. Images that cannot be read are counted in `left_out`. Raises Pri3DError when
+    there is nothing to measure.
     """
     if threads:
         torch.set_num_threads(threads)
     task, settings, nets = load_run(trained)
     place = processes.start(device).device
     nets.to(place, memory_format=torch.channels_last)
-    data = open_split(TASKS[task][1], data_dir, "val")
+    data = open_split(TASKS[task][1], data_dir, split)
     if submission is not None and data.name != "scannet":
         raise Pri3DError("--submission: there is a benchmark of ScanNet only")
     is_semseg = isinstance(settings, Semseg)
-    usable = [i for i in range(len(data.frames)) if is_semseg or data.has_objects(i)]
+    any_will_do = is_semseg or split == "test"
+    usable = [i for i in range(len(data.frames)) if any_will_do or data.has_objects(i)]
     chosen = _spread(usable, most)
+    lost = data.problems + ([] if any_will_do else data.without_objects)
     folder = out.with_name(out.stem + "_pictures")
-    asked = Asked(
-        data, chosen, list(data.problems), set(_spread(chosen, drawn)), folder, submission
-    )
+    asked = Asked(data, chosen, list(lost), set(_spread(chosen, drawn)), folder, submission)
     measured = (_semseg if is_semseg else _insseg)(nets, settings, place, asked)
     if not measured["images"]:
-        raise Pri3DError(f"{data_dir}: no image of the validation split can be read")
+        raise Pri3DError(
+            f"{data_dir}: no image of the split {split} can be used"
+            + (f" ({asked.left_out[0]})" if asked.left_out else "")
+        )
     result = {
         "task": task,
         "model": store.file_digest(trained / "model.safetensors"),
         "start": json.loads((trained / "provenance.json").read_text())["start"],
         "settings": settings.model_dump(),
+        "split": split,
         "scenes": len({frame.scene for frame in data.frames}),
+        "images_of_split": len(data.frames),
         "left_out": asked.left_out,
         **measured,
     }
@@ -148,46 +157,27 @@ def _semseg(nets: nn.ModuleDict, settings: Semseg, place: torch.device, asked: A
     counted = {rule: np.zeros((classes + 1,) * 2, np.int64) for rule in SIZES}
     read = 0
     for start in tqdm(range(0, len(asked.chosen), MANY), "images", disable=None):
-        frames, images, truths, colors = [], [], [], []
-        for frame in asked.chosen[start : start + MANY]:
-            try:
-                color, labels = data.color(frame, settings.height), data.labels(frame)
-            except Pri3DError as error:
-                asked.left_out.append(str(error))
-                continue
-            frames.append(frame)
-            images.append(network_input(color, settings))
-            truths.append(labels)
-            colors.append(color)
-        if not frames:
+        seen = _read_labelled(settings, asked, asked.chosen[start : start + MANY])
+        if not seen:
             continue
-        read += len(frames)
-        image_BCHW = torch.stack(images).to(place)
+        read += len(seen)
+        images = torch.stack([network_input(color, settings) for _, color, _ in seen])
+        with torch.no_grad():
+            scores = semseg.logits(nets, images.to(place), settings)
         for rule, shape in SIZES.items():
-            # Nothing is gained from more pixels than the truth has: the rule repeats them.
-            smaller = all(t.shape[0] <= shape[0] and t.shape[1] <= shape[1] for t in truths)
-            same = len({truth.shape for truth in truths}) == 1
-            finest = truths[0].shape if same and smaller else shape
-            found = semseg.predict(nets, image_BCHW, settings, finest).cpu().numpy()
-            found = [at_size(predicted, shape) for predicted in found]
-            for truth, predicted in zip(truths, found):
-                counted[rule] += semantic.confusion(at_size(truth, shape), predicted, classes)
-            if rule != "scannet":
-                continue
-            for frame, color, truth, predicted in zip(frames, colors, truths, found):
-                name = data.frames[frame].name
-                if frame in asked.drawn:
-                    sheet = pictures.semantic(color, at_size(truth, shape), predicted, data.classes)
-                    pictures.save(asked.pictures / _file_name(name, ".jpg"), sheet)
-                if asked.submission is not None:
-                    ids = data.classes.file_ids()[predicted]
-                    _save_png(asked.submission / _file_name(name, ".png"), ids)
+            finest = _finest([truth for _, _, truth in seen], shape)
+            found = semseg.most_likely(scores, finest).cpu().numpy()
+            for (frame, color, truth), predicted in zip(seen, found):
+                predicted = at_size(predicted, shape)
+                truth = at_size(truth, shape)
+                counted[rule] += semantic.confusion(truth, predicted, classes)
+                if rule == "scannet":
+                    _keep_labels(asked, frame, color, truth, predicted)
     told = {}
     for rule, confusion in counted.items():
         figures = semantic.RULES[rule](confusion)
-        told[rule] = figures._asdict() | {
-            "iou": dict(zip(data.classes.names, figures.iou.tolist()))
-        }
+        iou = dict(zip(data.classes.names, figures.iou.tolist()))
+        told[rule] = figures._asdict() | {"iou": iou}
     pixels = counted["scannet"].sum(axis=1)[1:]
     shares = pixels / max(pixels.sum(), 1)
     return {
@@ -198,6 +188,46 @@ def _semseg(nets: nn.ModuleDict, settings: Semseg, place: torch.device, asked: A
     }
 
 
+def _read_labelled(
+    settings: Semseg, asked: Asked, frames: list[int]
+) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Frame, colours and labels of those that can be read; the test split has no labels."""
+    seen = []
+    for frame in frames:
+        try:
+            color = asked.data.color(frame, settings.height)
+            if asked.data.split == "test":
+                labels = np.zeros(color.shape[:2], np.uint8)
+            else:
+                labels = asked.data.labels(frame)
+        except Pri3DError as error:
+            asked.left_out.append(str(error))
+            continue
+        seen.append((frame, color, labels))
+    return seen
+
+
+def _finest(truths: list[np.ndarray], shape: tuple[int, int]) -> tuple[int, int]:
+    """The size to predict at: nothing is gained from more pixels than the truth has, which the rule
+    would only repeat."""
+    same = len({truth.shape for truth in truths}) == 1
+    smaller = all(t.shape[0] <= shape[0] and t.shape[1] <= shape[1] for t in truths)
+    return truths[0].shape if same and smaller and truths[0].any() else shape
+
+
+def _keep_labels(
+    asked: Asked, frame: int, color: np.ndarray, truth: np.ndarray, predicted: np.ndarray
+) -> None:
+    """The picture and the benchmark's file, where they are asked for."""
+    name, classes = asked.data.frames[frame].name, asked.data.classes
+    if frame in asked.drawn:
+        sheet = pictures.semantic(color, truth, predicted, classes)
+        pictures.save(asked.pictures / _file_name(name, ".jpg"), sheet)
+    if asked.submission is not None:
+        ids = classes.file_ids()[predicted]
+        _save_png(asked.submission / _file_name(name, ".png"), ids)
+
+
 def _insseg(nets: nn.ModuleDict, settings: Insseg, place: torch.device, asked: Asked) -> dict:
     data = asked.data
     images, annotations, results = [], [], []
@@ -205,13 +235,14 @@ def _insseg(nets: nn.ModuleDict, settings: Insseg, place: torch.device, asked: A
     for frame in tqdm(asked.chosen, "images", disable=None):
         name = data.frames[frame].name
         try:
-            color, objects = data.color(frame), data.objects(frame)
+            color = data.color(frame)
+            objects = NOTHING if data.split == "test" else data.objects(frame)
         except Pri3DError as error:
             asked.left_out.append(str(error))
             continue
         shape = color.shape[:2]
         image = torch.from_numpy(np.ascontiguousarray(color.transpose(2, 0, 1))).to(place)
-        (found,) = insseg.predict(nets, [image.float() / 255], settings)
+        (found,) = insseg.predict(nets, [image], settings)
         masks, labels = masks_of(objects, shape, settings.least_pixels)
         images.append(coco.image_of(len(images) + 1, name, shape))
         annotations += coco.annotations_of(len(images), masks, labels, len(annotations) + 1)

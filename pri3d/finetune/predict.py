@@ -45,7 +45,9 @@ def run(
         stem = path.stem if used[path.stem] == 1 else f"{path.stem}_{used[path.stem]}"
         if isinstance(settings, Semseg):
             image = network_input(rgb, settings)[None].to(place)
-            found = semseg.predict(nets, image, settings, rgb.shape[:2])[0].cpu().numpy()
+            with torch.no_grad():
+                scores = semseg.logits(nets, image, settings)
+            found = semseg.most_likely(scores, rgb.shape[:2])[0].cpu().numpy()
             buffer = io.BytesIO()
             Image.fromarray(classes.file_ids()[found]).save(buffer, "PNG")
             _write(out / f"{stem}_labels.png", buffer.getvalue())
@@ -55,7 +57,7 @@ def run(
             told = ", ".join(f"{classes.names[i]} {100 * share[i]:.0f} %" for i in most)
         else:
             image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).to(place)
-            (objects,) = insseg.predict(nets, [image.float() / 255], settings)
+            (objects,) = insseg.predict(nets, [image], settings)
             results = coco.results_of(1, objects)
             for entry in results:
                 entry["category"] = classes.names[entry["category_id"] - 1]

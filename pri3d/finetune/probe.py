@@ -8,6 +8,7 @@ what the architecture alone gives.
 Shapes: N places, C channels, K classes, H x W cells.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0
     """
     if threads:
         torch.set_num_threads(threads)
+    if settings.net != "unet":
+        raise Pri3DError("semseg.net: features of a UNet are probed; set it to unet")
     place = processes.start(settings.device).device
     train, val = (open_split(TASKS[task][1], data_dir, split) for split in ("train", "val"))
     chosen = subset(train.frames, settings.percent, settings.subset, settings.seed)
@@ -52,9 +55,9 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0
     torch.manual_seed(settings.seed)
     nets = semseg.networks(settings, len(train.classes.names))
     start = load_start(nets, settings)
-    whole = "decoder entries" in start  # else the decoder is random
+    whole = start.decoder
     backbone = nets["backbone"].to(place, memory_format=torch.channels_last)
-    _calibrate(backbone, train, chosen, settings, place, start)
+    _calibrate(backbone, train, chosen, settings, place, start.said)
     rng = np.random.default_rng([settings.seed, 6])
     each = max(1, min(PLACES, MOST // len(chosen)))
     known, problems = _places(backbone, train, chosen, settings, place, whole, each, rng, "known")
@@ -64,7 +67,7 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0
     if not len(known[1]) or not len(asked[1]):
         raise Pri3DError(f"{data_dir}: no labelled place in the images of a split")
     classes = len(train.classes.names)
-    told = {"task": task, "start": start, "features": known[0].shape[1], "images": len(chosen)}
+    told = {"task": task, "start": start.said, "features": known[0].shape[1], "images": len(chosen)}
     told |= {"places": len(known[1]), "asked": len(asked[1]), "left_out": problems + more}
     for name, classify in (("knn", _neighbours), ("linear", _linear)):
         found = classify(*known, asked[0], classes)
@@ -96,8 +99,10 @@ def _calibrate(backbone, data: Split, chosen, settings: Semseg, place, start: st
     backbone.train(start.startswith("random"))
     if backbone.training:
         spread = np.linspace(0, len(chosen) - 1, min(16, len(chosen))).astype(int)
-        colors = [data.color(chosen[i], settings.height) for i in spread]
-        images = [network_input(color, settings) for color in colors]
+        images = []
+        for i in spread:
+            with contextlib.suppress(Pri3DError):  # counted when its places are drawn
+                images.append(network_input(data.color(chosen[i], settings.height), settings))
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # the mean over all that is seen

@@ -31,7 +31,7 @@ class Labelled(NamedTuple):
 
 
 class WithObjects(NamedTuple):
-    """image float32 [3, H, W] in 0..1 of any size, and torchvision's targets for it: boxes float32
+    """image u8 [3, H, W] of any size, and torchvision's targets for it: boxes float32
     [N, 4] (x1, y1, x2, y2 in pixels), labels int64 [N] (1..K), masks u8 [N, H, W]."""
 
     name: str
@@ -87,9 +87,8 @@ class InssegSamples(torch.utils.data.Dataset):
         except Pri3DError as error:
             return Damaged(name, str(error))
         image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
-        image = image.float() / 255
         if settings.colors:
-            image = augment(image, color_rng)
+            image = (augment(image.float() / 255, color_rng) * 255).round().to(torch.uint8)
         masks, labels = masks_of(objects, rgb.shape[:2], settings.least_pixels)
         if settings.flip and flip_rng.random() < 0.5:
             image, masks = image.flip(-1), masks[:, :, ::-1]

@@ -32,6 +32,11 @@ def trained(nets: nn.ModuleDict, settings: Semseg) -> list[nn.Parameter]:
     return [parameter for parameter in nets.parameters() if parameter.requires_grad]
 
 
+def set_training(nets: nn.ModuleDict, settings: Semseg) -> None:
+    """To training; batch norm follows the images, of a frozen backbone too."""
+    nets.train()
+
+
 def logits(nets: nn.ModuleDict, image_BCHW: Tensor, settings: Semseg) -> Tensor:
     """float32 [B, K, H, W] for normalised images; the size is the images'."""
     with torch.autocast(image_BCHW.device.type, torch.bfloat16, settings.precision == "bf16"):
@@ -55,16 +60,14 @@ def losses(nets: nn.ModuleDict, batch: SemsegBatch, settings: Semseg) -> dict[st
     """Cross entropy, the mean over all annotated pixels; none where nothing is annotated."""
     if batch.images_BCHW is None or not (batch.targets_BHW != IGNORED).any():
         return {}
+    if settings.net == "deeplabv3" and len(batch.images_BCHW) < 2:
+        return {}  # its head normalises one value an image
     scores = logits(nets, batch.images_BCHW, settings)
     return {"pixels": cross_entropy(scores, batch.targets_BHW.long(), ignore_index=IGNORED)}
 
 
-@torch.no_grad()
-def predict(
-    nets: nn.ModuleDict, image_BCHW: Tensor, settings: Semseg, shape: tuple[int, int]
-) -> Tensor:
-    """u8 [B, h, w]: the most likely class, 1..K, of each pixel at another size (height, width)."""
-    scores = logits(nets, image_BCHW, settings)
+def most_likely(scores: Tensor, shape: tuple[int, int]) -> Tensor:
+    """u8 [B, h, w]: the class, 1..K, of each pixel at a size (height, width), for `logits`."""
     if tuple(scores.shape[-2:]) != tuple(shape):
         scores = interpolate(scores, shape, mode="bilinear", align_corners=False)
     return (scores.argmax(dim=1) + 1).to(torch.uint8)

@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from pri3d.config import INIT, Insseg, Semseg
@@ -22,27 +24,39 @@ def file_of(init: str) -> Path | None:
     return path / "model.safetensors" if path.is_dir() else path
 
 
-def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg) -> str:
-    """Load what `init` says into new networks, tell it on stderr, and return it in short.
+class Start(NamedTuple):
+    """What a network started from, for people; decoder: whether its decoder is not random."""
+
+    said: str
+    decoder: bool
+
+
+def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg) -> Start:
+    """Load what `init` says into new networks, and tell it on stderr.
 
     Raises Pri3DError where weights cannot be had, or where a file lacks a part of the encoder, or
     has a part of the decoder only; with `try_imagenet` the former is a warning, and the answer says
     so.
     """
     if settings.init == "random":
-        return "random"
+        return Start("random", False)
     encoder = insseg.encoder(nets) if isinstance(settings, Insseg) else nets["backbone"].encoder
     file = file_of(settings.init)
     if file is None:
-        return _load_imagenet(encoder, settings)
+        return Start(_load_imagenet(encoder, settings), False)
     with_decoder = (
         isinstance(settings, Semseg)
         and settings.net == "unet"
         and settings.transfer == "encoder_decoder"
     )
-    if with_decoder:
-        return load_file_into(nets["backbone"], file, "backbone", (ENCODER, DECODER))
-    return load_file_into(nn.ModuleDict({"encoder": encoder}), file, "backbone", (ENCODER,))
+    section = "insseg" if isinstance(settings, Insseg) else "semseg"
+    if not with_decoder:
+        alone = nn.ModuleDict({"encoder": encoder})
+        return Start(load_file_into(alone, file, "backbone", (ENCODER,), section), False)
+    decoder = nets["backbone"].decoder
+    before = decoder.conv0.weight.clone()
+    said = load_file_into(nets["backbone"], file, "backbone", (ENCODER, DECODER), section)
+    return Start(said, not torch.equal(before, decoder.conv0.weight))
 
 
 def _load_imagenet(encoder: nn.Module, settings: Semseg | Insseg) -> str:

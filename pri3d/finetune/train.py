@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import pri3d
 from pri3d import checkpoint, closure, processes, store
-from pri3d.config import FINETUNE_HOW, TASKS, Insseg, Semseg
+from pri3d.config import TASKS, Insseg, Semseg, finetune_unused
 from pri3d.datasets import Split, open_split
 from pri3d.datasets.subsets import subset
 from pri3d.errors import Pri3DError
@@ -40,6 +41,7 @@ from pri3d.record import Record, memory_mb
 from pri3d.signals import outlive_signals, stop_requests
 
 Batch = SemsegBatch | InssegBatch
+MOST_DAMAGED = 5  # batches in a row without an image that can be read
 
 
 class Plan(NamedTuple):
@@ -57,18 +59,24 @@ class Plan(NamedTuple):
         return semseg if isinstance(self.settings, Semseg) else insseg
 
     @property
+    def problems(self) -> list[str]:
+        """What of the data set cannot be used for this task."""
+        objects = self.data.without_objects if self.module is insseg else []
+        return self.data.problems + objects
+
+    @property
     def classes(self) -> int:
         return len((self.data.classes if self.module is semseg else self.data.things).names)
 
 
 def run(task: str, data_dir: Path, out: Path, settings: Semseg | Insseg) -> None:
-    """Train and leave `model.safetensors`, `settings.json`, `provenance.json`, `metrics.jsonl` and
-    `checkpoints/` in the folder `out`.
+    """Train and leave `model.safetensors`, `settings.json`, `provenance.json` and `metrics.jsonl`
+    in the folder `out`; `checkpoints/` while it is not finished.
 
-    task: a key of `TASKS`; data_dir: the folder of its data set. A run found in `out` goes on.
-    Raises Pri3DError when the data or the start cannot be read, when the run found was made with
-    other settings or data, when the loss is not finite, and when the run is asked to stop (SIGTERM,
-    SIGINT; after writing a checkpoint).
+    task: a key of `TASKS`; data_dir: the folder of its data set. A run found in `out` goes on, and
+    one that is finished is left as it is. Raises Pri3DError when the data or the start cannot be
+    read, when the run found was made with other settings or data, when the loss is not finite, and
+    when the run is asked to stop (SIGTERM, SIGINT; after writing a checkpoint).
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -80,12 +88,18 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg | Insseg) -> None
         raise Pri3DError(
             f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled images are none; "
             "raise percent, or draw scenes (subset: random)"
+            if not data.without_objects
+            else f"{data_dir}: has no instance images ({data.without_objects[0]}); fetch them too"
         )
     steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)
     plan = Plan(task, settings, data, chosen, steps)
-    _tell_data(plan)
     device = processes.start(settings.device).device
-    _train(plan, Path(out), device)
+    origin = _made_from(plan)
+    if _is_finished(Path(out), origin):
+        print(f"{out}: is finished already", file=sys.stderr)
+        return
+    _tell_data(plan)
+    _train(plan, origin, Path(out), device)
 
 
 def _tell_data(plan: Plan) -> None:
@@ -96,16 +110,16 @@ def _tell_data(plan: Plan) -> None:
         f"({scenes:,} scenes), {plan.steps:,} steps of {plan.settings.batch}",
         file=sys.stderr,
     )
-    for problem in plan.data.problems[:5]:
+    lost = plan.problems
+    for problem in lost[:5]:
         print(f"  left out: {problem}", file=sys.stderr)
-    if len(plan.data.problems) > 5:
-        print(f"  and {len(plan.data.problems) - 5:,} more (pri3d data check)", file=sys.stderr)
+    if len(lost) > 5:
+        print(f"  and {len(lost) - 5:,} more (pri3d data check)", file=sys.stderr)
 
 
 def _made_from(plan: Plan) -> dict[str, Any]:
     """All that determines a run."""
     start = file_of(plan.settings.init)
-    names = "\n".join(plan.data.frames[i].name for i in plan.chosen)
     if start is not None and not start.is_file():
         raise Pri3DError(f"{start}: no such file of weights; give a finished run, or a file")
     return {
@@ -113,18 +127,55 @@ def _made_from(plan: Plan) -> dict[str, Any]:
         "settings": plan.settings.model_dump(),
         "steps": plan.steps,
         "images": len(plan.chosen),
-        "frames": hashlib.sha256(names.encode()).hexdigest(),
+        "frames": _digest_of_labels(plan),
         "start": None if start is None else store.file_digest(start),
         "code": closure.code_digest("pri3d.finetune.train"),
     }
 
 
-def _train(plan: Plan, out: Path, device: torch.device) -> None:
-    settings, module, origin = plan.settings, plan.module, _made_from(plan)
+def _digest_of_labels(plan: Plan) -> str:
+    """SHA-256 of the names and labels of the images used, of some of them (a tenth, at most 100) of
+    the content: data that were fetched again or made anew are other data."""
+    data, digest = plan.data, hashlib.sha256()
+    for i in plan.chosen:
+        digest.update(data.frames[i].name.encode() + b"\n")
+    looked_at = min(100, -(-len(plan.chosen) // 10))
+    for place in np.linspace(0, len(plan.chosen) - 1, looked_at).astype(int):
+        try:
+            digest.update(data.labels(plan.chosen[place]).tobytes())
+            digest.update(data.color(plan.chosen[place]).tobytes())
+        except Pri3DError:  # told and counted when it is to be learned from
+            digest.update(b"damaged")
+    return digest.hexdigest()
+
+
+def _is_finished(out: Path, origin: dict[str, Any]) -> bool:
+    """Whether `out` holds the weights of this very run. Raises Pri3DError for those of another."""
+    if not (out / "model.safetensors").exists():
+        return False
+    try:
+        before = json.loads((out / "provenance.json").read_text())["made_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Pri3DError(
+            f"{out}: holds weights of something else; choose another folder, or remove it"
+        ) from None
+    differences = _differences(before, origin)
+    if before["code"] != origin["code"]:
+        differences.append("the code")
+    if differences:
+        raise Pri3DError(
+            f"{out}: is a finished run that differs in {', '.join(differences)}; choose another "
+            "folder, or remove it"
+        )
+    return True
+
+
+def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) -> None:
+    settings, module = plan.settings, plan.module
     torch.manual_seed(settings.seed)
     nets = module.networks(settings, plan.classes)
     state = _state_to_go_on_from(out, origin)
-    start = state["start"] if state else load_start(nets, settings)
+    start = state["start"] if state else load_start(nets, settings).said
     nets = nets.to(device, memory_format=torch.channels_last)
     parameters = module.trained(nets, settings)
     optimizer = torch.optim.SGD(
@@ -141,9 +192,10 @@ def _train(plan: Plan, out: Path, device: torch.device) -> None:
         first, history = state["step"], state["metrics"]
         window, ever = Counter(state["window"]), Counter(state["ever"])
 
-    closing = multiprocessing.Event()
-    batches = _batches(plan, first, closing)
-    nets.train()
+    closing, told = multiprocessing.Event(), set()
+    batches = _batches(plan, first, closing, device)
+    module.set_training(nets, settings)
+    damaged_in_a_row = 0
     with (
         stop_requests(closing) as requests,
         Record(out, history) as record,
@@ -151,7 +203,17 @@ def _train(plan: Plan, out: Path, device: torch.device) -> None:
     ):
         for number in range(first + 1, plan.steps + 1):
             began = time.perf_counter()
-            batch = next(batches)
+            batch = _next(batches)
+            damaged_in_a_row = 0 if batch.names else damaged_in_a_row + 1
+            if damaged_in_a_row == MOST_DAMAGED:
+                raise Pri3DError(
+                    f"{out}: no image of the last {MOST_DAMAGED} batches can be read "
+                    f"({batch.damaged[0].reason}); is the disk there?"
+                )
+            for damaged in batch.damaged:
+                if damaged.name not in told:
+                    told.add(damaged.name)
+                    bar.write(f"left out: {damaged.reason}", file=sys.stderr)
             waited = time.perf_counter() - began
             rate = learning_rate(settings, number, plan.steps)
             for group in optimizer.param_groups:
@@ -195,17 +257,18 @@ def _train(plan: Plan, out: Path, device: torch.device) -> None:
     checkpoint.save_json(out / "settings.json", {"task": plan.task, **settings.model_dump()})
     checkpoint.save_json(
         out / "provenance.json",
-        {key: origin[key] for key in ("images", "frames")}
-        | {"start": start, "left_out": len(plan.data.problems), "versions": versions},
+        {"made_from": origin, "start": start, "left_out": len(plan.problems), "versions": versions},
     )
     checkpoint.save_weights(out / "model.safetensors", nets)
+    # They are twice as large as the weights, and a curve has dozens of runs.
+    checkpoint.remove_all(out / "checkpoints")
 
 
 def _step(plan, nets, optimizer, parameters, batch: Batch, number: int) -> Counter:
     """Train on one batch; a batch without anything to learn from changes nothing."""
     figures = Counter({"images": len(batch.names)})
-    for damaged in batch.damaged:
-        figures["skipped: " + damaged.reason] += 1
+    if batch.damaged:
+        figures["skipped: image cannot be read"] += len(batch.damaged)
     losses = plan.module.losses(nets, batch, plan.settings)
     if not losses:
         figures["skipped: batch without labels"] += 1
@@ -260,7 +323,7 @@ def learning_rate(settings: Semseg | Insseg, step: int, steps: int) -> float:
     return settings.lr * (1 - (step - 1 - rise) / (steps - rise)) ** settings.power
 
 
-def _batches(plan: Plan, first: int, closing) -> Iterator[Batch]:
+def _batches(plan: Plan, first: int, closing, device: torch.device) -> Iterator[Batch]:
     settings = plan.settings
     if plan.module is semseg:
         samples, collate = SemsegSamples(plan.data, plan.chosen, settings), collate_labelled
@@ -278,8 +341,21 @@ def _batches(plan: Plan, first: int, closing) -> Iterator[Batch]:
             collate_fn=collate,
             worker_init_fn=functools.partial(outlive_signals, closing),
             generator=torch.Generator(),  # without one it draws from the generator of the weights
+            pin_memory=device.type == "cuda",
         )
     )
+
+
+def _next(batches: Iterator[Batch]) -> Batch:
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if "worker" not in str(error):
+            raise
+        raise Pri3DError(
+            f"a process that prepares images ended ({str(error).splitlines()[0]}); it may have run "
+            "out of memory: lower workers"
+        ) from None
 
 
 def _state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
@@ -289,22 +365,30 @@ def _state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | 
         return None
     path, state = found
     before = json.loads(state["made_from"])
-    differences = [
-        f"{name} ({before['settings'].get(name)} then, {value} now)"
-        for name, value in origin["settings"].items()
-        if before["settings"].get(name) != value and name not in FINETUNE_HOW
-    ]
-    what = {"task": "the task", "frames": "the images", "start": "the weights it starts from"}
-    differences += [text for key, text in what.items() if before[key] != origin[key]]
+    differences = _differences(before, origin)
     if not differences and before["code"] != origin["code"]:
         print(f"{out}: going on, but with other code than before", file=sys.stderr)
     if not differences:
         return state
-    if state["step"] >= before["steps"] and not (out / "model.safetensors").exists():
-        print(f"{out}: beginning anew, changed: {', '.join(differences)}", file=sys.stderr)
-        checkpoint.remove_all(out / "checkpoints")
-        return None
     raise Pri3DError(
         f"{path}: is of a run that differs in {', '.join(differences)}; put that back to go on, or "
         f"remove {out} to begin anew"
     )
+
+
+def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
+    """What determines a run and is another than it was, but for the code."""
+    settings = (Semseg if TASKS[origin["task"]][0] == "semseg" else Insseg)(**origin["settings"])
+    of_no_account = finetune_unused(settings)
+    differences = [
+        f"{name} ({before['settings'].get(name)} then, {value} now)"
+        for name, value in origin["settings"].items()
+        if before["settings"].get(name) != value and name not in of_no_account
+    ]
+    what = {
+        "task": "the task",
+        "steps": "the number of steps",
+        "frames": "the labelled images",
+        "start": "the weights it starts from",
+    }
+    return differences + [text for key, text in what.items() if before[key] != origin[key]]

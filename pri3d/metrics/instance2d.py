@@ -3,8 +3,8 @@
 As the benchmark's script (Dai et al., CVPR 2017) defines it, and not as COCO does: a match needs an
 IoU *above* the threshold; of several predictions that match one object the most certain is right
 and the others are wrong; a prediction without a match is passed over when it mostly covers objects
-that are too small to count, or pixels to be ignored; and the area under the curve of precision is
-summed over the midpoints of recall.
+that are too small to count (pixels without annotation are no excuse: the script's mask of them is
+always empty); and the area under the curve of precision is summed over the midpoints of recall.
 """
 
 from typing import NamedTuple
@@ -49,14 +49,12 @@ class InstanceAP:
         number: np.ndarray,
         class_of: dict[int, int],
         predictions: list[Predicted],
-        ignored: np.ndarray | None = None,
     ) -> None:
-        """number i32 [H, W]: the objects (0 none), class_of: class of each. ignored: bool [H, W],
-        pixels on which predictions cost nothing; the published script has none."""
-        size = np.bincount(number.ravel())
+        """number i32 [H, W]: the objects (0 none), class_of: class of each."""
+        size = np.bincount(number.ravel(), minlength=max(class_of, default=0) + 1)
+        class_of = {n: kind for n, kind in class_of.items() if size[n]}
         shared = [np.bincount(number[p.mask], minlength=len(size)) for p in predictions]
         area = [int(p.mask.sum()) for p in predictions]
-        void = [0 if ignored is None else int((p.mask & ignored).sum()) for p in predictions]
         for kind in range(1, self.classes + 1):
             objects = [n for n, of in class_of.items() if of == kind]
             mine = [i for i, p in enumerate(predictions) if p.kind == kind]
@@ -68,9 +66,9 @@ class InstanceAP:
                 for n in large
                 if shared[i][n]
             }
-            passed_over = {
-                i: (void[i] + sum(int(shared[i][n]) for n in small)) / max(area[i], 1) for i in mine
-            }
+            if not mine and not large:
+                continue
+            passed_over = {i: sum(int(shared[i][n]) for n in small) / max(area[i], 1) for i in mine}
             for threshold in THRESHOLDS:
                 self.matches[kind, threshold].append(
                     _match(mine, large, iou, passed_over, predictions, threshold)

@@ -70,9 +70,9 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # of the download, or of a damaged file
         raise Pri3DError(
-            f"pretrain.init2d: the ImageNet weights of {name} cannot be fetched ({error}); put "
-            f"{weights.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or set it "
-            "to random or to a file"
+            f"the ImageNet weights of {name} cannot be fetched ({error}); put "
+            f"{weights.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or start at "
+            "random (init2d, init) or from a file"
         ) from None
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 

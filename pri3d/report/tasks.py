@@ -108,7 +108,7 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
     for start, percent in keys:
         group = groups[start, percent]
         values = [[figures_of(each.result)[name] for each in group] for name in names]
-        published = _published(task, group[0])
+        published = _published(made, task, group[0])
         rows.append(
             [start, html.Number(f"{percent:g} %"), len(group), *map(_mean, values), published]
         )
@@ -119,7 +119,7 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
     first = measured[0].result
     told = f"{first['images']:,} images of the validation split"
     lost = max(len(each.result["left_out"]) for each in measured)
-    parts.append(html.paragraph(f"{told}; left out: {lost:,}. {_rules(first)}", class_="note"))
+    parts.append(html.paragraph(f"{told}; left out: {lost:,}. {_rules(measured)}", class_="note"))
     stale = [each.name for each in measured if not _current(made, each)]
     if stale:
         parts.append(
@@ -136,17 +136,18 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
     return html.join(parts)
 
 
-def _rules(result: dict[str, Any]) -> str:
-    if "rules" in result:
+def _rules(measured: list[Measured]) -> str:
+    first = measured[0].result
+    if "rules" in first:
         return (
             "mIoU by the rule of ScanNet's benchmark at 640 x 480 pixels; Pri3D's counts classes "
-            "that do not occur as 0, at 320 x 240."
+            "that do not occur as 0, at 320 x 240, and is that of the paper's figures."
         )
-    return (
-        f"{result['objects']:,} objects. Detections under a score of "
-        f"{result['settings']['score']:g} were dropped: figures of other thresholds cannot be "
-        "compared."
-    )
+    scores = sorted({each.result["settings"]["score"] for each in measured})
+    said = f"{first['objects']:,} objects. Detections under a score of {scores[0]:g} were dropped"
+    if len(scores) > 1:
+        return f"{said} in some runs, under {scores[-1]:g} in others: do not compare those."
+    return f"{said}: figures of other thresholds cannot be compared."
 
 
 def _mean(values: list[float | None]) -> Html | None:
@@ -159,23 +160,47 @@ def _mean(values: list[float | None]) -> Html | None:
     return html.Number(f"{np.mean(known):.2f} ± {error:.2f}")
 
 
-def _published(task: str, each: Measured) -> Html | None:
-    """The paper's figure, where the data set is the paper's."""
-    dataset = task.rpartition("_")[2]
-    if each.result.get("scenes") != paper.VAL_SCENES[dataset]:
-        return None
-    net, share = each.result["settings"]["net2d"], each.percent
+def _published(made: Made, task: str, each: Measured) -> Html | None:
+    """The paper's figure, where data set, network and protocol are the paper's."""
+    settings, share = each.result["settings"], each.percent
     tables = {
         "semseg_scannet": {"": paper.SEMSEG_SCANNET},
         "semseg_nyuv2": {"": paper.SEMSEG_NYUV2},
         "insseg_scannet": {"mask ": paper.INSSEG_SCANNET, "box ": paper.DETECTION_SCANNET},
         "insseg_nyuv2": {"mask ": paper.INSSEG_NYUV2, "box ": paper.DETECTION_NYUV2},
     }[task]
+    if not _is_the_papers(task, each):
+        return None
+    start = each.start
+    if start in ("view", "geo", "joint") and not _began_with_imagenet(made, start):
+        start += ", from scratch"
     found = {
-        what: table.get(net, {}).get(each.start, {}).get(share) for what, table in tables.items()
+        what: table.get(settings["net2d"], {}).get(start, {}).get(share)
+        for what, table in tables.items()
     }
     said = [f"{what}{figure:.1f}" for what, figure in found.items() if figure is not None]
     return html.Number(", ".join(said)) if said else None
+
+
+def _is_the_papers(task: str, each: Measured) -> bool:
+    """Whether the whole of the paper's split was measured, as the paper does."""
+    result, settings = each.result, each.result["settings"]
+    whole = result["images"] + len(result["left_out"]) >= result["images_of_split"]
+    if task.endswith("scannet"):
+        whole &= result["scenes"] == paper.VAL_SCENES
+        whole &= settings["subset"] == "published" or each.percent >= 100
+    else:
+        whole &= result["images_of_split"] == paper.VAL_IMAGES
+    if task.startswith("insseg"):
+        return whole and settings["score"] == paper.SCORE
+    return whole and settings["net"] == "unet" and not settings["frozen"]
+
+
+def _began_with_imagenet(made: Made, mode: str) -> bool:
+    path = made.results / "runs" / mode / "provenance.json"
+    if not path.exists():
+        return True  # not made here: published weights, say
+    return read(path, read_json).get("starts", {}).get("init2d", "").startswith("ImageNet")
 
 
 def _current(made: Made, each: Measured) -> bool:

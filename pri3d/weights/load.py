@@ -24,14 +24,19 @@ from pri3d.weights.networks import (
 
 
 def load_file_into(
-    network: nn.Module, file: str | Path, part: str, whole: Collection[str] = ()
+    network: nn.Module,
+    file: str | Path,
+    part: str,
+    whole: Collection[str] = (),
+    section: str = "pretrain",
 ) -> str:
     """Load what a file, in any form that `load` knows, has for a network.
 
     part: "backbone" for a ResUNet, or a module that has its `encoder` alone; "backbone3d" for a
     MinkUNet, whose stem and last layer may be of another size than the file's and then keep what
     they have. whole: parts of which the file must have every entry ("backbone.encoder"), or every
-    or none ("backbone.decoder"). What was loaded and what not goes to stderr; returned is the first
+    or none ("backbone.decoder"). section: of the settings, whose net2d or width3d a message names.
+    What was loaded and what not goes to stderr; returned is the first
     in short, with the file's SHA-256. Raises Pri3DError when the file cannot be read, has nothing
     for this part, or is of a network of another depth or width.
     """
@@ -41,7 +46,7 @@ def load_file_into(
     found = {name: value for name, value in weights.state.items() if name.startswith(prefix)}
     if found:
         fit(path, found)
-        _check_same_network(path, under(own, prefix), under(found, prefix), part)
+        _check_same_network(path, under(own, prefix), under(found, prefix), part, section)
     shaped = {n: value for n, value in found.items() if n in own and own[n].shape == value.shape}
     if not shaped:
         raise Pri3DError(
@@ -92,7 +97,7 @@ def load_file_into(
 
 
 def _check_same_network(
-    path: Path, own: dict[str, Any], found: dict[str, Tensor], part: str
+    path: Path, own: dict[str, Any], found: dict[str, Tensor], part: str, section: str
 ) -> None:
     """Where only some shapes agree, loading those would mix two networks."""
     if part + "." == BACKBONE3D:
@@ -101,12 +106,12 @@ def _check_same_network(
             if here[what] != there[what]:
                 raise Pri3DError(
                     f"{path}: its 3D network has the {what} {there[what]}, this one {here[what]}; "
-                    f"set pretrain.{setting} to the file's, or give another file"
+                    f"set {section}.{setting} to the file's, or give another file"
                 )
     elif encoder := under(found, "encoder."):
         here, there = encoder_name(path, under(own, "encoder.")), encoder_name(path, encoder)
         if here != there:
             raise Pri3DError(
-                f"{path}: holds a {there}, and the network here is a {here}; set pretrain.net2d to "
-                f"{there}, or give another file"
+                f"{path}: holds a {there}, and the network here is a {here}; set {section}.net2d "
+                f"to {there}, or give another file"
             )

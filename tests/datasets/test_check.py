@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from make_labels import write_frames25k, write_nyuv2
+from PIL import Image
 from typer.testing import CliRunner
 
 from pri3d.cli import app
-from pri3d.datasets import open_split
 from pri3d.errors import Pri3DError
 
 
@@ -31,15 +31,16 @@ def test_counts_and_shares_are_those_of_the_files(frames):
     found = told["splits"]["train"]
     assert (found["frames"], found["scenes"], found["problems"]) == (12, 3, [])
     assert found["sizes"] == {"128x96": 12}
-    data = open_split("scannet", frames, "train")
-    labels = np.stack([data.labels(i) for i in range(12)])
-    assert found["annotated"] == pytest.approx((labels > 0).mean())
-    for place, name in enumerate(data.classes.names, 1):
-        share = (labels == place).sum() / (labels > 0).sum()
+    read = [np.array(Image.open(path)) for path in sorted(frames.glob("scene000[012]*/label/*"))]
+    nyu40 = np.stack(read)
+    assert found["readable"] == len(read) == 12
+    assert found["annotated"] == pytest.approx((nyu40 > 0).mean())
+    for number, name in {1: "wall", 2: "floor", 5: "chair", 7: "table", 4: "bed"}.items():
+        share = (nyu40 == number).sum() / (nyu40 > 0).sum()
         assert found["classes"][name] == pytest.approx(share)
-    assert sum(found["classes"].values()) == pytest.approx(1)
-    number = sum(len(data.objects(i).class_of) for i in range(12))
-    assert sum(found["objects"].values()) == number
+    instance = [np.array(Image.open(p)) for p in frames.glob("scene000[012]*/instance/*")]
+    assert found["objects"]["chair"] == sum((image == 5001).any() for image in instance)
+    assert found["objects"]["bed"] == 0
 
 
 def test_what_is_wrong_is_listed_and_the_rest_counted(frames):
@@ -47,7 +48,7 @@ def test_what_is_wrong_is_listed_and_the_rest_counted(frames):
     (frames / "scene0001_00" / "color" / "000000.jpg").write_bytes(b"damaged")
     text, error = check(frames)
     assert error is None
-    assert "train: 11 frames of 3 scenes" in text
+    assert "train: 11 frames of 3 scenes, 10 of them readable" in text
     assert "problem: scene0000_00/label/000100.png: missing; the frame is left out" in text
     assert text.count("problem:") == 2
     assert "scene0001_00/color/000000.jpg: is no JPEG image" in text
@@ -60,6 +61,19 @@ def test_a_split_that_cannot_be_used_is_a_failure(frames):
     assert "train: 12 frames" in text
     assert isinstance(error, Pri3DError)
     assert "cannot be used for val" in str(error)
+
+
+def test_ids_and_numbers_of_another_kind_are_told(frames):
+    for path in frames.glob("scene000[012]*/label/000000.png"):
+        image = np.array(Image.open(path))
+        image[:3] = 77
+        Image.fromarray(image).save(path)
+    for path in frames.glob("scene000[012]*/instance/*.png"):
+        Image.fromarray((np.array(Image.open(path)) > 1).astype(np.uint8)).save(path)
+    text, error = check(frames)
+    assert error is None
+    assert "problem: id 77, in 3 images, is of no class; it counts as nothing" in text
+    assert "problem: no object in any image: are their numbers nyu40 id * 1000" in text
 
 
 def test_nyuv2_is_told_from_its_files(tmp_path):

@@ -127,6 +127,22 @@ def test_arrays_that_do_not_fit_are_named(folder):
         open_split("nyuv2", folder[0], "train")
 
 
+def test_arrays_of_another_kind_and_maps_of_another_order_are_refused(folder):
+    root = folder[0]
+    with pytest.raises(Pri3DError, match="has no split test; val is its test split"):
+        open_split("nyuv2", root, "test")
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "a") as file:
+        labels = file["labels"][()]
+        del file["labels"]
+        file["labels"] = labels.astype(np.float64)
+    with pytest.raises(Pri3DError, match="its labels are float64"):
+        open_split("nyuv2", root, "train")
+    other = np.arange(40, dtype=np.uint8)[None] % 13 + 1
+    savemat(root / "class13Mapping.mat", {"classMapping13": {"labels13": other}})
+    with pytest.raises(Pri3DError, match="labels13 is not the published map"):
+        open_split("nyuv2", root, "train")
+
+
 def test_numbers_beyond_the_file_are_counted(folder):
     column = np.array([[2], [99]], np.uint16)
     savemat(folder[0] / "splits.mat", {"trainNdxs": column, "testNdxs": column[1:]})

@@ -36,13 +36,24 @@ def one_frame(root, nyu40, instance):
 
 def test_labels_are_the_places_of_the_benchmarks_classes(tmp_path):
     nyu40 = np.arange(COLOR_SHAPE[0] * COLOR_SHAPE[1]).reshape(COLOR_SHAPE) % 41
-    nyu40[0, :2] = 50, 255  # ids outside the table
+    nyu40[0, :2] = 50, 255  # ids of no class: the published conversion leaves some
     data = one_frame(tmp_path / "x", nyu40, np.zeros(COLOR_SHAPE, int))
     expected = np.zeros(COLOR_SHAPE, int)
     for place, number in enumerate(BENCHMARK, 1):
         expected[nyu40 == number] = place
     np.testing.assert_array_equal(data.labels(0), expected)
     assert data.classes.file_ids()[data.labels(0)].max() == 39
+    assert data.unknown_ids(0) == [50, 255]
+
+
+def test_raw_ids_in_the_place_of_nyu40s_are_refused(tmp_path):
+    """A user who took the images of label-filt: chair has the raw id 2, which here is floor."""
+    data = one_frame(tmp_path / "x", np.full(COLOR_SHAPE, 2), np.zeros(COLOR_SHAPE, int))
+    raw = np.full(COLOR_SHAPE, 2, np.uint16)
+    raw[0] = 1357
+    save_png(tmp_path / "x" / "scene0000_00" / "label" / "000000.png", raw)
+    with pytest.raises(Pri3DError, match="holds the id 1357, so its ids are not nyu40's"):
+        data.labels(0)
 
 
 def test_objects_are_told_apart_by_16_bit_numbers(tmp_path):
@@ -76,6 +87,11 @@ def test_labels_of_another_size_than_their_image(tmp_path):
     np.testing.assert_array_equal(big, np.kron(data.labels(0), np.ones((2, 2), int)))
 
 
+def test_half_the_size_takes_odd_pixels_as_published():
+    image = np.random.default_rng(0).integers(0, 41, (480, 640)).astype(np.uint8)
+    np.testing.assert_array_equal(at_size(image, (240, 320)), image[1::2, 1::2])
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.int32])
 @pytest.mark.parametrize("shape", [(240, 320), (77, 101), (968, 1296), (3, 5)])
 def test_resizing_takes_the_pixel_under_the_centre(shape, kind):
@@ -105,12 +121,12 @@ def test_what_is_missing_is_named_and_the_rest_is_used(frames):
         f"scene0002_00/{100 * i:06d}" for i in range(4)
     ]
     assert data.problems == [
-        "scene0000_00: has no label images; the scene is left out",
+        "scene0000_00: has no label images; the scene is left out (4 frames)",
         "scene0001_00/label/000100.png: missing; the frame is left out",
         "scene0001_00/color/000200.jpg: missing; the frame is left out",
-        "scene0002_00/instance/000300.png: missing; the frame has no objects",
-        "scene0099_00: has no images; the scene is left out",
+        "scene0099_00: has no images; the scene is left out (0 frames)",
     ]
+    assert data.without_objects == ["scene0002_00/instance/000300.png: missing"]
     assert [data.has_objects(i) for i in range(6)] == [True] * 5 + [False]
 
 
@@ -220,6 +236,57 @@ def test_folders_of_label_images_serve_as_well_as_zips(scans, tmp_path):
         np.testing.assert_array_equal(zipped.objects(i).number, plain.objects(i).number)
 
 
+def test_any_flipped_byte_of_a_label_is_one_sentence_or_nothing(scans, tmp_path):
+    root = tmp_path / "scans"
+    shutil.copytree(scans, root)
+    packed = root / "scene0000_00" / "scene0000_00_2d-label-filt.zip"
+    with zipfile.ZipFile(packed) as archive:
+        image = archive.read("label-filt/0.png")
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("label-filt/0.png", image)
+    content, rng, failed = packed.read_bytes(), np.random.default_rng(0), 0
+    expected = open_split("scannet", root, "train").labels(0)
+    for place in rng.integers(0, len(content), 150):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        packed.write_bytes(damaged)
+        try:
+            found = open_split("scannet", root, "train").labels(0)
+        except Pri3DError:
+            failed += 1
+        else:
+            np.testing.assert_array_equal(found, expected)
+    assert failed > 50
+
+
+def test_scans_without_objects_are_told(scans, tmp_path):
+    root = tmp_path / "scans"
+    shutil.copytree(scans, root)
+    folder = root / "scene0000_00"
+    packed = folder / "scene0000_00_2d-instance-filt.zip"
+    packed.write_bytes(packed.read_bytes()[:100])
+    data = ScanNetScans(root, "train", every=2)
+    assert len(data.frames) == 3
+    assert data.problems == []
+    assert len(data.without_objects) == 1
+    assert "is no zip" in data.without_objects[0]
+    packed.unlink()
+    data = ScanNetScans(root, "train", every=2)
+    assert data.without_objects == ["scene0000_00: has no instance images"]
+    assert not any(data.has_objects(i) for i in range(3))
+    # Numbers of 16 bits are numbers as well.
+    (folder / "instance-filt").mkdir()
+    save_png(
+        folder / "instance-filt" / "0.png",
+        raw(scans, "scene0000_00", "instance", 0).astype(np.uint16) * 300,
+    )
+    data = ScanNetScans(root, "train", every=2)
+    assert [data.has_objects(i) for i in range(3)] == [True, False, False]
+    assert set(data.objects(0).class_of) == {
+        300 * n for n in ScanNetScans(scans, "train").objects(0).class_of
+    }
+
+
 def test_scans_with_something_wrong_are_named(scans, tmp_path):
     root = tmp_path / "scans"
     shutil.copytree(scans, root)
@@ -241,12 +308,18 @@ def test_scans_with_something_wrong_are_named(scans, tmp_path):
 
 def test_the_table_is_read_with_its_crlf_and_quotes(tmp_path):
     columns = "id\traw_category\tcategory\tcount\tnyu40id"
-    rows = ["5\twall\twall\t9\t1", '1357\t12" monitor\tmonitor\t1\t40', "7\tnothing\tx\t1\t"]
-    text = "\r\n".join([columns, *rows]) + "\r\n"
-    (tmp_path / "scannetv2-labels.combined.tsv").write_bytes(text.encode())
-    table = read_table(tmp_path)
-    assert table.nyu40_of_id[[5, 1357, 7, 999]].tolist() == [1, 40, 0, 0]
-    assert table.nyu40_of_category == {"wall": 1, '12" monitor': 40, "nothing": 0}
+    rows = ["5\twall\twall\t9\t1", '1357\t12" monitor\tmonitor\t1\t40']
+    path = tmp_path / "scannetv2-labels.combined.tsv"
+    path.write_bytes(("\r\n".join([columns, *rows]) + "\r\n").encode())
+    assert read_table(tmp_path).nyu40_of_id[[5, 1357, 7]].tolist() == [1, 40, 0]
+    damage = ["7\tsofa\tx\t1\t", "7\tsofa", "7\tsofa\tx\t1\t41", "x\tsofa\tx\t1\t6"]
+    for damaged in [*damage, "x" * 200_000]:
+        path.write_bytes(("\r\n".join([columns, *rows, damaged])).encode())
+        with pytest.raises(Pri3DError, match="is not ScanNet's table of labels"):
+            read_table(tmp_path)
+    path.write_text(columns)
+    with pytest.raises(Pri3DError, match="has no row"):
+        read_table(tmp_path)
 
 
 def test_the_demos_frames_are_its_scans_labels(scans, tmp_path):

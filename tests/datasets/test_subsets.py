@@ -57,6 +57,14 @@ def test_drawn_scenes_are_whole_and_nested(counts, seed, percent):
     assert len({frames[i].scene for i in more}) == wanted
 
 
+def test_scannets_own_list_is_cut_as_published_whatever_is_there():
+    frames = frames_of(np.random.default_rng(0).integers(1, 30, 1201).tolist())
+    scenes = {1: 18, 5: 63, 10: 110, 20: 235, 40: 479, 60: 720, 80: 961}
+    for percent, number in scenes.items():
+        chosen = subset(frames, percent, "published", 0)
+        assert {frames[i].scene for i in chosen} == {f"scene{n:04d}_00" for n in range(number)}
+
+
 def test_seeds_draw_other_scenes_and_all_is_all():
     frames = frames_of([3] * 50)
     drawn = {tuple(subset(frames, 10, "random", seed)) for seed in range(5)}

@@ -86,7 +86,7 @@ def test_evaluation_is_the_networks_own_prediction(trained, data, tmp_path):
     result = measure.run(out, data, tmp_path / "x.json", "cpu", 1, drawn=0, submission=folder)
     val = open_split("scannet", data, "val")
     right = wrong = 0
-    for i, frame in enumerate(val.frames):
+    for frame in val.frames:
         predicted = np.array(Image.open(folder / f"{frame.name.replace('/', '_')}.png"))
         assert predicted.shape == (480, 640)
         assert set(np.unique(predicted)) <= set(val.classes.ids)
@@ -95,8 +95,10 @@ def test_evaluation_is_the_networks_own_prediction(trained, data, tmp_path):
         known = np.isin(truth, val.classes.ids)
         right += (predicted == truth)[known].sum()
         wrong += (predicted != truth)[known].sum()
-        assert i < 4
-    assert result["rules"]["scannet"]["pixel_accuracy"] == pytest.approx(right / (right + wrong))
+    figures = result["rules"]["scannet"]
+    assert figures["pixel_accuracy"] == pytest.approx(right / (right + wrong))
+    every = np.nanmean([share for share in figures["iou"].values()])
+    assert figures["mean_iou"] == pytest.approx(every)
 
 
 def test_predictions_of_any_picture(trained, data, tmp_path):
@@ -148,6 +150,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(task, given, data, tmp_p
     )
     monkeypatch.setattr(train, "_step", real)
     assert not (stopped / "model.safetensors").exists()
+    assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["step_00000002.pt"]
     done(task, data, stopped, **given, steps=4, checkpoint_every=2)
     ours, theirs = (load_file(run / "model.safetensors") for run in (whole, stopped))
     assert ours.keys() == theirs.keys()
@@ -159,8 +162,58 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(task, given, data, tmp_p
 
 def test_another_run_in_the_folder_is_not_overwritten(trained, data):
     out, _ = trained
-    again = finetune("semseg_scannet", data, out, **SMALL, steps=60, lr=0.2, crop=1.0, colors=False)
-    assert "differs in lr (0.1 then, 0.2 now)" in str(again.exception)
+    before = (out / "model.safetensors").read_bytes()
+    same = SMALL | {"steps": 60, "lr": 0.1, "crop": 1.0, "colors": False}
+    again = finetune("semseg_scannet", data, out, **same | {"lr": 0.2})
+    assert "finished run that differs in lr (0.1 then, 0.2 now)" in str(again.exception)
+    result = finetune("semseg_scannet", data, out, **same | {"workers": 1, "epochs": 3})
+    assert result.exit_code == 0  # nothing that acts: it is finished already
+    assert "is finished already" in result.stderr
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_is_made_anew_after_its_labels_or_its_code_changed(data, tmp_path, monkeypatch):
+    """As in the workflow, which removes the weights first; names and sizes stay the same."""
+    root, out = tmp_path / "frames", tmp_path / "run"
+    shutil.copytree(data, root)
+    done("semseg_scannet", root, out, **SMALL, steps=6)
+    first = load_file(out / "model.safetensors")
+    folder = root / "scene0000_00" / "label"
+    one, two = sorted(folder.iterdir())[:2]
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    assert "differs in the labelled images" in str(
+        finetune("semseg_scannet", root, out, **SMALL, steps=6).exception
+    )
+    (out / "model.safetensors").unlink()
+    done("semseg_scannet", root, out, **SMALL, steps=6)
+    second = load_file(out / "model.safetensors")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    monkeypatch.setattr(train.closure, "code_digest", lambda module: "other code")
+    assert "differs in the code" in str(
+        finetune("semseg_scannet", root, out, **SMALL, steps=6).exception
+    )
+    (out / "model.safetensors").unlink()
+    done("semseg_scannet", root, out, **SMALL, steps=6)
+    assert json.loads((out / "provenance.json").read_text())["made_from"]["code"] == "other code"
+
+
+def test_weights_of_something_else_are_not_overwritten(data, tmp_path):
+    out = tmp_path / "joint"
+    out.mkdir()
+    weights_file(out / "model.safetensors", resunet("resnet18_half"))
+    result = finetune("semseg_scannet", data, out, **SMALL, steps=1)
+    assert "holds weights of something else" in str(result.exception)
+
+
+def test_a_disk_that_went_away_ends_the_run(data, tmp_path, monkeypatch):
+    root = tmp_path / "frames"
+    shutil.copytree(data, root)
+    for path in root.glob("*/color/*.jpg"):
+        path.write_bytes(b"")
+    result = finetune("semseg_scannet", root, tmp_path / "run", **SMALL, steps=50)
+    assert "no image of the last 5 batches can be read" in str(result.exception)
 
 
 def test_worker_processes_do_not_change_the_run(data, tmp_path):
@@ -183,9 +236,9 @@ def test_what_a_start_gives_is_in_the_network(tmp_path, capsys):
     for transfer, same in (("encoder_decoder", True), ("encoder", False)):
         settings = config.Semseg(net2d="resnet18_half", init=str(file), transfer=transfer)
         nets = semseg.networks(settings, 20)
-        said = starts.load_start(nets, settings)
-        assert "encoder entries loaded" in said
-        assert ("decoder entries loaded" in said) == same
+        start = starts.load_start(nets, settings)
+        assert "encoder entries loaded" in start.said
+        assert start.decoder == ("decoder entries loaded" in start.said) == same
         for name, value in source.encoder.state_dict().items():
             assert torch.equal(nets["backbone"].encoder.state_dict()[name], value)
         one = nets["backbone"].decoder.conv0.weight, source.decoder.conv0.weight
@@ -268,6 +321,10 @@ def test_the_detectors_encoder_loads_whole_and_freezes_what_is_asked(norm, tmp_p
     for name, value in body.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
     insseg.trained(nets, settings)
+    insseg.set_training(nets, settings)
+    learned = {n.split(".")[0] for n, m in body.named_modules() if n and m.training}
+    assert {"conv1", "bn1", "layer1"}.isdisjoint(learned)
+    assert {"layer2", "layer3", "layer4"} <= learned
     frozen = {n.split(".")[0] for n, p in body.named_parameters() if not p.requires_grad}
     learning = {n.split(".")[0] for n, p in body.named_parameters() if p.requires_grad}
     assert learning == {"layer2", "layer3", "layer4"}
@@ -309,12 +366,12 @@ def test_few_labels_and_left_out_frames_are_counted(data, tmp_path):
     damaged = root / "scene0001_00" / "color" / "000100.jpg"
     damaged.write_bytes(damaged.read_bytes()[:300])
     last = done("semseg_scannet", root, tmp_path / "run", **SMALL, steps=12)
-    assert sum(last["skipped"].values()) == 2  # it came in two epochs of 11 images
-    assert "000100.jpg: is no JPEG image" in next(iter(last["skipped"]))
+    # It came in two epochs of 11 images.
+    assert last["skipped"] == {"image cannot be read": 2}
     assert json.loads((tmp_path / "run" / "provenance.json").read_text())["left_out"] == 1
     few = tmp_path / "few"
     done("semseg_scannet", root, few, **SMALL, steps=1, percent=40, subset="random")
-    assert json.loads((few / "provenance.json").read_text())["images"] in (3, 4)
+    assert json.loads((few / "provenance.json").read_text())["made_from"]["images"] in (3, 4)
     result = finetune("semseg_scannet", root, tmp_path / "none", **SMALL, steps=1, percent=1)
     assert "1 % of the 11 labelled images are none" in str(result.exception)
 
@@ -326,12 +383,12 @@ def test_images_without_an_instance_file_have_no_part_in_objects(data, tmp_path)
         (root / scene / "instance" / "000100.png").unlink()
     last = done("insseg_scannet", root, tmp_path / "run", **TINY, steps=1)
     assert last["skipped"] == {}
-    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["images"] == 11
+    assert (
+        json.loads((tmp_path / "run" / "provenance.json").read_text())["made_from"]["images"] == 11
+    )
     told = measure.run(tmp_path / "run", root, tmp_path / "o.json", "cpu", 1, drawn=0)
     assert told["images"] == 3
-    assert told["left_out"] == [
-        "scene0003_00/instance/000100.png: missing; the frame has no objects"
-    ]
+    assert told["left_out"] == ["scene0003_00/instance/000100.png: missing"]
 
 
 def test_images_in_which_nothing_is_annotated_teach_nothing(tmp_path):

@@ -114,6 +114,15 @@ def test_finetuning_on_a_users_data(scans, tmp_path):
     assert verbs.count("pretrain") == 1
     assert verbs.count("evaluate") == 3
     assert "data" not in verbs  # no look-alike
+    curve = 'low_data={"starts": ["scratch"], "percents": [5], "seeds": 2}'
+    more = [*config[:-1], 'finetune={"starts": ["mine"], "files": {"mine": "my.pth"}}', curve]
+    (tmp_path / "my.pth").write_text("weights")
+    found, _ = commands(tmp_path, "--config", *more, "--", "finetune_semseg_scannet")
+    assert [line.split()[0] for line in found] == ["finetune", "evaluate"]
+    assert """--set 'init="my.pth"' """ in found[0]
+    shown = [*more, 'report={"tasks": [], "low_data": true, "runs": []}']
+    plan = planned(ROOT, tmp_path, "--config", *shown, "--", "report")
+    assert {f"evaluate semseg_scannet-scratch-5-{n}" for n in (0, 1)} <= plan
     config.append('low_data={"starts": ["scratch"], "percents": [5], "seeds": 2}')
     found, _ = commands(tmp_path, "--config", *config, "--", "low_data")
     seeds = [re.search(r"--set seed=(\d+)", line)[1] for line in found if "finetune " in line]
@@ -170,6 +179,9 @@ def test_scenes_without_a_scan_are_told_and_do_not_stop_the_run(scans, tmp_path,
         ("scans=nowhere", "nowhere: no such folder; set `scans`"),
         ("scenes=nowhere.txt", "nowhere.txt: no list of scenes"),
         ("scenes=[nowhere]", "no scan of those asked for"),
+        ('semseg={"init": "my.pth"}', "semseg.init: name its file in finetune.files"),
+        ('finetune={"starts": ["nobody"]}', "starts: there is no nobody; there are scratch, imag"),
+        ("scenes=[attic]", "labelled.scannet: is the demo's, and scans are"),
         ("scenes=[attic] held_out=[attic]", "held_out: leaves no scan to train on"),
     ],
 )

@@ -17,6 +17,7 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 from pri3d.cli import assignments, options
 from pri3d.closure import code_digest
 from pri3d.config import FINETUNE_HOW, INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, PRETRAINED, TASKS
+from pri3d.config import finetune_unused
 from pri3d.config import parse as parse_settings
 from pri3d.errors import Pri3DError
 from pri3d.scans import demo
@@ -54,6 +55,10 @@ try:
     last = list(SCANS)[1:][-1:] if settings.scans == "demo" else []
     HELD_OUT, UNKNOWN = choose(SCANS, last if settings.held_out is None else settings.held_out)
     TRAINED = [scene for scene in SCANS if scene not in HELD_OUT]
+    STARTS = ["scratch", "imagenet", *PRETRAINED, *settings.finetune.files]
+    for start in [*settings.finetune.starts, *settings.low_data.starts]:
+        if start not in STARTS:
+            raise Pri3DError(f"starts: there is no {start}; there are {', '.join(STARTS)}")
     if not TRAINED:
         raise Pri3DError("held_out: leaves no scan to train on; hold out fewer")
 except Pri3DError as error:
@@ -68,6 +73,6 @@ wildcard_constraints:
     scene="[^/]+",
     mode="|".join(MODES),
     task="|".join(TASKS),
-    start="scratch|imagenet|" + "|".join(PRETRAINED),
+    start="|".join(STARTS),
     percent=r"\d+(\.\d+)?",
     seed=r"\d+",

@@ -16,10 +16,16 @@ def runs_of(task, starts, percents, seeds):
 
 def finetune_settings(w):
     section = getattr(settings, TASKS[w.task][0])
-    start = {"scratch": "random"}.get(w.start, w.start)
+    if section.init != "random":
+        raise WorkflowError(
+            f"{TASKS[w.task][0]}.init: name its file in finetune.files, and that in "
+            "finetune.starts"
+        )
+    start = {"scratch": "random", **settings.finetune.files}.get(w.start, w.start)
     start = f"results/runs/{start}" if start in PRETRAINED else start
     chosen = {"init": start, "percent": float(w.percent), "seed": section.seed + int(w.seed)}
-    return assignments(section.model_copy(update=chosen), leave_out=FINETUNE_HOW)
+    section = section.model_copy(update=chosen)
+    return assignments(section, leave_out=finetune_unused(section))
 
 
 rule finetune:
@@ -27,7 +33,9 @@ rule finetune:
         # Of a data set that is not ours, Snakemake watches nothing.
         data=lambda w: labelled(w.task) if labelled(w.task).startswith("results/") else [],
         start=lambda w: (
-            expand(rules.pretrain.output, mode=w.start) if w.start in PRETRAINED else []
+            expand(rules.pretrain.output, mode=w.start)
+            if w.start in PRETRAINED
+            else settings.finetune.files.get(w.start, [])
         ),
     output:
         f"results/runs/{RUN}/model.safetensors",

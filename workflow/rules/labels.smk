@@ -9,6 +9,13 @@ def labelled(task):
     """The folder of the data set of a task."""
     name = TASKS[task][1]
     folder = getattr(settings.labelled, name)
+    if folder == "demo" and settings.scans != "demo":
+        raise WorkflowError(
+            f"labelled.{name}: is the demo's, and scans are {settings.scans}; give the folder of the "
+            f"data set for {task} (docs/finetuning.md), or leave the task out (report.tasks)"
+        )
+    if folder == "demo" and len(DEMO_SCENES) < 2:
+        raise WorkflowError("demo.scans: finetuning wants two, one of them to measure on")
     return f"results/labelled/{name}" if folder == "demo" else folder
 
 
@@ -18,7 +25,8 @@ rule labelled_scannet:
     output:
         directory("results/labelled/scannet"),
     params:
-        held_out=[word for scene in DEMO_VAL for word in ("--held-out", scene)],
+        scenes=[word for scene in DEMO_SCENES for word in ("--scene", scene)]
+        + [word for scene in DEMO_VAL for word in ("--held-out", scene)],
         code=code_digest("pri3d.datasets.demo"),
     log:
         "results/logs/labelled/scannet.log",
@@ -33,7 +41,7 @@ rule labelled_scannet:
     message:
         "labelled: writing the demo scans' labels as scannet_frames_25k"
     shell:
-        "python -m pri3d data demo scannet {output} --scans results/demo {params.held_out} > {log} 2>&1"
+        "python -m pri3d data demo scannet {output} --scans results/demo {params.scenes} > {log} 2>&1"
 
 
 rule labelled_nyuv2:

@@ -11,6 +11,7 @@ rule report:
         tasks=[
             expand([TRAINED_RUN, MEASURED], run=FINETUNED[task]) for task in settings.report.tasks
         ],
+        low_data=expand([TRAINED_RUN, MEASURED], run=LOW_DATA if settings.report.low_data else []),
     output:
         "results/report/index.html",
     params:
