@@ -59,6 +59,11 @@ try:
     for start in [*settings.finetune.starts, *settings.low_data.starts]:
         if start not in STARTS:
             raise Pri3DError(f"starts: there is no {start}; there are {', '.join(STARTS)}")
+    for section in ("semseg", "insseg"):
+        if getattr(settings, section).init != "random":
+            raise Pri3DError(
+                f"{section}.init: name it in finetune.files, and that in finetune.starts"
+            )
     if not TRAINED:
         raise Pri3DError("held_out: leaves no scan to train on; hold out fewer")
 except Pri3DError as error:
@@ -67,6 +72,43 @@ if MISSING:
     logger.warning(f"No scan for {len(MISSING)} scenes, the ledger tells: {' '.join(MISSING)}")
 if UNKNOWN:
     logger.warning(f"held_out: {len(UNKNOWN)} scenes are not among the scans: {' '.join(UNKNOWN)}")
+
+DEMO_SCENES = demo.scene_ids(settings.demo)
+# The scan that no pretraining sees is the one that finetuning is measured on.
+DEMO_VAL = [scene for scene in HELD_OUT if scene in DEMO_SCENES] or DEMO_SCENES[-1:]
+
+
+def labelled(task):
+    """The folder of the data set of a task."""
+    name = TASKS[task][1]
+    folder = getattr(settings.labelled, name)
+    if folder == "demo" and settings.scans != "demo":
+        raise WorkflowError(
+            f"labelled.{name}: is the demo's, and scans are {settings.scans}; give the folder of the "
+            f"data set for {task} (docs/finetuning.md), or leave the task out (report.tasks)"
+        )
+    if folder == "demo" and len(DEMO_SCENES) < 2:
+        raise WorkflowError("demo.scans: finetuning wants two, one of them to measure on")
+    return f"results/labelled/{name}" if folder == "demo" else folder
+
+
+RUN = "{task}-{start}-{percent}-{seed}"
+NAME = RUN.replace("{", "{wildcards.")
+
+
+def runs_of(task, starts, percents, seeds):
+    """Names of runs."""
+    share = [f"{percent:g}" for percent in percents]
+    return expand(RUN, task=task, start=starts, percent=share, seed=range(seeds))
+
+
+def finetune_settings(w):
+    section = getattr(settings, TASKS[w.task][0])
+    start = {"scratch": "random", **settings.finetune.files}.get(w.start, w.start)
+    start = f"results/runs/{start}" if start in PRETRAINED else start
+    chosen = {"init": start, "percent": float(w.percent), "seed": section.seed + int(w.seed)}
+    section = section.model_copy(update=chosen)
+    return assignments(section, leave_out=finetune_unused(section))
 
 
 wildcard_constraints:

@@ -4,29 +4,6 @@ A run is <task>-<start>-<percent of the labels>-<number of the seed>. Runs that 
 start alone see the same labels in the same order.
 """
 
-RUN = "{task}-{start}-{percent}-{seed}"
-NAME = RUN.replace("{", "{wildcards.")
-
-
-def runs_of(task, starts, percents, seeds):
-    """Names of runs."""
-    share = [f"{percent:g}" for percent in percents]
-    return expand(RUN, task=task, start=starts, percent=share, seed=range(seeds))
-
-
-def finetune_settings(w):
-    section = getattr(settings, TASKS[w.task][0])
-    if section.init != "random":
-        raise WorkflowError(
-            f"{TASKS[w.task][0]}.init: name its file in finetune.files, and that in "
-            "finetune.starts"
-        )
-    start = {"scratch": "random", **settings.finetune.files}.get(w.start, w.start)
-    start = f"results/runs/{start}" if start in PRETRAINED else start
-    chosen = {"init": start, "percent": float(w.percent), "seed": section.seed + int(w.seed)}
-    section = section.model_copy(update=chosen)
-    return assignments(section, leave_out=finetune_unused(section))
-
 
 rule finetune:
     input:

@@ -1,23 +1,5 @@
 """Labelled data sets: where they are, and look-alikes of them where they are `demo`."""
 
-DEMO_SCENES = demo.scene_ids(settings.demo)
-# The scan that no pretraining sees is the one that finetuning is measured on.
-DEMO_VAL = [scene for scene in HELD_OUT if scene in DEMO_SCENES] or DEMO_SCENES[-1:]
-
-
-def labelled(task):
-    """The folder of the data set of a task."""
-    name = TASKS[task][1]
-    folder = getattr(settings.labelled, name)
-    if folder == "demo" and settings.scans != "demo":
-        raise WorkflowError(
-            f"labelled.{name}: is the demo's, and scans are {settings.scans}; give the folder of the "
-            f"data set for {task} (docs/finetuning.md), or leave the task out (report.tasks)"
-        )
-    if folder == "demo" and len(DEMO_SCENES) < 2:
-        raise WorkflowError("demo.scans: finetuning wants two, one of them to measure on")
-    return f"results/labelled/{name}" if folder == "demo" else folder
-
 
 rule labelled_scannet:
     input:
