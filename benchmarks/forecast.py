@@ -16,7 +16,16 @@ SCANS, FRAMES = 1513, 100_000  # ScanNet with 2.5 million frames, every 25th tak
 PAIRS = 840_000  # the paper's count of kept pairs
 PAIR_BYTES = 5 * 4  # a, b, matches_ab, matches_ba, overlap
 CORES = 16
-MEASURED = ("ingest", "overlap", "stages", "sparse", "loading", "recall_real", "recall_demo")
+MEASURED = (
+    "ingest",
+    "overlap",
+    "stages",
+    "sparse",
+    "loading",
+    "recall_real",
+    "recall_demo",
+    "effect",
+)
 
 
 def forecast(measured: dict[str, dict]) -> str:
@@ -215,6 +224,7 @@ TABLES = {
     "docs/sens.md": (reading,),
     "docs/sparse.md": (engines, sizes),
     "docs/pretraining.md": (recall, loading),
+    "docs/finetuning.md": (effect,),
 }
 
 
