@@ -36,7 +36,7 @@ rule chunks:
         expand(rules.scan_chunks.output, scene=SCANS),
 
 
-for mode in MODES:
+for mode in PRETRAINED:
 
     rule:
         name:

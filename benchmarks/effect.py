@@ -74,13 +74,18 @@ def assigned(settings: dict) -> list[str]:
     return [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
 
 
-def prepare(work: Path) -> None:
-    """results/pairs.h5, clouds/ and chunks/, and labelled/ below `work`."""
+def make_artefacts(work: Path, settings: dict) -> None:
+    """results/pairs.h5, clouds/ and chunks/ below `work`."""
     work.mkdir(parents=True, exist_ok=True)
-    (work / "settings.json").write_text(json.dumps(DATA))
+    (work / "settings.json").write_text(json.dumps(settings))
     words = ["--snakefile", ROOT / "Snakefile", "--directory", work, "--cores", "all"]
     words += ["--quiet", "rules", "--configfile", work / "settings.json"]
     call("snakemake", *words, "--", "results/pairs.h5", "chunks")
+
+
+def prepare(work: Path) -> None:
+    """The artefacts, and labelled/ below `work`."""
+    make_artefacts(work, DATA)
     if not (work / "labelled" / "scannetv2_val.txt").exists():
         held_out = [word for scene in HELD_OUT for word in ("--held-out", scene)]
         scans = work / "results" / "demo"
@@ -118,8 +123,12 @@ def told(out: Path) -> None:
     print(f"{out.name}: {last['elapsed_s'] / 60:.1f} min, loss {last['loss']:.3f} {recall or ''}")
 
 
+def run_name(start: str, percent: int, subset: int) -> str:
+    return f"{start.replace(', ', '-').replace(' ', '-')}-{percent}-{subset}"
+
+
 def finetune(work: Path, start: str, percent: int, subset: int) -> None:
-    out = work / "runs" / f"{start.replace(', ', '-').replace(' ', '-')}-{percent}-{subset}"
+    out = work / "runs" / run_name(start, percent, subset)
     measured = work / "evaluation" / f"{out.name}.json"
     settings = INPUT | HOW | FINETUNE | {"seed": subset, "percent": percent}
     settings |= {"steps": STEPS[percent] * (2 if start == LONGER else 1)}
@@ -141,7 +150,7 @@ def figures(work: Path) -> dict[tuple[str, int], dict[int, dict]]:
     for start in [*STARTS, LONGER]:
         for percent in STEPS:
             for subset in range(SUBSETS[percent]):
-                name = f"{start.replace(', ', '-').replace(' ', '-')}-{percent}-{subset}"
+                name = run_name(start, percent, subset)
                 path = work / "evaluation" / f"{name}.json"
                 if path.exists():
                     run = work / "runs" / name

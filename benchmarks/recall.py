@@ -16,13 +16,11 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-from effect import DATA, HELD_OUT
+from effect import DATA, HELD_OUT, assigned, call, make_artefacts
 from overlap import machine
 
 ROOT = Path(__file__).parents[1]
@@ -56,33 +54,13 @@ EVALUATE = ["--most-pairs", "100", "--matches", "256", "--radius", "0.04"]
 EVALUATE += ["--threads", "1"]
 
 
-def prepare(work: Path, settings: dict) -> None:
-    """results/pairs.h5, clouds/ and chunks/ below `work`."""
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "settings.json").write_text(json.dumps(settings))
-    words = ["--snakefile", ROOT / "Snakefile", "--directory", work, "--cores", "all"]
-    words += ["--quiet", "rules", "--configfile", work / "settings.json"]
-    call("snakemake", *words, "--", "results/pairs.h5", "chunks")
-
-
-def call(module: str, *words) -> None:
-    command = [sys.executable, "-m", module, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment())
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
 def one(work: Path, name: str, mode: str, seed: int, settings: dict, held_out: list[str]) -> dict:
     """Train and measure one run; `held_out` is measured, everything else trained on."""
     results, out = work / "results", work / "runs" / name
     inputs = ["--pairs", results / "pairs.h5", "--clouds", results / "clouds"]
     inputs += ["--chunks", results / "chunks"]
     scenes = [word for scene in held_out for word in ("--held-out", scene)]
-    given = [f"--set={k}={json.dumps(v)}" for k, v in (COMMON | settings | {"seed": seed}).items()]
+    given = assigned(COMMON | settings | {"seed": seed})
     call("pri3d", "pretrain", "--mode", mode, *inputs, "--out", out, *scenes, *given)
     measured = work / "evaluation" / f"{name}.json"
     call("pri3d", "evaluate", out, *inputs, *scenes, "--out", measured, *EVALUATE)
@@ -140,10 +118,10 @@ def main() -> None:
         if not all((options.data / scan / f"{scan}.sens").exists() for scan in scans):
             parser.exit(0, f"{options.data}: has not {' and '.join(scans)}; nothing measured\n")
         real = {"scans": str(options.data.resolve()), "frames": {"every": 1}, "chunks": CHUNKS}
-        prepare(work, real)
+        make_artefacts(work, real)
         tests, modes, data = [[scan] for scan in scans], REAL, {"chunks": CHUNKS}
     else:
-        prepare(work, DATA)
+        make_artefacts(work, DATA)
         tests, modes = [HELD_OUT], DEMO
         data = DATA | {"held_out": f"the last {len(HELD_OUT)} scans"}
     jobs = [

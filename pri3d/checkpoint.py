@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             reason = first_line(error)
             print(f"{path}: cannot be read ({reason}); trying an older one", file=sys.stderr)
     return None
+
+
+def changed(
+    before: dict[str, Any], now: dict[str, Any], of_no_account: Collection[str]
+) -> list[str]:
+    """The settings of a run that are others than they were, with both values."""
+    return [
+        f"{name} ({before.get(name)} then, {value} now)"
+        for name, value in now.items()
+        if before.get(name) != value and name not in of_no_account
+    ]
 
 
 def remove_all(folder: Path) -> None:

@@ -458,6 +458,7 @@ def finetune_unused(settings: Finetuned) -> tuple[str, ...]:
     return unused
 
 
+Task = Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]
 TASKS = {
     "semseg_scannet": ("semseg", "scannet"),
     "semseg_nyuv2": ("semseg", "nyuv2"),
@@ -481,8 +482,8 @@ class Finetune(Section):
 
 
 class LowData(Section):
-    tasks: list[Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]] = (
-        Field(["semseg_scannet"], min_length=1, description="tasks of the low-data curve")
+    tasks: list[Task] = Field(
+        ["semseg_scannet"], min_length=1, description="tasks of the low-data curve"
     )
     percents: list[Annotated[float, Field(gt=0, le=100)]] = Field(
         [20, 40, 60, 80, 100], min_length=1, description="shares of the training labels, in %"
@@ -501,9 +502,7 @@ class Report(Section):
     runs: list[Literal["view", "geo", "joint", "moco"]] = Field(
         ["joint"], description="pretraining runs that the report waits for"
     )
-    tasks: list[Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]] = (
-        Field([], description="finetuning tasks that the report waits for")
-    )
+    tasks: list[Task] = Field([], description="finetuning tasks that the report waits for")
     low_data: bool = Field(False, description="the report waits for the low-data curve too")
 
 

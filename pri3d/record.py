@@ -3,14 +3,49 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from pri3d.config import PRETRAIN_HOW
 from pri3d.errors import Pri3DError
+
+SKIPPED = "skipped: "  # before a reason, among the sums
+
+
+def pace(
+    unit: str, step: int, steps: int, window: Counter, ever: Counter, device: torch.device
+) -> dict[str, Any]:
+    """What every line has: how much was seen, what was skipped, how fast it goes, time left.
+
+    unit: what is counted ("pairs", "images"). window: sums since the line before; ever: since the
+    run's beginning; both have `seconds`, window has `waited_s`.
+    """
+    values = {
+        unit: ever[unit],
+        "skipped": skipped(ever),
+        f"{unit}_per_s": window[unit] / max(window["seconds"], 1e-9),
+        "data_wait_share": window["waited_s"] / max(window["seconds"], 1e-9),
+        "memory_mb": memory_mb(),
+        "elapsed_s": ever["seconds"],
+        "left_s": ever["seconds"] / step * (steps - step),
+    }
+    if device.type == "cuda":
+        values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return values
+
+
+def skipped(ever: Counter) -> dict[str, int]:
+    """Terms and samples left out since the beginning, by reason."""
+    return {
+        key.removeprefix(SKIPPED): int(n)
+        for key, n in sorted(ever.items())
+        if key.startswith(SKIPPED)
+    }
 
 
 def memory_mb() -> float:

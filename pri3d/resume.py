@@ -103,10 +103,8 @@ def state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | N
 def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     differences = [] if before["mode"] == origin["mode"] else ["the mode"]
     of_no_account = PRETRAIN_HOW + PRETRAIN_UNUSED[origin["mode"]]
-    for name, value in origin["settings"].items():
-        old = before["settings"].get(name)
-        if old != value and name not in of_no_account:
-            differences.append(f"pretrain.{name} ({old} then, {value} now)")
+    settings = checkpoint.changed(before["settings"], origin["settings"], of_no_account)
+    differences += [f"pretrain.{setting}" for setting in settings]
     if before.get("held_out", origin["held_out"]) != origin["held_out"]:
         differences.append("held_out")
     if before.get("weights", {}) != origin["weights"]:

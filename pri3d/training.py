@@ -23,14 +23,14 @@ import pri3d
 from pri3d import checkpoint, processes
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.metrics import line, skipped
+from pri3d.pretrain.metrics import line
 from pri3d.pretrain.moco import FrameSamples, collate_frames
 from pri3d.pretrain.modes import networks
 from pri3d.pretrain.samples import PairSamples, collate, micro_batch_of, order_of_rank
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
 from pri3d.pretrain.starts import load_starts
 from pri3d.pretrain.step import set_bn_momentum, step
-from pri3d.record import Record
+from pri3d.record import Record, skipped
 from pri3d.resume import made_from, state_to_go_on_from
 from pri3d.signals import outlive_signals, stop_requests
 

@@ -7,17 +7,19 @@ from typing import Annotated, Literal
 import typer
 
 from pri3d import config
-from pri3d.cli.words import DEFAULT, app, assignment, checked
+from pri3d.cli.words import (
+    DEFAULT,
+    Assigned,
+    ConfigFile,
+    Device,
+    Threads,
+    app,
+    section_of,
+)
 from pri3d.errors import Pri3DError
 
 data = typer.Typer(help="Labelled data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
-
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one")
-]
-Threads = Annotated[int, typer.Option(min=0, help="threads on the CPU; 0 leaves it to torch")]
-Task = Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]
 
 
 @data.command("check")
@@ -69,30 +71,22 @@ def demo_data(
 
 @app.command()
 def finetune(
-    task: Annotated[Task, typer.Argument(help="semantic or instance segmentation, and of what")],
+    task: Annotated[
+        config.Task, typer.Argument(help="semantic or instance segmentation, and of what")
+    ],
     data: Annotated[Path, typer.Option(help="folder of the labelled data set")],
     out: Annotated[
         Path | None, typer.Option(help="folder of the run; default: results/runs/<task>")
     ] = None,
-    config_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE.yaml", help="settings; its section `semseg` or `insseg`"
-        ),
-    ] = None,
-    assigned: Annotated[
-        list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="a setting, over the file's"),
-    ] = [],  # noqa: B006
+    config_file: ConfigFile = None,
+    assigned: Assigned = [],  # noqa: B006
 ) -> None:
     """Finetune a network on labelled images. `--set init=RUN` starts from a pretraining run.
 
     A run that was stopped goes on from its last checkpoint. Prints its last figures. A share of
     the labels: `--set percent=20`. A linear probe: `--set frozen=true`.
     """
-    section = config.TASKS[task][0]
-    given = getattr(config.load(config_file), section).model_dump() if config_file else {}
-    settings = checked(section, **given | dict(map(assignment, assigned)))
+    settings = section_of(config.TASKS[task][0], config_file, assigned)
     out = out or Path("results/runs", task)
     from pri3d import store
     from pri3d.finetune import train
@@ -110,14 +104,8 @@ def probe(
     ],
     data: Annotated[Path, typer.Option(help="folder of the labelled data set")],
     out: Annotated[Path, typer.Option(help="JSON to write")] = Path("probe.json"),
-    config_file: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE.yaml", help="settings; its section `semseg`"),
-    ] = None,
-    assigned: Annotated[
-        list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="a setting, over the file's"),
-    ] = [],  # noqa: B006
+    config_file: ConfigFile = None,
+    assigned: Assigned = [],  # noqa: B006
 ) -> None:
     """Ask what frozen features know of the classes; takes minutes, and trains no network.
 
@@ -125,8 +113,7 @@ def probe(
     the training images, and by the linear classifier that fits those best. `--set init=RUN` names
     the features. Prints both figures.
     """
-    given = config.load(config_file).semseg.model_dump() if config_file else {}
-    settings = checked("semseg", **given | dict(map(assignment, assigned)))
+    settings = section_of("semseg", config_file, assigned)
     from pri3d.finetune import probe as stage
 
     told = stage.run(task, data, out, settings, settings.threads)

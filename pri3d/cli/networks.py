@@ -8,8 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from pri3d import config
-from pri3d.cli.words import DEFAULT, app, assignment, checked, setting
+from pri3d.cli.words import (
+    DEFAULT,
+    Assigned,
+    ConfigFile,
+    Device,
+    Threads,
+    app,
+    checked,
+    section_of,
+    setting,
+)
 
 PairsFile = Annotated[Path, typer.Option(help="made by `pri3d pairs`")]
 CloudsFolder = Annotated[Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")]
@@ -39,21 +48,14 @@ def pretrain(
     engine: Annotated[
         Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
     ] = DEFAULT.sparse.engine,
-    config_file: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE.yaml", help="settings; its section `pretrain`"),
-    ] = None,
-    assigned: Annotated[
-        list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="a setting of `pretrain`, over the file's"),
-    ] = [],  # noqa: B006
+    config_file: ConfigFile = None,
+    assigned: Assigned = [],  # noqa: B006
 ) -> None:
     """Pretrain a 2D network (and, for geo and joint, a 3D network) on pairs of frames.
 
     A run that was stopped goes on from its last checkpoint. Prints its last figures.
     """
-    given = config.load(config_file).pretrain.model_dump() if config_file else {}
-    settings = checked("pretrain", **given | dict(map(assignment, assigned)))
+    settings = section_of("pretrain", config_file, assigned)
     out = out or Path("results/runs", mode)
     if settings.processes > 1 and "RANK" not in os.environ:
         from pri3d.launch import launch
@@ -110,12 +112,8 @@ def evaluate(
     engine: Annotated[
         Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
     ] = DEFAULT.sparse.engine,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], setting(DEFAULT.pretrain, "device")
-    ] = DEFAULT.pretrain.device,
-    threads: Annotated[
-        int, typer.Option(min=0, help="threads on the CPU; 0 leaves it to torch")
-    ] = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
 ) -> None:
     """Measure a network: a finetuned one on labels (--data), a pretrained one without (--held-out).
 

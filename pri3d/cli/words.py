@@ -3,7 +3,8 @@
 import json
 import shlex
 from collections.abc import Collection
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +21,21 @@ app = typer.Typer(
 )
 
 DEFAULT = config.Settings()
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE.yaml", help="settings; pretrain, semseg or insseg counts"
+    ),
+]
+Assigned = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="a setting of that section, over the file's"),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one")
+]
+Threads = Annotated[int, typer.Option(min=0, help="threads on the CPU; 0 leaves it to torch")]
 
 
 def _flag(field: str) -> str:
@@ -63,7 +79,13 @@ def assignments(
     return " ".join(f"--set {shlex.quote(pair)}" for pair in pairs)
 
 
-def assignment(text: str) -> tuple[str, Any]:
+def section_of(section: str, config_file: Path | None, assigned: list[str]) -> Any:
+    """A section of the settings: a file's, or the defaults, and what --set changes in it."""
+    given = getattr(config.load(config_file), section).model_dump() if config_file else {}
+    return checked(section, **given | dict(map(_assignment, assigned)))
+
+
+def _assignment(text: str) -> tuple[str, Any]:
     import yaml
 
     key, equals, value = text.partition("=")

@@ -32,15 +32,15 @@ def write_frames(
     """`scannet_frames_25k` in the folder `out` from the demo scans in `scans`.
 
     held_out: scenes of the validation split; the others are for training. every: n-th frame of
-    each. Raises Pri3DError where
-    one of them is not there.
+    each. Raises Pri3DError where one of them is not there.
     """
     there = sorted(path.stem for path in scans.glob("*/*.sens"))
     scenes = there if scenes is None else scenes
     if unknown := sorted({*held_out, *scenes} - set(there)):
         raise Pri3DError(f"{scans}: has no scan {', '.join(unknown)}; make it first (pri3d demo)")
+    data = ScanNetScans(scans, "train", every, scenes)
     for scene in tqdm(scenes, "scenes", disable=None):
-        _write_scene(scans, out, scene, every)
+        _write_scene(data, scans, out, scene)
     for split, chosen in (
         ("train", [scene for scene in scenes if scene not in held_out]),
         ("val", held_out),
@@ -48,15 +48,17 @@ def write_frames(
         _text(out / f"scannetv2_{split}.txt", "".join(f"{scene}\n" for scene in chosen))
 
 
-def _write_scene(scans: Path, out: Path, scene: str, every: int) -> None:
-    data = ScanNetScans(scans, "train", every, [scene])
+def _write_scene(data: ScanNetScans, scans: Path, out: Path, scene: str) -> None:
+    chosen = [i for i, frame in enumerate(data.frames) if frame.scene == scene]
+    if not chosen:
+        raise Pri3DError(f"{scans}: {scene} has no labelled frame; make it again (pri3d demo)")
     folder = out / scene
     with SensFile(scans / scene / f"{scene}.sens") as sens:
         header = sens.header
         for name, K in (("color", header.color_intrinsic), ("depth", header.depth_intrinsic)):
             _text(folder / f"intrinsics_{name}.txt", _matrix(K))
-        for i, frame in enumerate(data.frames):
-            number = int(frame.name.rpartition("/")[2])
+        for i in chosen:
+            number = int(data.frames[i].name.rpartition("/")[2])
             nyu40 = data.nyu40(i)
             files = {
                 f"color/{number:06d}.jpg": images.encode_color(sens.color(number)),
@@ -99,7 +101,9 @@ def write_nyuv2(out: Path, settings: Demo) -> None:
             _cell(file, name, texts)
     test = np.arange(3, NYU_IMAGES + 1, NYU_IMAGES // NYU_TEST)  # counted from 1
     train = np.setdiff1d(np.arange(1, NYU_IMAGES + 1), test)
-    mapping = np.array([_nyu40_of(raw, raw_of) for raw in range(1, RAW_CLASSES + 1)], np.uint8)
+    mapping = np.full(RAW_CLASSES, 40, np.uint8)  # otherprop
+    for name, raw in raw_of.items():
+        mapping[raw - 1] = CLASSES[name].nyu40
     cells = np.array(classes.NYU40, object)
     files = {
         SPLITS: {"trainNdxs": train[:, None].astype("u2"), "testNdxs": test[:, None].astype("u2")},
@@ -123,13 +127,6 @@ def _names() -> tuple[list[str], dict[str, int]]:
     raw_of = dict(zip(known, places.tolist()))
     at = {place: name for name, place in raw_of.items()}
     return [at.get(raw, f"thing {raw}") for raw in range(1, RAW_CLASSES + 1)], raw_of
-
-
-def _nyu40_of(raw: int, raw_of: dict[str, int]) -> int:
-    for name, number in raw_of.items():
-        if number == raw:
-            return CLASSES[name].nyu40
-    return 40  # otherprop
 
 
 def _render(settings: Demo, raw_of: dict[str, int]) -> dict[str, np.ndarray]:

@@ -163,12 +163,13 @@ class NyuV2:
         is a number with one of the 13 classes (cabinet 1 and dresser 1 are both furniture)."""
         raw = self._read(index, "labels").astype(np.int64)
         pair = (raw << 16) + self._read(index, "instances")
-        pair[self.things.lut()[self._to13[raw]] == 0] = 0
+        lut = self.things.lut()
+        pair[lut[self._to13[raw]] == 0] = 0
         keys, number = np.unique(pair, return_inverse=True)
         number = number.reshape(pair.shape).astype(np.int32)
         if keys[0] != 0:  # no pixel without an object
             keys, number = np.append(0, keys), number + 1
-        of = {i: int(self.things.lut()[self._to13[k >> 16]]) for i, k in enumerate(keys) if i}
+        of = {i: int(lut[self._to13[k >> 16]]) for i, k in enumerate(keys) if i}
         return Objects(number, of)
 
 

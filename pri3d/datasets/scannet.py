@@ -104,9 +104,9 @@ class ScanNetFrames:
         path = self._file(index, "instance")
         number = decode_labels(read_bytes(path), str(path)).astype(np.int32)
         # Numbers below 1000 are surfaces without objects.
-        wanted = self.things.lut()[number // 1000]
-        number[wanted == 0] = 0
-        kinds = {int(n): int(self.things.lut()[n // 1000]) for n in np.unique(number) if n}
+        lut = self.things.lut()
+        number[lut[number // 1000] == 0] = 0
+        kinds = {int(n): int(lut[n // 1000]) for n in np.unique(number) if n}
         return Objects(number, kinds)
 
 

@@ -21,7 +21,7 @@ from pri3d.config import TASKS, Insseg, Semseg
 from pri3d.datasets import NyuV2, Objects, ScanNetFrames, Split, at_size, open_split
 from pri3d.errors import Pri3DError
 from pri3d.finetune import coco, insseg, pictures, semseg
-from pri3d.finetune.samples import masks_of
+from pri3d.finetune.samples import as_tensor, masks_of
 from pri3d.metrics import semantic
 from pri3d.metrics.instance2d import InstanceAP, Predicted
 from pri3d.placement import Placement, placed_image
@@ -225,7 +225,7 @@ def _keep_labels(
         pictures.save(asked.pictures / _file_name(name, ".jpg"), sheet)
     if asked.submission is not None:
         ids = classes.file_ids()[predicted]
-        _save_png(asked.submission / _file_name(name, ".png"), ids)
+        save_png(asked.submission / _file_name(name, ".png"), ids)
 
 
 def _insseg(nets: nn.ModuleDict, settings: Insseg, place: torch.device, asked: Asked) -> dict:
@@ -241,8 +241,7 @@ def _insseg(nets: nn.ModuleDict, settings: Insseg, place: torch.device, asked: A
             asked.left_out.append(str(error))
             continue
         shape = color.shape[:2]
-        image = torch.from_numpy(np.ascontiguousarray(color.transpose(2, 0, 1))).to(place)
-        (found,) = insseg.predict(nets, [image], settings)
+        (found,) = insseg.predict(nets, [as_tensor(color).to(place)], settings)
         masks, labels = masks_of(objects, shape, settings.least_pixels)
         images.append(coco.image_of(len(images) + 1, name, shape))
         annotations += coco.annotations_of(len(images), masks, labels, len(annotations) + 1)
@@ -278,7 +277,7 @@ def _file_name(name: str, suffix: str) -> str:
     return name.replace("/", "_") + suffix
 
 
-def _save_png(path: Path, image: np.ndarray) -> None:
+def save_png(path: Path, image: np.ndarray) -> None:
     with store.atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, "PNG")
 
@@ -290,7 +289,7 @@ def _save_instances(
     lines = []
     for number, each in enumerate(predicted):
         mask = f"pred_mask/{_file_name(name, f'_{number:03d}.png')}"
-        _save_png(folder / mask, each.mask.astype(np.uint8) * 255)
+        save_png(folder / mask, each.mask.astype(np.uint8) * 255)
         lines.append(f"{mask} {file_ids[each.kind]} {each.score:.6f}\n")
     with store.atomic_path(folder / _file_name(name, ".txt")) as temporary:
         temporary.write_text("".join(lines))

@@ -1,6 +1,5 @@
 """Pictures of predictions: the image, the truth, the prediction and where they differ."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +79,6 @@ def _side_by_side(panels: list[np.ndarray]) -> np.ndarray:
 
 
 def save(path: Path, picture: np.ndarray) -> None:
-    """u8 [H, W, 3] as a JPEG or, by the name's ending, a PNG."""
-    buffer = io.BytesIO()
-    options = {} if path.suffix == ".png" else {"quality": 90, "subsampling": 0}
-    Image.fromarray(picture).save(buffer, "PNG" if path.suffix == ".png" else "JPEG", **options)
+    """u8 [H, W, 3] as a JPEG, labels with sharp edges."""
     with store.atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        Image.fromarray(picture).save(temporary, "JPEG", quality=90, subsampling=0)

@@ -1,6 +1,5 @@
 """A finetuned network on any picture."""
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from pri3d.config import Semseg
 from pri3d.datasets.frames import LARGEST
 from pri3d.errors import Pri3DError
 from pri3d.finetune import coco, insseg, pictures, semseg
-from pri3d.finetune.measure import classes_of, load_run, network_input
+from pri3d.finetune.measure import classes_of, load_run, network_input, save_png
+from pri3d.finetune.samples import as_tensor
 
 
 def run(
@@ -48,20 +48,18 @@ def run(
             with torch.no_grad():
                 scores = semseg.logits(nets, image, settings)
             found = semseg.most_likely(scores, rgb.shape[:2])[0].cpu().numpy()
-            buffer = io.BytesIO()
-            Image.fromarray(classes.file_ids()[found]).save(buffer, "PNG")
-            _write(out / f"{stem}_labels.png", buffer.getvalue())
+            save_png(out / f"{stem}_labels.png", classes.file_ids()[found])
             drawn = pictures.labels_over(rgb, found, classes)
             share = np.bincount(found.ravel(), minlength=len(classes.names) + 1)[1:] / found.size
             most = [i for i in np.argsort(-share) if share[i] >= 0.01]
             told = ", ".join(f"{classes.names[i]} {100 * share[i]:.0f} %" for i in most)
         else:
-            image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).to(place)
-            (objects,) = insseg.predict(nets, [image], settings)
+            (objects,) = insseg.predict(nets, [as_tensor(rgb).to(place)], settings)
             results = coco.results_of(1, objects)
             for entry in results:
                 entry["category"] = classes.names[entry["category_id"] - 1]
-            _write(out / f"{stem}_objects.json", json.dumps(results).encode())
+            with store.atomic_path(out / f"{stem}_objects.json") as temporary:
+                temporary.write_text(json.dumps(results))
             sure = objects["scores"] >= 0.5
             masks, labels = objects["masks"][sure], objects["labels"][sure]
             drawn = pictures.overlay(rgb, masks, labels, classes)
@@ -83,8 +81,3 @@ def _read(path: Path) -> np.ndarray:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # damaged files make Pillow raise half a dozen unrelated types
         raise Pri3DError(f"{path}: is no picture ({error}); give a JPEG or PNG") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    with store.atomic_path(path) as temporary:
-        temporary.write_bytes(content)

@@ -27,6 +27,7 @@ from pri3d.finetune import semseg
 from pri3d.finetune.measure import network_input
 from pri3d.finetune.starts import load_start
 from pri3d.metrics import semantic
+from pri3d.models.resunet import stem
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.1  # of the neighbours' votes, by the cosine of their angle
@@ -89,8 +90,7 @@ def _features(backbone: nn.Module, image_BCHW: Tensor, whole: bool, bf16: bool) 
         if whole:
             return backbone(image).float()
         encoder = backbone.encoder
-        x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(image))))
-        return encoder.layer2(encoder.layer1(x)).float()
+        return encoder.layer2(encoder.layer1(stem(encoder, image))).float()
 
 
 @torch.no_grad()

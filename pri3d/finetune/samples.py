@@ -6,6 +6,7 @@ epoch is a permutation, so that the place in the data follows from the step.
 Shapes: C = 3 channels, H x W pixels, N objects, B images of a batch.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ class InssegSamples(torch.utils.data.Dataset):
             objects = self.data.objects(frame)
         except Pri3DError as error:
             return Damaged(name, str(error))
-        image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
+        image = as_tensor(rgb)
         if settings.colors:
             image = (augment(image.float() / 255, color_rng) * 255).round().to(torch.uint8)
         masks, labels = masks_of(objects, rgb.shape[:2], settings.least_pixels)
@@ -98,9 +99,13 @@ class InssegSamples(torch.utils.data.Dataset):
 def draw(item: int, chosen: list[int], seed: int) -> tuple[int, np.random.Generator]:
     """The frame of an item of the endless list, and the generator of all that is random in it."""
     epoch, place = divmod(item, len(chosen))
-    order = np.random.default_rng([seed, 3, epoch]).permutation(len(chosen))
-    frame = chosen[order[place]]
+    frame = chosen[_order(seed, epoch, len(chosen))[place]]
     return frame, np.random.default_rng([seed, 4, epoch, frame])
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    return np.random.default_rng([seed, 3, epoch]).permutation(images)
 
 
 def placed_labels(
@@ -119,6 +124,11 @@ def placed_labels(
         )
     )
     return labels[rows[:, None], columns[::-1] if place.mirrored else columns]
+
+
+def as_tensor(rgb: np.ndarray) -> Tensor:
+    """u8 [H, W, 3] to u8 [3, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
 
 
 def masks_of(

@@ -10,7 +10,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from pri3d.config import Semseg
 from pri3d.finetune.samples import IGNORED, SemsegBatch
-from pri3d.models.resunet import ENCODERS, resnet_encoder, resunet
+from pri3d.models.resunet import ENCODERS, resnet_encoder, resunet, stem
 
 
 def networks(settings: Semseg, classes: int) -> nn.ModuleDict:
@@ -52,8 +52,7 @@ def logits(nets: nn.ModuleDict, image_BCHW: Tensor, settings: Semseg) -> Tensor:
 
 
 def _last_map(encoder: nn.Module, image: Tensor) -> Tensor:
-    x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(image))))
-    return encoder.layer4(encoder.layer3(encoder.layer2(encoder.layer1(x))))
+    return encoder.layer4(encoder.layer3(encoder.layer2(encoder.layer1(stem(encoder, image)))))
 
 
 def losses(nets: nn.ModuleDict, batch: SemsegBatch, settings: Semseg) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ from pri3d.finetune.samples import (
     collate_objects,
 )
 from pri3d.finetune.starts import file_of, load_start
-from pri3d.record import Record, memory_mb
+from pri3d.record import SKIPPED, Record, pace
 from pri3d.signals import outlive_signals, stop_requests
 
 Batch = SemsegBatch | InssegBatch
@@ -82,15 +82,17 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg | Insseg) -> None
         torch.set_num_threads(settings.threads)
     data = open_split(TASKS[task][1], data_dir, "train")
     chosen = subset(data.frames, settings.percent, settings.subset, settings.seed)
-    if isinstance(settings, Insseg):
-        chosen = [i for i in chosen if data.has_objects(i)]
     if not chosen:
         raise Pri3DError(
             f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled images are none; "
             "raise percent, or draw scenes (subset: random)"
-            if not data.without_objects
-            else f"{data_dir}: has no instance images ({data.without_objects[0]}); fetch them too"
         )
+    if isinstance(settings, Insseg):
+        chosen = [i for i in chosen if data.has_objects(i)]
+        if not chosen:
+            raise Pri3DError(
+                f"{data_dir}: has no instance images ({data.without_objects[0]}); fetch them too"
+            )
     steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)
     plan = Plan(task, settings, data, chosen, steps)
     device = processes.start(settings.device).device
@@ -268,10 +270,10 @@ def _step(plan, nets, optimizer, parameters, batch: Batch, number: int) -> Count
     """Train on one batch; a batch without anything to learn from changes nothing."""
     figures = Counter({"images": len(batch.names)})
     if batch.damaged:
-        figures["skipped: image cannot be read"] += len(batch.damaged)
+        figures[SKIPPED + "image cannot be read"] += len(batch.damaged)
     losses = plan.module.losses(nets, batch, plan.settings)
     if not losses:
-        figures["skipped: batch without labels"] += 1
+        figures[SKIPPED + "batch without labels"] += 1
         return figures
     loss = torch.stack(list(losses.values())).sum()
     optimizer.zero_grad(set_to_none=True)
@@ -299,19 +301,7 @@ def _line(step, steps, rate, window: Counter, ever: Counter, device) -> dict[str
         for name in window
         if name in ("loss", "grad_norm") or name.endswith("_loss")
     }
-    line = {"step": step, **means} | {
-        "lr": rate,
-        "images": ever["images"],
-        "skipped": {k.removeprefix("skipped: "): n for k, n in ever.items() if "skipped: " in k},
-        "images_per_s": window["images"] / max(window["seconds"], 1e-9),
-        "data_wait_share": window["waited_s"] / max(window["seconds"], 1e-9),
-        "memory_mb": memory_mb(),
-        "elapsed_s": ever["seconds"],
-        "left_s": ever["seconds"] / step * (steps - step),
-    }
-    if device.type == "cuda":
-        line["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return line
+    return {"step": step, **means, "lr": rate} | pace("images", step, steps, window, ever, device)
 
 
 def learning_rate(settings: Semseg | Insseg, step: int, steps: int) -> float:
@@ -380,11 +370,7 @@ def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     """What determines a run and is another than it was, but for the code."""
     settings = (Semseg if TASKS[origin["task"]][0] == "semseg" else Insseg)(**origin["settings"])
     of_no_account = finetune_unused(settings)
-    differences = [
-        f"{name} ({before['settings'].get(name)} then, {value} now)"
-        for name, value in origin["settings"].items()
-        if before["settings"].get(name) != value and name not in of_no_account
-    ]
+    differences = checkpoint.changed(before["settings"], origin["settings"], of_no_account)
     what = {
         "task": "the task",
         "steps": "the number of steps",

@@ -54,6 +54,11 @@ def resnet_encoder(name: str, dilated: bool = False, **options: Any) -> nn.Modul
     return encoder
 
 
+def stem(encoder: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """What an encoder does before its first stage: [B, C, H / 4, W / 4]."""
+    return encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(x_BCHW))))
+
+
 def imagenet_weights(name: str) -> dict[str, Tensor]:
     """torchvision's ImageNet weights (IMAGENET1K_V1) of an encoder, without the classifier.
 
@@ -123,8 +128,7 @@ class ResUNet(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         encoder = self.encoder
-        x = encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(x_BCHW))))
-        at4 = encoder.layer1(x)
+        at4 = encoder.layer1(stem(encoder, x_BCHW))
         at8 = encoder.layer2(at4)
         at16 = encoder.layer3(at8)
         at32 = encoder.layer4(at16)

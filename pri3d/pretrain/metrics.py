@@ -14,9 +14,7 @@ from typing import Any
 import torch
 
 from pri3d.pretrain.modes import Terms
-from pri3d.record import memory_mb
-
-SKIPPED = "skipped: "
+from pri3d.record import pace
 
 
 def sums(name: str, terms: Terms) -> dict[str, float]:
@@ -46,25 +44,4 @@ def line(
         for figure in ("loss", "loss_chance", "recall", "recall_chance", "candidates"):
             if window[key] and f"{term}_{figure}" in window:
                 values[f"{term}_{figure}"] = window[f"{term}_{figure}"] / window[key]
-    values |= {
-        "lr": lr,
-        "pairs": ever["pairs"],
-        "skipped": skipped(ever),
-        "pairs_per_s": window["pairs"] / max(window["seconds"], 1e-9),
-        "data_wait_share": window["waited_s"] / max(window["seconds"], 1e-9),
-        "memory_mb": memory_mb(),
-        "elapsed_s": ever["seconds"],
-        "left_s": ever["seconds"] / step * (steps - step),
-    }
-    if device.type == "cuda":
-        values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return values
-
-
-def skipped(ever: Counter) -> dict[str, int]:
-    """Terms and samples left out since the beginning, by reason."""
-    return {
-        key.removeprefix(SKIPPED): int(n)
-        for key, n in sorted(ever.items())
-        if key.startswith(SKIPPED)
-    }
+    return values | {"lr": lr} | pace("pairs", step, steps, window, ever, device)

@@ -2,14 +2,11 @@
 
 import contextlib
 import io
-import sys
 
 from torch import nn
 
 from pri3d.config import INIT, Pretrain
-from pri3d.errors import Pri3DError
-from pri3d.models.resunet import imagenet_weights
-from pri3d.weights.load import load_file_into
+from pri3d.weights.load import load_file_into, load_imagenet_into
 
 
 def load_starts(
@@ -39,11 +36,4 @@ def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
     if settings.init2d not in INIT:
         return load_file_into(backbone, settings.init2d, "backbone")
     encoder = backbone.get_submodule("encoder")
-    try:
-        encoder.load_state_dict(imagenet_weights(settings.net2d))
-    except Pri3DError as error:
-        if settings.init2d == "imagenet":
-            raise Pri3DError(f"pretrain.init2d: {error}") from None
-        print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
-        return "random: ImageNet weights could not be had"
-    return "ImageNet (torchvision IMAGENET1K_V1)"
+    return load_imagenet_into(encoder, settings.net2d, settings.init2d, "pretrain.init2d")

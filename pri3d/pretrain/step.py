@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from pri3d.config import Pretrain
-from pri3d.pretrain.metrics import SKIPPED, sums
+from pri3d.pretrain.metrics import sums
 from pri3d.pretrain.modes import MODES, counts, is_complete
 from pri3d.processes import SyncBatchNorm, gather, several, sum_over_processes
+from pri3d.record import SKIPPED
 
 
 class Step(NamedTuple):

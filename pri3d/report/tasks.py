@@ -156,8 +156,11 @@ def _mean(values: list[float | None]) -> Html | None:
         return None
     if len(known) == 1:
         return html.Number(f"{known[0]:.2f}")
-    error = np.std(known, ddof=1) / np.sqrt(len(known))
-    return html.Number(f"{np.mean(known):.2f} ± {error:.2f}")
+    return html.Number(f"{np.mean(known):.2f} ± {_standard_error(known):.2f}")
+
+
+def _standard_error(values: list[float]) -> float:
+    return np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
 
 
 def _published(made: Made, task: str, each: Measured) -> Html | None:
@@ -220,8 +223,7 @@ def _curve(task: str, name: str, groups: dict) -> Html:
                 values = [figures_of(each.result)[name] for each in groups[start, share]]
                 values = [100 * value for value in values if value is not None]
                 if values:
-                    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
-                    drawn.append((share, np.mean(values), error))
+                    drawn.append((share, np.mean(values), _standard_error(values)))
             if drawn:
                 x, y, error = np.array(drawn).T
                 color = STARTS.get(start)

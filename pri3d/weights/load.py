@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pri3d import store
 from pri3d.errors import Pri3DError
+from pri3d.models.resunet import imagenet_weights
 from pri3d.weights.forms import BACKBONE3D, load
 from pri3d.weights.networks import (
     COUNTER,
@@ -21,6 +22,22 @@ from pri3d.weights.networks import (
     some,
     under,
 )
+
+
+def load_imagenet_into(encoder: nn.Module, net2d: str, init: str, setting: str) -> str:
+    """Load torchvision's ImageNet weights into an encoder, and say what it starts from.
+
+    init: "imagenet", which insists on them, or "try_imagenet", which warns on stderr and leaves the
+    encoder as it is; setting: where it was read, for the Pri3DError of the former.
+    """
+    try:
+        encoder.load_state_dict(imagenet_weights(net2d))
+    except Pri3DError as error:
+        if init == "imagenet":
+            raise Pri3DError(f"{setting}: {error}") from None
+        print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
+        return "random: ImageNet weights could not be had"
+    return "ImageNet (torchvision IMAGENET1K_V1)"
 
 
 def load_file_into(

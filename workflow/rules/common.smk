@@ -23,8 +23,6 @@ from pri3d.errors import Pri3DError
 from pri3d.scans import demo
 from pri3d.scans.find import find_scans
 
-MODES = ["view", "geo", "joint", "moco"]
-
 
 def find_all(settings):
     """Scene -> (its .sens, its surface or None) of all scans there are, or will be."""
@@ -113,7 +111,7 @@ def finetune_settings(w):
 
 wildcard_constraints:
     scene="[^/]+",
-    mode="|".join(MODES),
+    mode="|".join(PRETRAINED),
     task="|".join(TASKS),
     start="|".join(STARTS),
     percent=r"\d+(\.\d+)?",
