@@ -57,9 +57,15 @@ PRETRAINING_SEEDS = 2
 # rises over the first steps: at once it can destroy what was pretrained.
 FINETUNE = {"batch": 8, "lr": 0.3, "warmup": 0.1, "crop": 1.0, "subset": "random"}
 STEPS = {5: 300, 20: 450, 100: 600}
-SUBSETS = {5: 4, 20: 4, 100: 2}  # of all labels there is one; runs differ in the order of images
+# Of all labels there is one subset; runs differ in the order of images.
+SUBSETS = {5: 4, 20: 6, 100: 2}
+LONGER_SUBSETS = 2
 STARTS = ["scratch", *MODES]
 LONGER = "scratch, twice the steps"
+
+
+def subsets(start: str, percent: int) -> range:
+    return range(min(SUBSETS[percent], LONGER_SUBSETS if start == LONGER else 99))
 
 
 def call(module: str, *words) -> None:
@@ -149,7 +155,7 @@ def figures(work: Path) -> dict[tuple[str, int], dict[int, dict]]:
     found = defaultdict(dict)
     for start in [*STARTS, LONGER]:
         for percent in STEPS:
-            for subset in range(SUBSETS[percent]):
+            for subset in subsets(start, percent):
                 name = run_name(start, percent, subset)
                 path = work / "evaluation" / f"{name}.json"
                 if path.exists():
@@ -217,8 +223,8 @@ def main() -> None:
             (start, percent, subset)
             for subset in range(max(SUBSETS.values()))
             for percent in STEPS
-            if subset < SUBSETS[percent]
             for start in [*STARTS, LONGER]
+            if subset in subsets(start, percent)
         ]
         with ThreadPoolExecutor(2) as pool:
             for work_on, jobs in ((pretrain, before), (finetune, after)):
