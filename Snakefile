@@ -36,7 +36,7 @@ rule chunks:
         expand(rules.scan_chunks.output, scene=SCANS),
 
 
-for mode in PRETRAINED:
+for mode in [*PRETRAINED, *PRETRAINED_3D]:
 
     rule:
         name:
@@ -48,7 +48,7 @@ for mode in PRETRAINED:
 # Nothing where no scan is held out.
 rule evaluate:
     input:
-        expand(rules.evaluate_run.output, mode=settings.report.runs if HELD_OUT else []),
+        expand(rules.evaluate_run.output, mode=MEASURED_MODES),
 
 
 for task in TASKS:

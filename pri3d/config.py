@@ -111,6 +111,29 @@ class Pretrain(Section):
         max_length=8,
         description="residual blocks of those stages (paper: 2 3 4 6 2 2 2 2)",
     )
+    stem3d: Literal[3, 5] = Field(
+        5, description="kernel of the 3D network's first convolution (paper: 5; PointContrast: 3)"
+    )
+    channels3d: int = Field(
+        96, ge=1, description="channels of the 3D network's features (paper: 96; PointContrast: 32)"
+    )
+    projected: int = Field(
+        64,
+        ge=1,
+        description="channels in which 2D and 3D features are compared (paper: 64; PPKT: 128)",
+    )
+    teacher: str = Field(
+        "resnet18",
+        pattern=r"^(resnet18|resnet34|resnet50|resnet18_half|(torchvision|timm):[\w.\-]+)$",
+        description="frozen 2D network that ppkt, global_kd, crd and gupta learn from: an encoder "
+        "of net2d's, or torchvision:NAME or timm:NAME; it starts from `init2d` (PPKT: resnet50)",
+    )
+    frame_voxel_m: float = Field(
+        0.025,
+        gt=0,
+        description="metres; voxels of a single frame's cloud, for pointcontrast and the modes "
+        "with a teacher (PPKT: 0.025)",
+    )
     height: int = Field(
         240, ge=64, multiple_of=4, description="pixels; height of the colour input (paper: 240)"
     )
@@ -168,6 +191,14 @@ class Pretrain(Section):
         description="also predict depth from the 2D features, for view and joint (paper: false; "
         "its code: true)",
     )
+    contrast3d: Literal["nce", "hardest"] = Field(
+        "nce",
+        description="loss of pointcontrast: PointInfoNCE, or hardest-contrastive (PointContrast "
+        "has both)",
+    )
+    kd_temperature: float = Field(
+        4.0, gt=0, description="temperature of global_kd's softmax, no unit (not published)"
+    )
     moco_queue: int = Field(
         65536, ge=1, description="negatives that moco keeps in its queue (MoCo: 65536)"
     )
@@ -181,6 +212,11 @@ class Pretrain(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (paper: 0.9)")
     dampening: float = Field(0.1, ge=0, lt=1, description="SGD dampening (paper's code: 0.1)")
     weight_decay: float = Field(0.0, ge=0, description="SGD weight decay (paper's code: 0)")
+    schedule: Literal["polynomial", "cosine", "exponential"] = Field(
+        "polynomial",
+        description="of the learning rate: polynomial with `power`; cosine to 0; exponential: "
+        "times 0.99 every 250 steps (paper: polynomial; SLidR: cosine; PointContrast: exponential)",
+    )
     power: float = Field(
         0.9, ge=0, description="exponent of the learning rate's polynomial decay (paper: 0.9)"
     )
@@ -218,6 +254,11 @@ class Pretrain(Section):
     flip: bool = Field(False, description="mirror every other image, at random (paper: false)")
     rotate_chunks: bool = Field(
         False, description="turn every chunk about the vertical, at random (paper: false)"
+    )
+    augment3d: list[Literal["rotate", "scale", "flip", "elastic", "color"]] = Field(
+        ["rotate", "scale", "flip", "elastic", "color"],
+        description="how clouds of single frames are changed at random: turned about the vertical "
+        "and tilted, scaled by 0.9 to 1.1, mirrored, distorted, recoloured; [] for nothing",
     )
     seed: int = Field(
         0, ge=0, description="seed of weights, order of pairs, drawn matches and augmentation"
@@ -274,16 +315,39 @@ PRETRAIN_HOW = (
 )
 
 
-_OF_MATCHES = ("matches", "match_rule", "radius_m", "temperature", "normalise", "symmetric")
-_OF_MATCHES += ("reduction", "crop", "flip")
-_OF_CHUNKS = ("width3d", "blocks3d", "init3d", "rotate_chunks")
+Mode = Literal["view", "geo", "joint", "moco", "ppkt", "pointcontrast", "global_kd", "crd", "gupta"]
+PRETRAINED = ("view", "geo", "joint", "moco")  # modes that leave a 2D network
+WITH_TEACHER = ("ppkt", "global_kd", "crd", "gupta")
+PRETRAINED_3D = (*WITH_TEACHER, "pointcontrast")  # modes that leave a 3D network alone
+
+_OF_CONTRAST = ("matches", "temperature", "normalise", "symmetric", "reduction")
+_OF_MATCHES = ("match_rule", "radius_m", *_OF_CONTRAST)
+_OF_IMAGES = ("net2d", "init2d", "augment", "crop", "flip", "precision", "compile")
+_OF_3D = ("width3d", "blocks3d", "stem3d", "channels3d", "init3d")
 _OF_MOCO = ("moco_queue", "moco_momentum", "moco_temperature")
+_OF_CLOUDS = ("frame_voxel_m", "augment3d", "teacher", "contrast3d", "kd_temperature")
+_NOT_GLOBAL = ("depth_loss", "rotate_chunks", "net2d", "match_rule", "radius_m", *_OF_MOCO)
+_NOT_GLOBAL += ("symmetric", "reduction", "contrast3d", "matches")
 # Settings that a mode does not use: a change of them is none of its runs.
 PRETRAIN_UNUSED = {
-    "view": _OF_CHUNKS + _OF_MOCO,
-    "geo": ("depth_loss", *_OF_MOCO),
-    "joint": _OF_MOCO,
-    "moco": ("depth_loss", *_OF_MATCHES, *_OF_CHUNKS),
+    "view": (*_OF_3D, "projected", "rotate_chunks", *_OF_MOCO, *_OF_CLOUDS),
+    "geo": ("depth_loss", *_OF_MOCO, *_OF_CLOUDS),
+    "joint": (*_OF_MOCO, *_OF_CLOUDS),
+    "moco": (
+        *("depth_loss", "crop", "flip", "rotate_chunks", "projected"),
+        *(*_OF_MATCHES, *_OF_3D, *_OF_CLOUDS),
+    ),
+    "ppkt": (
+        *("depth_loss", "rotate_chunks", "net2d", "radius_m", "contrast3d", "kd_temperature"),
+        *_OF_MOCO,
+    ),
+    "pointcontrast": (
+        *("depth_loss", "rotate_chunks", "projected", "teacher", "kd_temperature"),
+        *(*_OF_IMAGES, *_OF_MOCO),
+    ),
+    "global_kd": (*_NOT_GLOBAL, "projected", "temperature", "normalise"),
+    "crd": (*_NOT_GLOBAL, "normalise", "kd_temperature"),
+    "gupta": (*_NOT_GLOBAL, "projected", "temperature", "normalise", "kd_temperature"),
 }
 
 
@@ -465,7 +529,6 @@ TASKS = {
     "insseg_scannet": ("insseg", "scannet"),
     "insseg_nyuv2": ("insseg", "nyuv2"),
 }
-PRETRAINED = ("view", "geo", "joint", "moco")
 Start = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 
 
@@ -499,9 +562,7 @@ class LowData(Section):
 
 
 class Report(Section):
-    runs: list[Literal["view", "geo", "joint", "moco"]] = Field(
-        ["joint"], description="pretraining runs that the report waits for"
-    )
+    runs: list[Mode] = Field(["joint"], description="pretraining runs that the report waits for")
     tasks: list[Task] = Field([], description="finetuning tasks that the report waits for")
     low_data: bool = Field(False, description="the report waits for the low-data curve too")
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from pri3d import checkpoint, processes, store
 from pri3d.artefacts import Pairs
 from pri3d.checkpoint import first_line
-from pri3d.config import Evaluate, Pretrain
+from pri3d.config import PRETRAINED_3D, Evaluate, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.losses import match_recall
 from pri3d.pretrain.matches import CELL
@@ -102,6 +102,11 @@ def _settings_of(trained: Path) -> tuple[str, Pretrain]:
                 f"{trained}: is a finetuned network; give its labelled images (--data)"
             )
         mode = given.pop("mode")
+        if mode in PRETRAINED_3D:
+            raise Pri3DError(
+                f"{trained}: {mode} pretrains a 3D network alone, which finds no matches of "
+                "images; its metrics.jsonl has the recall of its training"
+            )
         return mode, Pretrain.model_validate(given)
     except (OSError, ValueError, KeyError) as error:
         raise Pri3DError(

@@ -8,15 +8,14 @@ from typing import Any
 
 from pri3d import checkpoint, closure, processes, store
 from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
-from pri3d.config import INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, Pretrain
+from pri3d.config import INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, WITH_TEACHER, Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.moco import FrameSamples
-from pri3d.pretrain.samples import PairSamples, micro_batch_of
+from pri3d.pretrain.samples import micro_batch_of
 
 
 def made_from(
     pairs: Path,
-    samples: PairSamples | FrameSamples,
+    samples: Any,
     mode: str,
     settings: Pretrain,
     held_out: Collection[str],
@@ -28,7 +27,7 @@ def made_from(
         "mode": mode,
         "settings": settings.model_dump() | {"micro_batch": micro_batch},
         "held_out": sorted(held_out),
-        "inputs": _inputs(pairs, samples),
+        "inputs": _inputs(None if mode in WITH_TEACHER else pairs, samples),
         "weights": {
             name: store.file_digest(Path(file))
             for name in ("init2d", "init3d")
@@ -40,10 +39,12 @@ def made_from(
     }
 
 
-def _inputs(pairs: Path, samples: PairSamples | FrameSamples) -> dict[str, Any]:
+def _inputs(pairs: Path | None, samples: Any) -> dict[str, Any]:
     """Digests of everything that is trained on, and of what that was made from."""
     clouds = {s: _origin(samples.clouds_dir / f"{s}.h5", CLOUDS) for s in samples.used_scenes()}
-    inputs = {"pairs": _origin(pairs, PAIRS), "clouds": clouds}
+    inputs = {"clouds": clouds}
+    if pairs is not None:
+        inputs = {"pairs": _origin(pairs, PAIRS), **inputs}
     if samples.with_geo:
         inputs["chunks"] = {}
         for scene in clouds:

@@ -16,23 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import pri3d
 from pri3d import checkpoint, processes
-from pri3d.config import Pretrain
+from pri3d.config import WITH_TEACHER, Pretrain
 from pri3d.errors import Pri3DError
+from pri3d.pretrain.cloud_modes import LEAST_FRAMES
+from pri3d.pretrain.cloud_pairs import CloudPairs
+from pri3d.pretrain.frame_clouds import FrameClouds
 from pri3d.pretrain.metrics import line
-from pri3d.pretrain.moco import FrameSamples, collate_frames
+from pri3d.pretrain.moco import FrameSamples
 from pri3d.pretrain.modes import networks
-from pri3d.pretrain.samples import PairSamples, collate, micro_batch_of, order_of_rank
+from pri3d.pretrain.samples import PairSamples, micro_batch_of, order_of_rank
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
 from pri3d.pretrain.starts import load_starts
 from pri3d.pretrain.step import set_bn_momentum, step
 from pri3d.record import Record, skipped
 from pri3d.resume import made_from, state_to_go_on_from
 from pri3d.signals import outlive_signals, stop_requests
+
+Samples = PairSamples | FrameSamples | CloudPairs | FrameClouds
 
 
 def run(
@@ -44,12 +50,14 @@ def run(
     settings: Pretrain,
     engine: str = "torch",
     held_out: Collection[str] = (),
+    scenes: Collection[str] = (),
 ) -> None:
     """Train and leave `model.safetensors`, `settings.json`, `provenance.json`, `metrics.jsonl`,
     TensorBoard events and `checkpoints/` in the folder `out`.
 
-    mode: "view", "geo", "joint" or "moco" (`modes`); chunks_dir is read for "geo" and "joint".
-    engine: setting `sparse.engine`. held_out: scenes that are not trained on. A run found in `out`
+    mode: one of `modes.MODES`; chunks_dir is read for "geo" and "joint", and pairs for all modes
+    but those with a teacher. engine: setting `sparse.engine`. held_out: scenes that are not trained
+    on; scenes: those of the modes with a teacher, default all in clouds_dir. A run found in `out`
     goes on. Raises Pri3DError when an input is missing or does not fit, when the run found was made
     with other settings or inputs, when the loss is not finite, when nothing could be trained on,
     and when the run is asked to stop (SIGTERM, SIGINT; after writing a checkpoint).
@@ -58,7 +66,13 @@ def run(
     try:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        if mode == "moco":
+        if mode in WITH_TEACHER:
+            least = LEAST_FRAMES.get(mode, 1)
+            _check_micro_batch(mode, settings, least, here.size)
+            samples = FrameClouds(clouds_dir, settings, held_out, scenes, least)
+        elif mode == "pointcontrast":
+            samples = CloudPairs(pairs, clouds_dir, settings, held_out)
+        elif mode == "moco":
             samples = FrameSamples(pairs, clouds_dir, settings, held_out)
         else:
             samples = PairSamples(pairs, clouds_dir, chunks_dir, mode, settings, held_out)
@@ -68,8 +82,16 @@ def run(
         processes.stop()
 
 
+def _check_micro_batch(mode: str, settings: Pretrain, least: int, ranks: int) -> None:
+    if micro_batch_of(settings, ranks) < least:
+        raise Pri3DError(
+            f"pretrain.batch: {mode} compares each frame with the others of its micro-batch; make "
+            f"pretrain.batch (and micro_batch) {least} or more for each process"
+        )
+
+
 def _train(
-    samples: PairSamples | FrameSamples,
+    samples: Samples,
     origin: dict[str, Any],
     out: Path,
     engine: str,
@@ -102,7 +124,7 @@ def _train(
         optimizer.load_state_dict(state["optimizer"])
         start, history = state["step"], state["metrics"]
         window, ever = Counter(state["window"]), Counter(state["ever"])
-    if settings.compile and mode != "moco":
+    if settings.compile and mode in ("view", "geo", "joint"):
         nets["backbone"].compile()
 
     closing = multiprocessing.Event()
@@ -190,7 +212,9 @@ def _train(
         versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
         inputs = origin["inputs"] | {"starts": starts, "versions": versions, "engine": engine}
         checkpoint.save_json(out / "provenance.json", inputs)
-        checkpoint.save_weights(out / "model.safetensors", nets)
+        # A teacher is as it was.
+        trained = nn.ModuleDict({name: net for name, net in nets.items() if name != "teacher"})
+        checkpoint.save_weights(out / "model.safetensors", trained)
 
 
 def _hide(lead: bool) -> bool | None:
@@ -198,7 +222,7 @@ def _hide(lead: bool) -> bool | None:
 
 
 def _batches(
-    samples: PairSamples | FrameSamples,
+    samples: Samples,
     start: int,
     closing: multiprocessing.synchronize.Event,
     here: processes.Processes,
@@ -214,7 +238,7 @@ def _batches(
             num_workers=settings.workers,
             # Workers prepare the next step while this one computes.
             prefetch_factor=2 + per_step // settings.workers if settings.workers else None,
-            collate_fn=collate_frames if isinstance(samples, FrameSamples) else collate,
+            collate_fn=samples.collate,
             worker_init_fn=functools.partial(outlive_signals, closing),
             generator=torch.Generator(),  # without one it draws from the generator of the weights
             pin_memory=here.device.type == "cuda",

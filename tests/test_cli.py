@@ -194,7 +194,7 @@ def test_settings_reach_the_training(tmp_path, monkeypatch):
     rest = cli.assignments(changed, leave_out=["lr", "steps"])
     assert trained_with(*shlex.split(some), *shlex.split(rest))[5] == changed
     (tmp_path / "my.yaml").write_text("pretrain:\n  lr: 0.5\n  steps: 9\n")
-    pairs, clouds, chunks, out, mode, settings, engine, held_out = trained_with(
+    pairs, clouds, chunks, out, mode, settings, engine, held_out, _ = trained_with(
         *("--mode", "view", "--config", "my.yaml", "--set", "steps=3"),
         *("--engine", "minkowski", "--held-out", "a", "--held-out", "b"),
     )

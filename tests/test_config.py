@@ -120,6 +120,28 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
 
 
 @pytest.mark.parametrize(
+    ("preset", "numbers"),
+    [
+        ("ppkt", {"projected": 128, "temperature": 0.04, "lr": 0.5, "batch": 24, "height": 480}),
+        ("ppkt-slidr", {"projected": 64, "temperature": 0.07, "schedule": "cosine"}),
+        ("pointcontrast", {"channels3d": 32, "matches": 4096, "lr": 0.05, "batch": 32}),
+    ],
+)
+def test_presets_of_the_other_methods_have_their_numbers(preset, numbers):
+    settings = config.parse(overlay(PRESETS / f"{preset}.yaml")).pretrain
+    expected = {
+        "frame_voxel_m": 0.025,
+        "stem3d": 3,
+        "weight_decay": 1e-4,
+        "steps": 60000,
+        "width3d": config.Pretrain().width3d,
+        "blocks3d": config.Pretrain().blocks3d,
+    }
+    for name, value in (expected | numbers).items():
+        assert getattr(settings, name) == value, name
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"frames": {"evry": 3}}, "setting frames.evry is unknown; did you mean every?"),

@@ -28,6 +28,7 @@ ALLOWED = {
     "metrics": set(),
     "placement": set(),
     "augment": set(),
+    "augment3d": set(),
     "record": FOUNDATION,
     "stages": OFFLINE,
     "verify": OFFLINE,
@@ -40,7 +41,9 @@ ALLOWED = {
     "checkpoint": FOUNDATION,
     "weights": TORCH | {"checkpoint"},
     # scans.images decodes colour images
-    "pretrain": TORCH | {"scans", "weights", "processes", "augment", "placement", "record"},
+    "pretrain": TORCH
+    | {"scans", "weights", "processes", "augment", "augment3d"}
+    | {"placement", "record"},
     "resume": TORCH | {"pretrain", "checkpoint", "closure", "processes"},
     "training": TORCH
     | {"pretrain", "checkpoint", "closure", "processes", "record", "resume", "signals"},

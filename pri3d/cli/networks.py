@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pri3d import config
 from pri3d.cli.words import (
     DEFAULT,
     Assigned,
@@ -30,10 +31,12 @@ ChunksFolder = Annotated[
 @app.command()
 def pretrain(
     mode: Annotated[
-        Literal["view", "geo", "joint", "moco"],
+        config.Mode,
         typer.Option(
-            help="what is compared: views of a place, an image and the surface, or both; moco: "
-            "crops of an image (the 2D baseline)"
+            help="what is compared. For a 2D network: view (views of a place), geo (an image and "
+            "the surface), joint (both); moco (crops of an image, the baseline). For a 3D network: "
+            "ppkt (points and pixels of a frozen 2D network), pointcontrast (two clouds); "
+            "global_kd, crd, gupta (whole frames, baselines)"
         ),
     ] = "joint",
     pairs: PairsFile = Path("results/pairs.h5"),
@@ -43,7 +46,15 @@ def pretrain(
         Path | None, typer.Option(help="folder of the run; default: results/runs/<mode>")
     ] = None,
     held_out: Annotated[
-        list[str], typer.Option(metavar="SCENE", help="a scene whose pairs are not trained on")
+        list[str], typer.Option(metavar="SCENE", help="a scene that is not trained on")
+    ] = [],  # noqa: B006
+    scene: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SCENE",
+            help="a scene to train on, for ppkt, global_kd, crd and gupta, which read no pairs; "
+            "default: all in --clouds",
+        ),
     ] = [],  # noqa: B006
     engine: Annotated[
         Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
@@ -51,7 +62,7 @@ def pretrain(
     config_file: ConfigFile = None,
     assigned: Assigned = [],  # noqa: B006
 ) -> None:
-    """Pretrain a 2D network (and, for geo and joint, a 3D network) on pairs of frames.
+    """Pretrain a 2D network, a 3D network, or both, without labels.
 
     A run that was stopped goes on from its last checkpoint. Prints its last figures.
     """
@@ -65,7 +76,7 @@ def pretrain(
 
     lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with store.sole_writer(out) if lead else contextlib.nullcontext():
-        training.run(pairs, clouds, chunks, out, mode, settings, engine, held_out)
+        training.run(pairs, clouds, chunks, out, mode, settings, engine, held_out, scene)
     if lead:
         print((out / "metrics.jsonl").read_text().splitlines()[-1])
 

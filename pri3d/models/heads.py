@@ -2,8 +2,6 @@
 
 from torch import nn
 
-PROJECTED_CHANNELS = 64
-
 
 class ProjectionHeads(nn.Module):
     """Linear maps of 2D features (`w2d`) and of 3D features (`w3d`) to a common space.
@@ -12,7 +10,7 @@ class ProjectionHeads(nn.Module):
     Names are those of the published weights.
     """
 
-    def __init__(self, channels_2d: int, channels_3d: int = 96) -> None:
+    def __init__(self, channels_2d: int, channels_3d: int = 96, projected: int = 64) -> None:
         super().__init__()
-        self.w2d = nn.Linear(channels_2d, PROJECTED_CHANNELS)
-        self.w3d = nn.Linear(channels_3d, PROJECTED_CHANNELS)
+        self.w2d = nn.Linear(channels_2d, projected)
+        self.w3d = nn.Linear(channels_3d, projected)

@@ -126,13 +126,17 @@ class MinkUNet(nn.Module):
 
         self.final = SparseConv(w[7], out_channels, 1, bias=True)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def encode(self, x: SparseTensor) -> list[SparseTensor]:
+        """What the encoder makes of x: the stem at stride 1, stages at strides 2, 4, 8 and 16."""
         at1 = relu(self.bn0(self.conv0p1s1(x)))
         at2 = self.block1(relu(self.bn1(self.conv1p1s2(at1))))
         at4 = self.block2(relu(self.bn2(self.conv2p2s2(at2))))
         at8 = self.block3(relu(self.bn3(self.conv3p4s2(at4))))
         at16 = self.block4(relu(self.bn4(self.conv4p8s2(at8))))
+        return [at1, at2, at4, at8, at16]
 
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        at1, at2, at4, at8, at16 = self.encode(x)
         out = relu(self.bntr4(self.convtr4p16s2(at16)))
         out = self.block5(concatenate(out, at8))
         out = relu(self.bntr5(self.convtr5p8s2(out)))

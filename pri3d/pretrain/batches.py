@@ -85,7 +85,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     sides = []
     for side in (0, 1):
         chunks = [(s.chunks[side], start) for s, start in zip(used, first_cell)]
-        sides.append(_collate_side([(c, start) for c, start in chunks if c is not None]))
+        sides.append(collate_side([(c, start) for c, start in chunks if c is not None]))
     with_depth = bool(used) and used[0].depths is not None
     depths = [
         torch.stack([s.depths[side] for s in used]) if with_depth else None for side in (0, 1)
@@ -93,14 +93,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(
         [s.name for s in samples],
         *images,
-        _collate_matches(view),
+        collate_matches(view),
         *sides,
         [reason for s in samples for reason in s.skipped],
         *depths,
     )
 
 
-def _collate_side(chunks: list[tuple[Chunk, int]]) -> Side:
+def collate_side(chunks: list[tuple[Chunk, int]]) -> Side:
+    """Chunks of several frames one after another, each with the first anchor that is its own."""
     counts = [len(chunk.voxel_V3) for chunk, _ in chunks]
     first_row = np.cumsum([0, *counts])
     matches = [
@@ -112,13 +113,20 @@ def _collate_side(chunks: list[tuple[Chunk, int]]) -> Side:
     color_V3 = np.concatenate([chunk.color_V3 for chunk, _ in chunks] or [empty])
     return Side(
         torch.from_numpy(voxel_V3.astype(np.int32, copy=False)),
-        torch.from_numpy(color_V3.astype(np.float32)) / 255,
+        torch.from_numpy(_as_shares(color_V3)),
         counts,
-        _collate_matches(matches),
+        collate_matches(matches),
     )
 
 
-def _collate_matches(matches: list[tuple[np.ndarray, np.ndarray]]) -> Matches:
+def _as_shares(color_V3: np.ndarray) -> np.ndarray:
+    """Colours float32 in 0..1, of bytes or of such."""
+    share_V3 = color_V3.astype(np.float32, copy=False)
+    return share_V3 / np.float32(255) if color_V3.dtype == np.uint8 else share_V3
+
+
+def collate_matches(matches: list[tuple[np.ndarray, np.ndarray]]) -> Matches:
+    """Matches of several samples one after another; their rows already count through the batch."""
     none = np.zeros(0, np.int64)
     anchor_N = np.concatenate([anchor for anchor, _ in matches] or [none])
     positive_N = np.concatenate([positive for _, positive in matches] or [none])

@@ -5,7 +5,7 @@ which count from the run's beginning (also across interruptions). For a term T o
 T_loss, and T_loss_chance of a network that knows nothing (ln(candidates)); T_recall, the share of
 anchors that find their match first, and T_recall_chance = 1 / candidates; T_candidates. A loss
 that falls while recall stays at chance has learned something other than to match. The depth term
-has a loss only.
+has a loss only, global_kd and gupta a loss and its chance.
 """
 
 from collections import Counter
@@ -13,18 +13,19 @@ from typing import Any
 
 import torch
 
-from pri3d.pretrain.modes import Terms
+from pri3d.pretrain.terms import Terms
 from pri3d.record import pace
 
 
 def sums(name: str, terms: Terms) -> dict[str, float]:
     """What `line` needs of one step's terms, to be added up."""
     values = {f"{name}_samples": len(terms.loss_S), f"{name}_loss": terms.loss_S.sum().item()}
+    if terms.loss_chance:
+        values[f"{name}_loss_chance"] = sum(terms.loss_chance)
     candidates = terms.candidates
     if not candidates:
         return values
     return values | {
-        f"{name}_loss_chance": sum(terms.loss_chance),
         f"{name}_recall": sum(terms.recall),
         f"{name}_recall_chance": sum(1 / n for n in candidates),
         f"{name}_candidates": sum(candidates),

@@ -50,6 +50,7 @@ class FrameSamples(torch.utils.data.Dataset):
         self.clouds_dir, self.settings, self.with_geo = Path(clouds_dir), settings, False
         self.frames = np.unique(np.concatenate([self.pairs.a, self.pairs.b]))
         self._order: tuple[int, np.ndarray] | None = None
+        self.collate = collate_frames
 
     def __len__(self) -> int:
         return len(self.pairs)

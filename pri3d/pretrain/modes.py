@@ -9,53 +9,42 @@ Shapes: B images, C channels, H x W pixels, N matches or rows, S samples of a ba
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pri3d.config import Pretrain
+from pri3d.config import PRETRAINED_3D, Pretrain
 from pri3d.models.heads import ProjectionHeads
 from pri3d.models.minkunet import minkunet
 from pri3d.models.resunet import resnet_encoder, resunet
+from pri3d.pretrain import cloud_modes
 from pri3d.pretrain.depth_loss import depth_head, depth_loss, has_depth
-from pri3d.pretrain.losses import match_recall, point_info_nce
 from pri3d.pretrain.moco import FrameBatch, Moco
-from pri3d.pretrain.samples import Batch, Matches, Side
-from pri3d.sparse.coordinates import collate
-
-CHANNELS_3D = 96
-
-
-class Terms(NamedTuple):
-    """One term of the loss for each of S samples: loss [S], and what to compare it with.
-
-    loss_chance: of a network that knows nothing. recall: share of the anchors that find their own
-    candidate first, by chance 1 / candidates. The depth term has the loss only.
-    """
-
-    loss_S: Tensor
-    loss_chance: list[float]
-    recall: list[float]
-    candidates: list[int]
+from pri3d.pretrain.samples import Batch, Side
+from pri3d.pretrain.terms import Terms, contrast
 
 
 def networks(mode: str, settings: Pretrain, engine: str = "torch") -> nn.ModuleDict:
     """The trainable parts with random weights, under their published names: backbone, backbone3d,
-    w2d, w3d, headnet. moco has the encoder alone, and what else it needs under `moco`.
+    w2d, w3d, headnet. moco has the encoder alone, and what else it needs under `moco`; modes of
+    single frames are in `cloud_modes`.
 
     engine: setting `sparse.engine`. The same state of torch's generator gives the same weights.
     Raises Pri3DError where the engine is not installed and the mode needs it.
     """
+    if mode in PRETRAINED_3D:
+        return cloud_modes.networks(mode, settings, engine)
     if mode == "moco":
         backbone = nn.ModuleDict({"encoder": resnet_encoder(settings.net2d)})
         return nn.ModuleDict({"backbone": backbone, "moco": Moco(settings)})
     nets = nn.ModuleDict({"backbone": resunet(settings.net2d)})
     if mode != "view":
+        channels = settings.channels3d
         nets["backbone3d"] = minkunet(
-            3, CHANNELS_3D, settings.width3d, settings.blocks3d, engine=engine
+            3, channels, settings.width3d, settings.blocks3d, settings.stem3d, engine
         )
-        heads = ProjectionHeads(nets["backbone"].channels, CHANNELS_3D)
+        heads = ProjectionHeads(nets["backbone"].channels, channels, settings.projected)
         nets["w2d"], nets["w3d"] = heads.w2d, heads.w3d
     if _with_depth(mode, settings):
         nets["headnet"] = depth_head(nets["backbone"].channels)
@@ -90,11 +79,13 @@ def moco(nets: nn.ModuleDict, batch: FrameBatch, settings: Pretrain) -> dict[str
     return {"moco": Terms(loss_B, chance, found_B.float().tolist(), candidates)}
 
 
-MODES = {"view": view, "geo": geo, "joint": joint, "moco": moco}
+MODES = {"view": view, "geo": geo, "joint": joint, "moco": moco, **cloud_modes.MODES}
 
 
 def counts(mode: str, batch: Any, settings: Pretrain) -> dict[str, int]:
     """How many samples of a micro-batch have each term: the lengths of what the mode returns."""
+    if mode in PRETRAINED_3D:
+        return cloud_modes.counts(mode, batch)
     if mode == "moco":
         return {"moco": len(batch.query_BCHW)}
     number = {}
@@ -109,6 +100,8 @@ def counts(mode: str, batch: Any, settings: Pretrain) -> dict[str, int]:
 
 def is_complete(mode: str, batch: Any) -> bool:
     """Whether every network of the mode has something to do in a micro-batch."""
+    if mode in PRETRAINED_3D:
+        return sum(cloud_modes.counts(mode, batch).values()) > 0
     if mode == "moco":  # with fewer than four, keys are normalised in another way
         return len(batch.query_BCHW) == len(batch.names) > 0
     with_chunks = mode == "view" or (batch.side_a.counts and batch.side_b.counts)
@@ -136,37 +129,7 @@ def cell_features(maps_BCHW: Tensor) -> Tensor:
 
 def voxel_features(backbone3d: nn.Module, side: Side) -> Tensor:
     """Features of every voxel of a batch of chunks, [V, C] float32, in the order given."""
-    chunks = zip(side.voxel_V3.split(side.counts), side.color_V3.split(side.counts))
-    return backbone3d(collate(list(chunks))).features
-
-
-def contrast(anchor_NC: Tensor, positive_NC: Tensor, matches: Matches, settings: Pretrain) -> Terms:
-    """PointInfoNCE for each sample on its own: negatives come from the same pair or chunk.
-
-    anchor_NC, positive_NC: features of the matches, which `matches` only names and counts. Matches
-    that share a feature are no negatives of each other, but for the rule `official`.
-    """
-    losses, recall, counts = [], [], matches.counts
-    ids = [None] * len(counts), [None] * len(counts)
-    if settings.match_rule == "paper":
-        ids = matches.anchor_N.split(counts), matches.positive_N.split(counts)
-    features = anchor_NC.split(counts), positive_NC.split(counts)
-    for a_NC, p_NC, anchor_id_N, positive_id_N in zip(*features, *ids):
-        loss = point_info_nce(
-            a_NC,
-            p_NC,
-            settings.temperature,
-            settings.normalise,
-            settings.symmetric,
-            settings.reduction,
-            anchor_id_N,
-            positive_id_N,
-        )
-        losses.append(loss)
-        recall.append(match_recall(a_NC, p_NC, settings.normalise))
-    loss_S = torch.stack(losses) if losses else anchor_NC.new_zeros(0)
-    chance = [math.log(n) * (n if settings.reduction == "sum" else 1) for n in counts]
-    return Terms(loss_S, chance, recall, counts)
+    return backbone3d(cloud_modes.sparse(side)).features
 
 
 def _with_depth(mode: str, settings: Pretrain) -> bool:

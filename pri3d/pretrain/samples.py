@@ -75,6 +75,7 @@ class PairSamples(torch.utils.data.Dataset):
                 )
             self.a, self.b = source.a[kept], source.b[kept]
         self._order: tuple[int, np.ndarray] | None = None
+        self.collate = collate
         self.scans = OpenScans(self.clouds_dir, self.chunks_dir if self.with_geo else None)
 
     def __len__(self) -> int:
@@ -85,6 +86,13 @@ class PairSamples(torch.utils.data.Dataset):
         return [self.scenes[scene] for scene in np.unique(self.frame_scene[self.a])]
 
     def __getitem__(self, index: int) -> Sample:
+        name, scan, numbers, draws = self.asked(index)
+        with damage_is_named(scan, name):
+            return self._sample(name, scan, numbers, draws)
+
+    def asked(self, index: int) -> tuple[str, Scan, list[int], np.random.Generator]:
+        """The pair that an item is: what to call it, its scan, the numbers of its two frames, and
+        where all that is random about it comes from."""
         epoch, place = divmod(index, len(self.a))
         pair = int(self._epoch_order(epoch)[place])
         draws = np.random.default_rng([self.settings.seed, 1, epoch, pair])
@@ -92,9 +100,7 @@ class PairSamples(torch.utils.data.Dataset):
         scene = self.scenes[self.frame_scene[frames[0]]]
         numbers = [int(self.frame_index[frame]) for frame in frames]
         name = f"{scene} frames {numbers[0]} and {numbers[1]}"
-        scan = self.scans[scene]
-        with damage_is_named(scan, name):
-            return self._sample(name, scan, numbers, draws)
+        return name, self.scans[scene], numbers, draws
 
     def _sample(self, name, scan: Scan, numbers, draws: np.random.Generator) -> Sample:
         settings, clouds = self.settings, scan.clouds
@@ -133,7 +139,7 @@ class PairSamples(torch.utils.data.Dataset):
                 chunk = self._chunk(scan, numbers[side], looked_at, geo_rngs[side])
                 if settings.rotate_chunks:
                     chunk = turn(chunk, turn_rngs[side].uniform(0, 2 * np.pi))
-                reason = _unusable(chunk)
+                reason = unusable(chunk)
                 if reason is None:
                     on_surface[side] = chunk
                 else:
@@ -208,7 +214,8 @@ def _frame(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int]) -
     return frame(clouds.view(row), input_K, clouds.color_from_depth, shape)
 
 
-def _unusable(chunk: Chunk) -> str | None:
+def unusable(chunk: Chunk) -> str | None:
+    """Why nothing can be learned from a chunk, or None."""
     if _within_one_cell(chunk.voxel_V3):
         return f"chunk within one cell of {COARSEST_VOXELS} voxels"
     if len(chunk.cell_N) < LEAST_MATCHES:

@@ -2,11 +2,14 @@
 
 import contextlib
 import io
+import sys
 
 from torch import nn
 
 from pri3d.config import INIT, Pretrain
-from pri3d.weights.load import load_file_into, load_imagenet_into
+from pri3d.errors import Pri3DError
+from pri3d.models.teacher import Teacher
+from pri3d.weights.load import load_exactly, load_file_into, load_imagenet_into
 
 
 def load_starts(
@@ -20,7 +23,11 @@ def load_starts(
     is a warning, and the answer says so.
     """
     with contextlib.nullcontext() if told else contextlib.redirect_stderr(io.StringIO()):
-        starts = {"init2d": _start_2d(nets["backbone"], settings)}
+        starts = {}
+        if "teacher" in nets:
+            starts["init2d"] = _start_teacher(nets["teacher"], settings)
+        elif "backbone" in nets:
+            starts["init2d"] = _start_2d(nets["backbone"], settings)
         if "backbone3d" in nets:
             starts["init3d"] = settings.init3d
             if settings.init3d != "random":
@@ -37,3 +44,25 @@ def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
         return load_file_into(backbone, settings.init2d, "backbone")
     encoder = backbone.get_submodule("encoder")
     return load_imagenet_into(encoder, settings.net2d, settings.init2d, "pretrain.init2d")
+
+
+def _start_teacher(teacher: Teacher, settings: Pretrain) -> str:
+    """An encoder takes what `init2d` takes; others a file that has exactly their entries."""
+    name, init, network = settings.teacher, settings.init2d, teacher.network
+    if init == "random":
+        print(
+            f"pri3d: the teacher {name} has RANDOM weights and knows nothing; set pretrain.init2d",
+            file=sys.stderr,
+        )
+        return "random"
+    if not teacher.kind:
+        if init in INIT:
+            return load_imagenet_into(network, name, init, "pretrain.init2d")
+        holder = nn.ModuleDict({"encoder": network})
+        return load_file_into(holder, init, "backbone", whole=("backbone.encoder",))
+    if init in INIT:
+        raise Pri3DError(
+            f"pretrain.init2d: for the teacher {name} give a file of its weights, as "
+            f"{teacher.kind} has them"
+        )
+    return load_exactly(network, init)

@@ -165,7 +165,8 @@ def set_bn_momentum(nets: nn.Module, momentum: float) -> None:
 
 def _norms(nets: nn.Module) -> list[nn.Module]:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, SyncBatchNorm)
-    return [module for module in nets.modules() if isinstance(module, kinds)]
+    # Those of a frozen network are not in training, and stay as they are to the bit.
+    return [module for module in nets.modules() if isinstance(module, kinds) and module.training]
 
 
 def _running(nets: nn.Module) -> list[Tensor]:

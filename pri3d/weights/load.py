@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pri3d import store
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import imagenet_weights
+from pri3d.weights.files import read
 from pri3d.weights.forms import BACKBONE3D, load
 from pri3d.weights.networks import (
     COUNTER,
@@ -38,6 +39,45 @@ def load_imagenet_into(encoder: nn.Module, net2d: str, init: str, setting: str) 
         print(f"pri3d: starting from RANDOM weights: {error}", file=sys.stderr)
         return "random: ImageNet weights could not be had"
     return "ImageNet (torchvision IMAGENET1K_V1)"
+
+
+def load_exactly(network: nn.Module, file: str | Path) -> str:
+    """Load a file that has every entry of a network under its own names, and say what it was.
+
+    Entries that the network does not have (a classifier, say) are told on stderr and left out.
+    Raises Pri3DError when the file cannot be read, lacks an entry, or one has another shape.
+    """
+    path = Path(file)
+    state = read(path)
+    if isinstance(state, dict):
+        state = next(
+            (s for k in ("state_dict", "model") if isinstance(s := state.get(k), dict)), state
+        )
+        state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    own = network.state_dict()
+    if not isinstance(state, dict):
+        raise Pri3DError(f"{path}: holds no weights; give another file")
+    lacking = [name for name in own if name not in state and not name.endswith(COUNTER)]
+    if lacking:
+        raise Pri3DError(
+            f"{path}: lacks {len(lacking)} of {len(own)} entries ({some(lacking)}); give weights "
+            "of this very network"
+        )
+    wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
+    if wrong:
+        raise Pri3DError(
+            f"{path}: {len(wrong)} entries have other shapes ({some(wrong)}); give weights of this "
+            "very network"
+        )
+    network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
+    left_out = [name for name in state if name not in own]
+    print(
+        f"{path.name}: {len(own)} of {len(own)} entries loaded",
+        *([f"left out: {grouped(left_out)}"] if left_out else []),
+        sep="; ",
+        file=sys.stderr,
+    )
+    return f"{path.name}, SHA-256 {store.file_digest(path)}: all {len(own)} entries loaded"
 
 
 def load_file_into(

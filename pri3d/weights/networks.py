@@ -96,9 +96,12 @@ def _networks(path: str | Path, state: dict[str, Tensor]) -> tuple[list[str], Sh
         networks.append(f"a MinkUNet of {settings['blocks']} blocks")
         shapes |= _shapes(network, BACKBONE3D)
         channels["w3d"] = network.channels
-    with torch.device("meta"):
-        heads = ProjectionHeads(channels.get("w2d", 1), channels.get("w3d", 1))
-    shapes |= {n: s for n, s in _shapes(heads, "").items() if n.split(".")[0] in channels}
+    if "w2d" in channels:  # a 3D network alone has heads of other kinds, or none
+        given = [state[name] for name in ("w2d.weight", "w3d.weight") if name in state]
+        projected = [len(given[0])] if given and given[0].ndim else []
+        with torch.device("meta"):
+            heads = ProjectionHeads(channels["w2d"], channels.get("w3d", 1), *projected)
+        shapes |= {n: s for n, s in _shapes(heads, "").items() if n.split(".")[0] in channels}
     return networks, shapes
 
 

@@ -56,6 +56,21 @@ def test_what_each_pretraining_needs(scans, tmp_path, mode):
     assert "report" not in plan
 
 
+@pytest.mark.parametrize("mode", ["ppkt", "pointcontrast", "global_kd", "crd", "gupta"])
+def test_modes_of_single_frames_need_no_chunks_and_with_a_teacher_no_pairs(scans, tmp_path, mode):
+    config = ["--config", f"scans={scans}", "held_out=[attic]", "--", f"pretrain_{mode}"]
+    plan = planned(ROOT, tmp_path, *config)
+    with_pairs = mode == "pointcontrast"
+    assert sum(job.startswith("chunks") for job in plan) == 0
+    assert ("pairs" in plan) == with_pairs
+    assert sum(job.startswith("clouds") for job in plan) == (3 if with_pairs else 2)
+    found, _ = commands(tmp_path, *config)
+    command = next(line for line in found if line.startswith("pretrain "))
+    assert ("--held-out attic " in command) == with_pairs
+    assert ("attic" in command) == with_pairs
+    assert command.count("--scene ") == (0 if with_pairs else 2)
+
+
 def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
     (tmp_path / "unseen.txt").write_text("attic\nelsewhere\n")
     config = [f"scans={scans}", "held_out=unseen.txt"]

@@ -16,8 +16,8 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 
 from pri3d.cli import assignments, options
 from pri3d.closure import code_digest
-from pri3d.config import FINETUNE_HOW, INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, PRETRAINED, TASKS
-from pri3d.config import finetune_unused
+from pri3d.config import FINETUNE_HOW, INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, PRETRAINED
+from pri3d.config import PRETRAINED_3D, TASKS, WITH_TEACHER, finetune_unused
 from pri3d.config import parse as parse_settings
 from pri3d.errors import Pri3DError
 from pri3d.scans import demo
@@ -71,6 +71,17 @@ if MISSING:
 if UNKNOWN:
     logger.warning(f"held_out: {len(UNKNOWN)} scenes are not among the scans: {' '.join(UNKNOWN)}")
 
+# Networks of which a measure without labels asks how well they find matches.
+MEASURED_MODES = [mode for mode in settings.report.runs if mode in PRETRAINED and HELD_OUT]
+
+
+def scenes_of(mode):
+    """Pairs know their scenes, and some are held out; a mode without pairs is told which to take."""
+    if mode in WITH_TEACHER:
+        return [word for scene in TRAINED for word in ("--scene", scene)]
+    return [word for scene in HELD_OUT for word in ("--held-out", scene)]
+
+
 DEMO_SCENES = demo.scene_ids(settings.demo)
 # The scan that no pretraining sees is the one that finetuning is measured on.
 DEMO_VAL = [scene for scene in HELD_OUT if scene in DEMO_SCENES] or DEMO_SCENES[-1:]
@@ -111,7 +122,7 @@ def finetune_settings(w):
 
 wildcard_constraints:
     scene="[^/]+",
-    mode="|".join(PRETRAINED),
+    mode="|".join([*PRETRAINED, *PRETRAINED_3D]),
     task="|".join(TASKS),
     start="|".join(STARTS),
     percent=r"\d+(\.\d+)?",

@@ -8,7 +8,8 @@ Messages and the progress bar go to the terminal, the last figures into the log.
 
 rule pretrain:
     input:
-        pairs=rules.pairs.output,
+        # A mode with a teacher takes single frames.
+        pairs=branch(lambda w: w.mode not in WITH_TEACHER, rules.pairs.output),
         clouds=expand(rules.scan_clouds.output, scene=TRAINED),
         chunks=branch(
             lambda w: w.mode in ("geo", "joint"), expand(rules.scan_chunks.output, scene=TRAINED)
@@ -26,7 +27,7 @@ rule pretrain:
         settings=lambda w: assignments(
             settings.pretrain, leave_out=PRETRAIN_HOW + PRETRAIN_UNUSED[w.mode]
         ),
-        held_out=[word for scene in HELD_OUT for word in ("--held-out", scene)],
+        scenes=lambda w: scenes_of(w.mode),
         how=lambda wildcards, threads: (
             f"{assignments(settings.pretrain, only=PRETRAIN_HOW)} {options(settings.sparse)}"
         ),
@@ -44,6 +45,6 @@ rule pretrain:
     message:
         "pretrain: training results/runs/{wildcards.mode}"
     shell:
-        "python -m pri3d pretrain --mode {wildcards.mode} --pairs {input.pairs}"
+        "python -m pri3d pretrain --mode {wildcards.mode} --pairs results/pairs.h5"
         " --clouds results/clouds --chunks results/chunks --out results/runs/{wildcards.mode}"
-        " {params.settings} {params.held_out:q} {params.how} > {log}"
+        " {params.settings} {params.scenes:q} {params.how} > {log}"

@@ -7,7 +7,7 @@ rule report:
         overlaps=expand(rules.scan_overlap.output, scene=SCANS),
         chunks=expand(rules.scan_chunks.output, scene=SCANS),
         runs=expand(rules.pretrain.output, mode=settings.report.runs),
-        evaluation=expand(rules.evaluate_run.output, mode=settings.report.runs if HELD_OUT else []),
+        evaluation=expand(rules.evaluate_run.output, mode=MEASURED_MODES),
         tasks=[
             expand([TRAINED_RUN, MEASURED], run=FINETUNED[task]) for task in settings.report.tasks
         ],

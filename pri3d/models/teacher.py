@@ -1,0 +1,132 @@
+"""Frozen 2D networks that a 3D network learns from, and the layer that brings their features to
+the resolution of pixels (PPKT, Liu et al., arXiv 2104.04687).
+
+Shapes: B images, C channels, H x W pixels, h x w places of the last feature map, N pixels.
+"""
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from pri3d.errors import Pri3DError
+from pri3d.models.resunet import ENCODERS, resnet_encoder, stem
+
+
+class Teacher(nn.Module):
+    """A frozen network: images [B, 3, H, W] to its last feature map [B, channels, h, w].
+
+    name: an encoder of `ENCODERS`, "torchvision:NAME" (a classifier with convolutions, whose map
+    before its `avgpool` is taken) or "timm:NAME" (the last of its `features_only` maps). It has no
+    gradient, and its batch norm keeps its statistics in training too. Raises Pri3DError where there
+    is no such network, or no map can be had of it.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        kind, _, inner = name.rpartition(":")
+        self.kind = kind
+        if kind == "timm":
+            self.network, self.channels = _of_timm(inner)
+        elif kind == "torchvision":
+            self.network, self.channels = _of_torchvision(inner)
+        else:
+            self.network, self.channels = resnet_encoder(name), ENCODERS[name][1][-1]
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Stays as it is: a teacher does not learn."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
+        if self.kind:
+            return _last_map(self.network, image_BCHW)
+        x = stem(self.network, image_BCHW)
+        for stage in range(1, 5):
+            x = self.network.get_submodule(f"layer{stage}")(x)
+        return x
+
+
+def _of_timm(name: str) -> tuple[nn.Module, int]:
+    try:
+        import timm
+    except ImportError:
+        raise Pri3DError(
+            f"pretrain.teacher: timm:{name} needs timm; pip install 'pri3d[timm]'"
+        ) from None
+    try:
+        network = timm.create_model(name, pretrained=False, features_only=True, out_indices=(-1,))
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        raise Pri3DError(
+            f"pretrain.teacher: timm has no feature maps of {name} ({error}); take another"
+        ) from None
+    return network, network.feature_info.channels()[-1]
+
+
+def _of_torchvision(name: str) -> tuple[nn.Module, int]:
+    try:
+        network = torchvision.models.get_model(name, weights=None)
+    except ValueError as error:
+        raise Pri3DError(f"pretrain.teacher: torchvision: {error}; take another") from None
+    if not hasattr(network, "avgpool"):
+        raise Pri3DError(
+            f"pretrain.teacher: torchvision's {name} has no map before an average; take another, "
+            f"or timm:{name}"
+        )
+    network.avgpool = _Keep()
+    with torch.no_grad():
+        map_BCHW = _last_map(network.eval(), torch.zeros(1, 3, 64, 64))
+    return network, map_BCHW.shape[1]
+
+
+class _Keep(nn.Module):
+    """In place of a pooling layer: what it is given is what is wanted, nothing after it runs."""
+
+    class Reached(Exception):
+        pass
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        raise self.Reached(map_BCHW)
+
+
+def _last_map(network: nn.Module, image_BCHW: Tensor) -> Tensor:
+    try:
+        return network(image_BCHW)[-1]
+    except _Keep.Reached as reached:
+        return reached.args[0]
+
+
+class UpsamplingProjection(nn.Module):
+    """PPKT's upsampling feature projection layer: a 1x1 convolution, then bilinear upsampling to
+    the size of the image (corners on corners).
+
+    Convolutions and interpolation commute, and only the asked pixels are interpolated.
+    """
+
+    def __init__(self, channels: int, projected: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(channels, projected, 1)
+
+    def forward(
+        self, map_BChw: Tensor, pixel_N: Tensor, counts: list[int], shape: tuple[int, int]
+    ) -> Tensor:
+        """Features [N, projected] of pixels, which are numbered through the batch: image * H * W +
+        row * W + column. counts: pixels asked of each image, one after another; shape: (H, W).
+        """
+        height, width = shape
+        projected_BChw = self.projection(map_BChw)
+        rows = []
+        for i, pixel_n in enumerate(pixel_N.split(counts)):
+            place = pixel_n - i * height * width
+            row = torch.div(place, width, rounding_mode="floor")
+            # grid_sample's -1 and 1 are the centres of the first and of the last place.
+            y = row.to(map_BChw.dtype) * (2 / (height - 1)) - 1
+            x = (place - row * width).to(map_BChw.dtype) * (2 / (width - 1)) - 1
+            grid_1n2 = torch.stack([x, y], dim=-1)[None, None]
+            sampled = nn.functional.grid_sample(
+                projected_BChw[i : i + 1], grid_1n2, mode="bilinear", align_corners=True
+            )
+            rows.append(sampled[0, :, 0].t())
+        return torch.cat(rows) if rows else projected_BChw.new_zeros(0, projected_BChw.shape[1])

@@ -1,0 +1,103 @@
+"""Frozen teachers, and the layer that brings their features to pixels."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from pri3d.config import Pretrain
+from pri3d.errors import Pri3DError
+from pri3d.models.teacher import Teacher, UpsamplingProjection
+from pri3d.pretrain import modes
+from pri3d.pretrain.starts import load_starts
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_asked_pixels_are_those_of_the_whole_upsampled_map(dtype):
+    torch.manual_seed(0)
+    layer = UpsamplingProjection(12, 5).to(dtype)
+    map_BChw = torch.randn(3, 12, 4, 6, dtype=dtype, requires_grad=True)
+    shape = 64, 90
+    counts = [40, 0, 25]
+    pixels = [torch.randint(64 * 90, (n,)) + i * 64 * 90 for i, n in enumerate(counts)]
+    found = layer(map_BChw, torch.cat(pixels), counts, shape)
+    whole = torch.nn.functional.interpolate(
+        layer.projection(map_BChw), size=shape, mode="bilinear", align_corners=True
+    )
+    expected = whole.permute(0, 2, 3, 1).reshape(-1, 5)[torch.cat(pixels)]
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    given = torch.autograd.grad(found.sin().sum(), map_BChw, retain_graph=True)[0]
+    wanted = torch.autograd.grad(expected.sin().sum(), map_BChw)[0]
+    torch.testing.assert_close(given, wanted, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def test_an_encoder_gives_its_last_stage():
+    teacher = Teacher("resnet18").double().train()
+    whole = torchvision.models.resnet18(weights=None).double().eval()
+    whole.load_state_dict(teacher.network.state_dict(), strict=False)
+    image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    body = torch.nn.Sequential(*list(whole.children())[:-2])
+    torch.testing.assert_close(teacher(image), body(image))
+    assert not teacher.network.bn1.training
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "stride"),
+    [
+        ("torchvision:mobilenet_v3_small", 576, 32),
+        ("torchvision:vgg11", 512, 32),
+        ("torchvision:resnet18", 512, 32),
+        ("timm:resnet18", 512, 32),
+        ("timm:mobilenetv3_small_100", 576, 32),
+    ],
+)
+def test_networks_of_other_libraries(name, channels, stride, tmp_path):
+    torch.manual_seed(1)
+    kind, _, inner = name.partition(":")
+    if kind == "timm":
+        whole = timm.create_model(inner, features_only=True, out_indices=(-1,))
+    else:
+        whole = torchvision.models.get_model(inner, weights=None)
+    file = tmp_path / "weights.safetensors"
+    save_file(whole.state_dict(), file)
+    settings = Pretrain(
+        teacher=name, init2d=str(file), width3d=[8] * 8, blocks3d=[1] * 8, projected=16
+    )
+    nets = modes.networks("ppkt", settings)
+    starts = load_starts(nets, "ppkt", settings)
+    assert "entries loaded" in starts["init2d"]
+    teacher = nets["teacher"]
+    image = torch.randn(1, 3, 64, 96)
+    found = teacher(image)
+    assert found.shape == (1, channels, 64 // stride, 96 // stride)
+    assert teacher.channels == channels
+    own = teacher.network.state_dict()
+    assert all(torch.equal(own[n], value) for n, value in whole.state_dict().items() if n in own)
+
+
+def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
+    for name, said in [
+        ("torchvision:nonsense", "nonsense"),
+        ("torchvision:vit_b_16", "no map before an average"),
+        ("timm:nonsense", "timm has no feature maps of nonsense"),
+    ]:
+        with pytest.raises(Pri3DError, match=said):
+            Teacher(name)
+    file = tmp_path / "weights.safetensors"
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
+    settings = Pretrain(teacher="torchvision:resnet18", init2d=str(file))
+    with pytest.raises(Pri3DError, match=r"lacks \d+ of 1\d\d entries"):
+        load_starts(modes.networks("ppkt", settings), "ppkt", settings)
+    settings = Pretrain(teacher="torchvision:resnet18", init2d="imagenet")
+    with pytest.raises(Pri3DError, match="give a file of its weights"):
+        load_starts(modes.networks("ppkt", settings), "ppkt", settings)
+
+
+def test_a_teacher_that_knows_nothing_is_told(capsys):
+    settings = Pretrain(teacher="resnet18_half")
+    nets = modes.networks("ppkt", settings)
+    assert load_starts(nets, "ppkt", settings) == {"init2d": "random", "init3d": "random"}
+    assert "RANDOM weights and knows nothing" in capsys.readouterr().err

@@ -1,0 +1,344 @@
+"""Modes that pretrain a 3D network on clouds of single frames."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from make_artefacts import COLOR_K, COLOR_SHAPE, make_artefacts, paint, read_metrics
+from safetensors.torch import load_file, save_file
+from scipy.spatial import cKDTree
+
+from pri3d import checkpoint, evaluate, geometry, training
+from pri3d.artefacts import Clouds
+from pri3d.config import PRETRAINED_3D, WITH_TEACHER, Evaluate, Pretrain
+from pri3d.errors import Pri3DError
+from pri3d.models.resunet import resnet_encoder
+from pri3d.placement import Placement
+from pri3d.pretrain import cloud_modes, cloud_pairs, frame_clouds, modes
+from pri3d.pretrain.schedules import learning_rate
+
+GLOBAL = ("global_kd", "crd", "gupta")
+TINY = {
+    "height": 64,
+    "width": 96,
+    "batch": 2,
+    "matches": 64,
+    "radius_m": 0.05,
+    "frame_voxel_m": 0.04,
+    "width3d": [8] * 8,
+    "blocks3d": [1] * 8,
+    "channels3d": 16,
+    "projected": 16,
+    "teacher": "resnet18_half",
+    "temperature": 0.1,
+    "workers": 0,
+    "threads": 1,
+    "device": "cpu",
+    "augment": False,
+    "augment3d": [],
+}
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    return make_artefacts(tmp_path_factory.mktemp("room"), frames=6)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A file with an encoder whose features differ from image to image."""
+    torch.manual_seed(3)
+    encoder = resnet_encoder("resnet18_half")
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    state = {f"backbone.encoder.{name}": value for name, value in encoder.state_dict().items()}
+    save_file(state, path)
+    return path
+
+
+def settings(**changed) -> Pretrain:
+    return Pretrain(**TINY | changed)
+
+
+def train(room, out, mode, **changed) -> None:
+    training.run(**room, out=out, mode=mode, settings=settings(**changed))
+
+
+def cloud_of(room, row=2):
+    return Clouds(room["clouds_dir"] / "room00.h5"), row
+
+
+def test_every_point_is_seen_at_its_pixel(room):
+    clouds, row = cloud_of(room)
+    whole = Placement(0, 0, *COLOR_SHAPE, False)
+    points, pixels = frame_clouds.points_in_image(clouds, row, whole, COLOR_SHAPE)
+    assert len(points) > 2000
+    in_color = geometry.transform(clouds.color_from_depth, points)
+    uv, valid = geometry.project(in_color, COLOR_K, COLOR_SHAPE)
+    column, line = np.floor(uv + 0.5).astype(int).T
+    assert valid.all()
+    np.testing.assert_array_equal(pixels, line * COLOR_SHAPE[1] + column)
+    # All depth pixels whose points the colour camera sees are there, in row order.
+    every, has = geometry.unproject(clouds.depth(row), clouds.K)
+    seen = geometry.project(
+        geometry.transform(clouds.color_from_depth, every[has]), COLOR_K, COLOR_SHAPE
+    )[1]
+    np.testing.assert_allclose(points, every[has][seen], atol=1e-12)
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(1.0, False), (0.6, True)])
+def test_a_voxel_has_the_colour_of_the_pixel_that_it_matches(room, crop, flip):
+    samples = frame_clouds.FrameClouds(
+        room["clouds_dir"], settings(crop=crop, flip=flip, height=96, width=128, matches=4096)
+    )
+    for index in range(3):
+        sample = samples[index]
+        image = sample.image * torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+        image = (image + torch.tensor([0.485, 0.456, 0.406])[:, None, None]).reshape(3, -1)
+        cloud = sample.cloud
+        np.testing.assert_allclose(image[:, cloud.cell_N].T, cloud.color_V3[cloud.row_N], atol=1e-5)
+        assert len(np.unique(cloud.row_N)) == len(cloud.row_N) == len(cloud.voxel_V3)
+
+
+def test_a_cloud_stays_upright_and_keeps_its_size(room):
+    clouds, row = cloud_of(room)
+    whole = Placement(0, 0, *COLOR_SHAPE, False)
+    points, _ = frame_clouds.points_in_image(clouds, row, whole, COLOR_SHAPE)
+    upright = points @ frame_clouds.UPRIGHT.T
+    # The cameras of the room look along y with z up, so that upright axes are those of the world.
+    world = geometry.transform(clouds.world_from_camera[row], points)
+    up = np.corrcoef(upright[:, 2], world[:, 2])[0, 1]
+    assert up > 0.99
+    np.testing.assert_allclose(np.ptp(upright[:, 2]), np.ptp(world[:, 2]), rtol=0.15)
+
+
+def test_samples_are_the_same_whatever_came_before_and_differ_by_epoch(room):
+    first, again = (
+        frame_clouds.FrameClouds(room["clouds_dir"], settings(augment3d=["rotate", "elastic"]))
+        for _ in range(2)
+    )
+    first[0], first[1]
+    np.testing.assert_array_equal(first[7].cloud.voxel_V3, again[7].cloud.voxel_V3)
+    names = [first[i].name for i in range(12)]
+    assert sorted(names[:6]) == sorted(names[6:])
+    assert len(set(names)) == 6
+    other = next(i for i in range(6, 12) if names[i] == names[0])
+    assert (
+        first[0].cloud.voxel_V3.shape != again[other].cloud.voxel_V3.shape
+        or (first[0].cloud.voxel_V3 != again[other].cloud.voxel_V3).any()
+    )
+
+
+def test_pairs_match_where_points_lie_close_in_the_world(room):
+    samples = cloud_pairs.CloudPairs(room["pairs"], room["clouds_dir"], settings(matches=500))
+    for index in range(3):
+        sample = samples[index]
+        (side_a, side_b), (row_a, row_b) = sample.clouds, sample.matches
+        assert len(row_a) > 100
+        assert len(np.unique(row_a)) == len(row_a)
+        # Nothing was changed: voxels are those of the world.
+        a, b = ((side.voxel_V3 + 0.5) * 0.04 for side in (side_a, side_b))
+        assert np.abs(a[row_a] - b[row_b]).max() <= 0.05 + 0.04 + 1e-9
+        colors = np.abs(side_a.color_V3[row_a] - side_b.color_V3[row_b]).mean()
+        shuffled = np.abs(side_a.color_V3[row_a] - side_b.color_V3[np.roll(row_b, 7)]).mean()
+        assert colors < 0.5 * shuffled
+
+
+def test_matching_takes_all_who_have_a_partner_and_any_of_the_partners():
+    rng = np.random.default_rng(5)
+    a, b = rng.random((300, 3)), rng.random((400, 3))
+    near = cKDTree(b).query_ball_point(a, 0.1)
+    expected = {i for i in range(300) if near[i]}
+    partners = [set() for _ in range(300)]
+    for _ in range(30):
+        row_a, row_b = cloud_pairs.matching(a, b, 0.1, 10_000, rng)
+        assert set(row_a) == expected
+        for i, j in zip(row_a, row_b):
+            partners[i].add(j)
+    assert all(partners[i] <= set(near[i]) for i in range(300))
+    several = [i for i in expected if 2 <= len(near[i]) <= 3]
+    assert len(several) > 20
+    assert sum(partners[i] == set(near[i]) for i in several) > 0.9 * len(several)
+    row_a, _ = cloud_pairs.matching(a, b, 0.1, 20, rng)
+    assert len(row_a) == 20
+
+
+@pytest.fixture(scope="module")
+def tinted(tmp_path_factory):
+    """A room whose frames were lit in other colours, so that whole frames differ."""
+
+    def tint(name, frames, chunks):
+        for i, jpeg in enumerate(frames["jpeg"]):
+            shares = 0.25 + 0.75 * np.random.default_rng(i).random(3)
+            rgb = (simplejpeg.decode_jpeg(jpeg) * shares).astype(np.uint8)
+            frames["jpeg"][i] = simplejpeg.encode_jpeg(rgb, 95)
+
+    return make_artefacts(tmp_path_factory.mktemp("tinted"), frames=6, edit=tint)
+
+
+RATE = {"global_kd": 1.0, "gupta": 0.3}
+
+
+@pytest.fixture(scope="module")
+def trained(tinted, teacher, tmp_path_factory):
+    """A run of every mode that has learned for a while."""
+    out = tmp_path_factory.mktemp("runs")
+    for mode in PRETRAINED_3D:
+        train(
+            tinted,
+            out / mode,
+            mode,
+            init2d=str(teacher),
+            steps=36 if mode in GLOBAL else 24,
+            batch=6 if mode in GLOBAL else 2,
+            log_every=4,
+            checkpoint_every=12,
+            lr=RATE.get(mode, 0.1),
+        )
+    return out
+
+
+@pytest.mark.parametrize("mode", PRETRAINED_3D)
+def test_each_mode_learns_more_than_chance(trained, mode):
+    last = read_metrics(trained / mode)[-1]
+    assert last[f"{mode}_loss"] < last[f"{mode}_loss_chance"]
+    if f"{mode}_recall" in last:
+        assert last[f"{mode}_recall"] > 2 * last[f"{mode}_recall_chance"]
+    assert last["skipped"] == {}
+
+
+@pytest.mark.parametrize("mode", PRETRAINED_3D)
+def test_what_a_run_leaves(trained, mode):
+    weights = load_file(trained / mode / "model.safetensors")
+    parts = {name.split(".")[0] for name in weights}
+    assert parts == {"backbone3d"} | ({"w3d"} if mode in WITH_TEACHER else set()) | (
+        {"w2d"} if mode in ("ppkt", "crd") else set()
+    )
+    provenance = json.loads((trained / mode / "provenance.json").read_text())
+    assert ("pairs" in provenance) == (mode == "pointcontrast")
+    assert ("init2d" in provenance["starts"]) == (mode in WITH_TEACHER)
+    assert "chunks" not in provenance
+
+
+@pytest.mark.parametrize("mode", WITH_TEACHER)
+def test_the_teacher_stays_as_it_was_to_the_bit(trained, teacher, mode):
+    state = checkpoint.newest(trained / mode / "checkpoints")[1]["model"]
+    given = load_file(teacher)
+    kept = {name: value for name, value in state.items() if name.startswith("teacher.")}
+    assert len(kept) == len(given)
+    for name, value in kept.items():
+        other = given[name.replace("teacher.network.", "backbone.encoder.")]
+        assert torch.equal(value, other), name
+
+
+@pytest.mark.parametrize("mode", ["ppkt", "pointcontrast", "crd"])
+def test_a_run_that_goes_on_ends_with_the_same_bits(tinted, teacher, trained, tmp_path, mode):
+    out = tmp_path / mode
+    names = ("steps", "batch", "lr", "log_every", "checkpoint_every", "init2d")
+    before = json.loads((trained / mode / "settings.json").read_text())
+    given = {name: before[name] for name in names}
+    checkpoints = trained / mode / "checkpoints"
+    first = sorted(checkpoints.iterdir())[0]
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints" / first.name).write_bytes(first.read_bytes())
+    train(tinted, out, mode, **given)
+    ends = [load_file(folder / "model.safetensors") for folder in (trained / mode, out)]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+@pytest.mark.parametrize("mode", GLOBAL)
+def test_whole_frames_need_others_beside_them(room, teacher, tmp_path, mode):
+    with pytest.raises(Pri3DError, match=r"make pretrain\.batch"):
+        train(room, tmp_path / "run", mode, batch=1, steps=1, init2d=str(teacher))
+
+
+def test_the_losses_of_whole_frames_are_what_they_say(room, teacher):
+    torch.manual_seed(0)
+    samples = frame_clouds.FrameClouds(room["clouds_dir"], settings(), least=2)
+    batch = samples.collate([samples[i] for i in range(4)])
+    for mode in GLOBAL:
+        how = settings(batch=4, kd_temperature=2.0)
+        nets = modes.networks(mode, how).eval()
+        with torch.no_grad():
+            map_BChw = nets["teacher"](batch.image_BCHW)
+            wanted = torch.stack([image.flatten(1).mean(1) for image in map_BChw])
+            deepest = nets["backbone3d"].encode(cloud_modes.sparse(batch.side))[-1]
+            of_frame = deepest.coordinates[:, 0]
+            given = torch.stack([deepest.features[of_frame == i].mean(0) for i in range(4)])
+            term = modes.MODES[mode](nets, batch, how)[mode]
+            if mode == "gupta":
+                expected = (nets["w3d"](given) - wanted).pow(2).mean(1)
+                chance = (wanted - wanted.mean(0)).pow(2).sum(0).mean() / 3
+                assert term.loss_chance[0] == pytest.approx(chance.item(), rel=1e-5)
+            elif mode == "global_kd":
+                p = torch.softmax(wanted / 2, 1)
+                q = torch.softmax(nets["w3d"](given) / 2, 1)
+                expected = 4 * (p * (p.log() - q.log())).sum(1)
+                mean = p.mean(0)
+                chance = 4 * (p * (p.log() - mean.log())).sum(1)
+                assert term.loss_chance == pytest.approx(chance.tolist(), rel=1e-3)
+            else:
+                a, b = (
+                    torch.nn.functional.normalize(nets[head](value), dim=1)
+                    for head, value in (("w3d", given), ("w2d", wanted))
+                )
+                similar = torch.exp(a @ b.T / 0.1)
+                expected = -torch.log(similar.diagonal() / similar.sum(1))
+                assert term.loss_chance == pytest.approx([math.log(4)] * 4)
+        torch.testing.assert_close(term.loss_S, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rates_fall_as_the_schedules_say():
+    for schedule, step, expected in [
+        ("cosine", 1, 0.2),
+        ("cosine", 51, 0.1),
+        ("exponential", 250, 0.2),
+        ("exponential", 251, 0.2 * 0.99),
+        ("exponential", 1001, 0.2 * 0.99**4),
+        ("polynomial", 51, 0.2 * (1 - 50 / 101) ** 0.9),
+    ]:
+        how = settings(schedule=schedule, lr=0.2, steps=100)
+        assert learning_rate(how, step) == pytest.approx(expected), schedule
+
+
+def test_there_are_no_matches_of_images_to_evaluate(room, trained, tmp_path):
+    with pytest.raises(Pri3DError, match="pretrains a 3D network alone"):
+        evaluate.run(
+            *(trained / "ppkt", *room.values(), tmp_path / "out.json", ["room00"], Evaluate())
+        )
+
+
+def test_hardest_contrastive_learns_too(room, tmp_path):
+    train(room, tmp_path / "run", "pointcontrast", contrast3d="hardest", steps=16, log_every=4)
+    lines = read_metrics(tmp_path / "run")
+    assert lines[-1]["pointcontrast_loss"] < lines[0]["pointcontrast_loss"]
+    assert lines[-1]["pointcontrast_recall"] > 2 * lines[-1]["pointcontrast_recall_chance"]
+
+
+def test_frames_that_cannot_be_used_are_counted_and_others_are_learned_from(tmp_path, teacher):
+    def break_one(name, frames, chunks):
+        frames["jpeg"][1] = frames["jpeg"][1][:40]
+        frames["depth"][2][:] = 0
+
+    room = make_artefacts(tmp_path / "room", frames=6, edit=break_one)
+    train(room, tmp_path / "run", "ppkt", steps=3, batch=2, log_every=1, init2d=str(teacher))
+    skipped = read_metrics(tmp_path / "run")[-1]["skipped"]
+    assert skipped["colour image does not decode"] == 1
+    assert sum(skipped.values()) == 2
+
+
+def test_no_frame_is_one_sentence(room, tmp_path):
+    with pytest.raises(Pri3DError, match="holds no frame to train on"):
+        frame_clouds.FrameClouds(room["clouds_dir"], settings(), held_out=["room00"])
+    with pytest.raises(Pri3DError, match="has no scene room07"):
+        frame_clouds.FrameClouds(room["clouds_dir"], settings(), held_out=["room07"])
+
+
+def test_colours_of_clouds_are_those_of_the_walls(room):
+    clouds, row = cloud_of(room)
+    points, color = cloud_pairs.colored_cloud(clouds, row)
+    # Within a pixel, and JPEG, of what the wall shows there.
+    assert np.abs(color * 255 - paint(points)).mean() < 12
