@@ -36,7 +36,7 @@ rule chunks:
         expand(rules.scan_chunks.output, scene=SCANS),
 
 
-for mode in [*PRETRAINED, *PRETRAINED_3D]:
+for mode in MODES:
 
     rule:
         name:
@@ -58,6 +58,11 @@ for task in TASKS:
             f"finetune_{task}"
         input:
             expand(MEASURED, run=FINETUNED[task]),
+
+
+rule compare_3d:
+    input:
+        expand(MEASURED, run=COMPARE_3D),
 
 
 rule low_data:

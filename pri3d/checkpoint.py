@@ -1,6 +1,7 @@
 """Checkpoints of a run that is under way, and the weights that a finished run leaves."""
 
 import json
+import math
 import sys
 import zipfile
 from collections.abc import Collection
@@ -90,3 +91,12 @@ def first_line(error: Exception) -> str:
 def save_json(path: Path, content: dict[str, Any]) -> None:
     with store.atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """For JSON, which knows no nan: None."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value

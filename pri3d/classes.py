@@ -160,6 +160,25 @@ def _of_nyu13(ids: tuple[int, ...]) -> ClassSet:
     return ClassSet(tuple(NYU13[i - 1] for i in ids), ids, colors)
 
 
+# By the words in S3DIS's file names; there are two orders in use, so figures are told by name.
+S3DIS = (
+    "ceiling",
+    "floor",
+    "wall",
+    "beam",
+    "column",
+    "window",
+    "door",
+    "table",
+    "chair",
+    "sofa",
+    "bookcase",
+    "board",
+    "clutter",
+)
+_S3DIS_AS = (22, 2, 1, 38, 37, 9, 8, 7, 5, 6, 10, 30, 40)
+S3DIS13 = ClassSet(S3DIS, tuple(range(1, 14)), PALETTE40[list(_S3DIS_AS)])
+
 # ScanNet's benchmark: 20 classes for semantics, and those without wall and floor for objects.
 SCANNET20 = _of_nyu40((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39))
 SCANNET18 = _of_nyu40(SCANNET20.ids[2:])

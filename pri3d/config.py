@@ -375,6 +375,13 @@ class Labelled(Section):
         description="`demo`, or the folder with nyu_depth_v2_labeled.mat, splits.mat, "
         "classMapping40.mat and class13Mapping.mat",
     )
+    scannet3d: str = Field(
+        "demo",
+        description="`demo`, or the folder of scans with _vh_clean_2.ply and their labels",
+    )
+    s3dis: str = Field(
+        "demo", description="`demo`, or the folder with Area_1 to Area_6 (Annotations/*.txt)"
+    )
 
 
 class Finetuned(Section):
@@ -385,10 +392,6 @@ class Finetuned(Section):
         description="start of the encoder (and decoder): random, imagenet, try_imagenet (random, "
         "and told, where they cannot be had), a folder of a run, or a file of weights; for the "
         "command line alone: in the workflow it is finetune.starts that says it",
-    )
-    net2d: Net2d = Field(
-        "resnet18",
-        description="the encoder, that of the pretraining (paper: resnet50 and resnet18)",
     )
     percent: float = Field(
         100, gt=0, le=100, description="share of the training labels that is used, in %"
@@ -413,13 +416,8 @@ class Finetuned(Section):
     clip_norm: float | None = Field(
         None, gt=0, description="largest norm of a step's gradient, no unit"
     )
-    flip: bool = Field(True, description="mirror every other image, at random")
-    colors: bool = Field(True, description="jitter colours, turn grey and blur, as in pretraining")
     seed: int = Field(
         0, ge=0, description="seed of new layers, drawn scenes, order of images and augmentation"
-    )
-    precision: Literal["float32", "bf16"] = Field(
-        "bf16", description="of activations; bf16 is faster where the processor has it"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU where there is one"
@@ -433,7 +431,21 @@ class Finetuned(Section):
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
 
 
-class Semseg(Finetuned):
+class Finetuned2d(Finetuned):
+    """What the tasks on images have."""
+
+    net2d: Net2d = Field(
+        "resnet18",
+        description="the encoder, that of the pretraining (paper: resnet50 and resnet18)",
+    )
+    flip: bool = Field(True, description="mirror every other image, at random")
+    colors: bool = Field(True, description="jitter colours, turn grey and blur, as in pretraining")
+    precision: Literal["float32", "bf16"] = Field(
+        "bf16", description="of activations; bf16 is faster where the processor has it"
+    )
+
+
+class Semseg(Finetuned2d):
     net: Literal["unet", "deeplabv3"] = Field(
         "unet", description="the pretrained UNet, or DeepLabV3 on its encoder"
     )
@@ -459,7 +471,7 @@ class Semseg(Finetuned):
     lr: float = Field(0.05, gt=0, description="SGD learning rate at its highest (paper: 0.01)")
 
 
-class Insseg(Finetuned):
+class Insseg(Finetuned2d):
     norm: Literal["batch", "frozen"] = Field(
         "batch",
         description="the encoder's normalisation: batch norm that goes on learning, or frozen at "
@@ -499,6 +511,45 @@ class Insseg(Finetuned):
     )
 
 
+class Semseg3d(Finetuned):
+    width3d: list[Annotated[int, Field(ge=1)]] = Field(
+        [32, 64, 128, 256, 256, 128, 96, 96],
+        min_length=8,
+        max_length=8,
+        description="channels of the sparse 3D UNet's eight stages, those of the pretraining",
+    )
+    blocks3d: list[Annotated[int, Field(ge=1)]] = Field(
+        [2, 3, 4, 6, 2, 2, 2, 2],
+        min_length=8,
+        max_length=8,
+        description="residual blocks of those stages, those of the pretraining",
+    )
+    stem3d: Literal[3, 5] = Field(
+        3, description="kernel of the 3D network's first convolution, that of the pretraining"
+    )
+    voxel_m: float = Field(
+        0.02, gt=0, description="metres; edge of a voxel (paper: 0.02 for ScanNet, 0.05 for S3DIS)"
+    )
+    crop_m: float | None = Field(
+        None,
+        gt=0,
+        description="metres; train on a part of a cloud this wide and deep, somewhere in it "
+        "(S3DIS: 8); null: on all of it",
+    )
+    augment3d: list[Literal["rotate", "scale", "flip", "elastic", "color"]] = Field(
+        ["rotate", "scale", "flip", "elastic", "color"],
+        description="how clouds are changed at random, as in pretraining; [] for nothing",
+    )
+    epochs: float = Field(100, gt=0, description="passes over the clouds used")
+    steps: int | None = Field(
+        15000,
+        ge=1,
+        description="optimiser steps; null: as many as `epochs` takes (PPKT: 15000)",
+    )
+    batch: int = Field(8, ge=1, description="clouds a step (PPKT: 32 of S3DIS)")
+    lr: float = Field(0.1, gt=0, description="SGD learning rate at its highest")
+
+
 # How a finetuning run is done, and not what comes out: these may change when a run goes on.
 FINETUNE_HOW = (
     "device",
@@ -523,11 +574,23 @@ def finetune_unused(settings: Finetuned) -> tuple[str, ...]:
 
 
 Task = Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]
+Task3d = Literal["semseg3d_scannet", "semseg3d_s3dis"]
+SECTIONS = {"semseg": Semseg, "insseg": Insseg, "semseg3d": Semseg3d}  # of tasks
+AnyTask = Literal[
+    "semseg_scannet",
+    "semseg_nyuv2",
+    "insseg_scannet",
+    "insseg_nyuv2",
+    "semseg3d_scannet",
+    "semseg3d_s3dis",
+]
 TASKS = {
     "semseg_scannet": ("semseg", "scannet"),
     "semseg_nyuv2": ("semseg", "nyuv2"),
     "insseg_scannet": ("insseg", "scannet"),
     "insseg_nyuv2": ("insseg", "nyuv2"),
+    "semseg3d_scannet": ("semseg3d", "scannet3d"),
+    "semseg3d_s3dis": ("semseg3d", "s3dis"),
 }
 Start = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 
@@ -538,6 +601,12 @@ class Finetune(Section):
         min_length=1,
         description="what each task is finetuned from: scratch (random), imagenet, the pretraining "
         "of a mode (view, geo, joint, moco), or a name of `files`",
+    )
+    starts3d: list[Start] = Field(
+        ["scratch", "ppkt"],
+        min_length=1,
+        description="what each 3D task is finetuned from: scratch, the pretraining of a mode "
+        "(ppkt, pointcontrast, global_kd, crd, gupta, geo, joint), or a name of `files`",
     )
     files: dict[Start, str] = Field(
         {}, description="further starts: a name for each file of weights, such as published ones"
@@ -561,9 +630,30 @@ class LowData(Section):
     )
 
 
+class Compare3d(Section):
+    tasks: list[Task3d] = Field(
+        ["semseg3d_scannet", "semseg3d_s3dis"],
+        min_length=1,
+        description="tasks of the comparison of 3D pretrainings",
+    )
+    percents: list[Annotated[float, Field(gt=0, le=100)]] = Field(
+        [15, 30, 50, 100],
+        min_length=1,
+        description="shares of the training labels, in % (PPKT: 15, 30, 50, 100)",
+    )
+    starts: list[Start] = Field(
+        ["scratch", "global_kd", "crd", "gupta", "pointcontrast", "ppkt"],
+        min_length=1,
+        description="what is compared: starts as in finetune.starts3d",
+    )
+    seeds: int = Field(
+        1, ge=1, description="runs of each, which differ in seed; runs of one seed are pairs"
+    )
+
+
 class Report(Section):
     runs: list[Mode] = Field(["joint"], description="pretraining runs that the report waits for")
-    tasks: list[Task] = Field([], description="finetuning tasks that the report waits for")
+    tasks: list[AnyTask] = Field([], description="finetuning tasks that the report waits for")
     low_data: bool = Field(False, description="the report waits for the low-data curve too")
 
 
@@ -589,7 +679,9 @@ class Settings(Section):
     finetune: Finetune = Finetune()
     semseg: Semseg = Semseg()
     insseg: Insseg = Insseg()
+    semseg3d: Semseg3d = Semseg3d()
     low_data: LowData = LowData()
+    compare_3d: Compare3d = Compare3d()
     report: Report = Report()
 
 

@@ -48,8 +48,8 @@ ALLOWED = {
     "training": TORCH
     | {"pretrain", "checkpoint", "closure", "processes", "record", "resume", "signals"},
     "finetune": TORCH
-    | {"datasets", "metrics", "augment", "placement", "weights", "checkpoint", "closure"}
-    | {"processes", "record", "signals"},
+    | {"datasets", "metrics", "augment", "augment3d", "placement", "weights", "checkpoint"}
+    | {"closure", "matching", "processes", "record", "signals", "sparse"},
     "evaluate": TORCH | {"pretrain", "checkpoint", "processes"},
     "cli": OFFLINE
     | {"stages", "verify", "report", "training", "evaluate", "weights", "signals", "launch"}

@@ -46,17 +46,17 @@ def check_data(
 
 @data.command("demo")
 def demo_data(
-    dataset: Annotated[Literal["scannet", "nyuv2"], typer.Argument(help="which look-alike")],
+    dataset: Annotated[
+        Literal["scannet", "nyuv2", "scannet3d", "s3dis"], typer.Argument(help="which look-alike")
+    ],
     out: Annotated[Path, typer.Argument(help="folder to make")],
     scans: Annotated[
-        Path, typer.Option(help="demo scans, for scannet (made by `pri3d demo`)")
+        Path, typer.Option(help="demo scans, but for nyuv2 (made by `pri3d demo`)")
     ] = Path("results/demo"),
     held_out: Annotated[
         list[str], typer.Option(metavar="SCENE", help="a scan for validation, not training")
     ] = [],  # noqa: B006
-    scene: Annotated[
-        list[str], typer.Option(help="a scan to take, for scannet; default all of them")
-    ] = [],  # noqa: B006
+    scene: Annotated[list[str], typer.Option(help="a scan to take; default all of them")] = [],  # noqa: B006
     every: Annotated[int, typer.Option(min=1, help="every n-th frame of a scan, for scannet")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="seed of the rooms, for nyuv2")] = 0,
 ) -> None:
@@ -65,6 +65,10 @@ def demo_data(
 
     if dataset == "scannet":
         demo.write_frames(scans, out, held_out, every, scene or None)
+    elif dataset == "scannet3d":
+        demo.write_clouds(scans, out, held_out, scene or None)
+    elif dataset == "s3dis":
+        demo.write_s3dis(scans, out, held_out, scene or None)
     else:
         demo.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
 
@@ -72,7 +76,7 @@ def demo_data(
 @app.command()
 def finetune(
     task: Annotated[
-        config.Task, typer.Argument(help="semantic or instance segmentation, and of what")
+        config.AnyTask, typer.Argument(help="what is segmented: images, objects or clouds of what")
     ],
     data: Annotated[Path, typer.Option(help="folder of the labelled data set")],
     out: Annotated[
@@ -81,7 +85,7 @@ def finetune(
     config_file: ConfigFile = None,
     assigned: Assigned = [],  # noqa: B006
 ) -> None:
-    """Finetune a network on labelled images. `--set init=RUN` starts from a pretraining run.
+    """Finetune a network on labels. `--set init=RUN` starts from a pretraining run.
 
     A run that was stopped goes on from its last checkpoint. Prints its last figures. A share of
     the labels: `--set percent=20`. A linear probe: `--set frozen=true`.

@@ -1,6 +1,7 @@
 """Verbs of pretraining, its evaluation, and weights in and out."""
 
 import contextlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def evaluate(
         typer.Option(help="finetuned: folder of the labelled data set; its validation split"),
     ] = None,
     most_images: Annotated[
-        int | None, typer.Option(min=1, help="finetuned: so many images, spread over all")
+        int | None, typer.Option(min=1, help="finetuned: so many images (clouds), spread over all")
     ] = None,
     pictures: Annotated[
         int, typer.Option(min=0, help="finetuned: pictures of predictions, in <OUT>_pictures/")
@@ -137,6 +138,12 @@ def evaluate(
         raise typer.BadParameter("--held-out is for pretrained networks, --data for finetuned ones")
     if data is None and (submission or most_images or split != "val"):
         raise typer.BadParameter("--submission, --most-images and --split want --data")
+    if data is not None and _is_3d(run):
+        from pri3d.finetune import measure3d
+
+        told = measure3d.run(run, data, out, device, threads, most_images, submission, split)
+        print(*measure3d.as_lines(told), sep="\n")
+        return
     if data is not None:
         from pri3d.finetune import measure
 
@@ -157,6 +164,15 @@ def evaluate(
                 100 * result[when][kind][name] for when in ("before", "after", "chance")
             )
             print(f"{kind} {name}: {before:.2f} % -> {after:.2f} % (chance {chance:.2f} %)")
+
+
+def _is_3d(run: Path) -> bool:
+    """Whether a folder holds a network that was finetuned on clouds."""
+    try:
+        task = json.loads((run / "settings.json").read_text()).get("task")
+    except (OSError, ValueError, AttributeError):
+        return False  # told by who reads it
+    return config.TASKS.get(task, ("",))[0] == "semseg3d"
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Look-alikes of the labelled data sets, from procedural rooms, in the published formats."""
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,13 +13,21 @@ from tqdm import tqdm
 from pri3d import classes, store
 from pri3d.config import Demo
 from pri3d.datasets.nyuv2 import LABELED, MAPPING13, MAPPING40, RAW_CLASSES, SPLITS
+from pri3d.datasets.s3dis import AREAS, HELD_OUT
+from pri3d.datasets.scannet3d import LABELS, OBJECTS, SEGMENTS, SURFACE
 from pri3d.datasets.scannet_scans import ScanNetScans
+from pri3d.datasets.table import NAME as TABLE
 from pri3d.errors import Pri3DError
 from pri3d.scans import images
 from pri3d.scans.demo import render, scan
 from pri3d.scans.demo.classes import CLASSES
 from pri3d.scans.sens import SensFile
+from pri3d.scans.surface import read_ply
 
+# By nyu40 names; others are clutter.
+S3DIS_NAMES = {name: name for name in ("ceiling", "floor", "wall", "window", "door", "chair")}
+S3DIS_NAMES |= {"sofa": "sofa", "table": "table", "desk": "table", "bookshelf": "bookcase"}
+S3DIS_EVERY = 4  # vertices; text is large
 NYU_SHAPE = 480, 640
 NYU_IMAGES, NYU_TEST = 36, 12
 NYU_FIRST_ROOM = 5000  # rooms that no demo scan is of
@@ -34,18 +44,79 @@ def write_frames(
     held_out: scenes of the validation split; the others are for training. every: n-th frame of
     each. Raises Pri3DError where one of them is not there.
     """
+    scenes = _chosen(scans, held_out, scenes)
+    data = ScanNetScans(scans, "train", every, scenes)
+    for scene in tqdm(scenes, "scenes", disable=None):
+        _write_scene(data, scans, out, scene)
+    _write_lists(out, held_out, scenes)
+
+
+def write_clouds(scans: Path, out: Path, held_out: list[str], scenes: list[str] | None) -> None:
+    """The surfaces of the demo scans in `scans` and the lists of ScanNet's splits, in `out`.
+
+    held_out: scenes of the validation split. Raises Pri3DError where one of them is not there.
+    """
+    scenes = _chosen(scans, held_out, scenes)
+    for scene in tqdm(scenes, "scenes", disable=None):
+        for part in (SURFACE, LABELS, SEGMENTS, OBJECTS, ".txt"):
+            _copy(scans / scene / f"{scene}{part}", out / scene / f"{scene}{part}")
+    _copy(scans / TABLE, out / TABLE)
+    _write_lists(out, held_out, scenes)
+
+
+def write_s3dis(scans: Path, out: Path, held_out: list[str], scenes: list[str] | None) -> None:
+    """The surfaces of the demo scans as rooms of S3DIS, in the folder `out`; held-out scenes are
+    those of Area_5. Coordinates in millimetres, whole colours, one file an object.
+    """
+    scenes = _chosen(scans, held_out, scenes)
+    areas = [area for area in AREAS if area != HELD_OUT]
+    trained = [scene for scene in scenes if scene not in held_out]
+    for scene in tqdm(scenes, "rooms", disable=None):
+        area = HELD_OUT if scene in held_out else areas[trained.index(scene) % len(areas)]
+        _write_room(
+            scans / scene, scene, out / f"Area_{area}" / f"office_{scenes.index(scene) + 1}"
+        )
+
+
+def _write_room(source: Path, scene: str, room: Path) -> None:
+    surface = read_ply(source / f"{scene}{SURFACE}")
+    segment = np.array(json.loads((source / f"{scene}{SEGMENTS}").read_text())["segIndices"])
+    groups = json.loads((source / f"{scene}{OBJECTS}").read_text())["segGroups"]
+    kept = np.arange(len(segment)) % S3DIS_EVERY == 0
+    count: Counter[str] = Counter()
+    for group in groups:
+        rows = np.flatnonzero(np.isin(segment, group["segments"]) & kept)
+        if not len(rows):
+            continue
+        name = S3DIS_NAMES.get(CLASSES[group["label"]].nyu40_name, "clutter")
+        count[name] += 1
+        lines = "".join(
+            f"{x:.3f} {y:.3f} {z:.3f} {r} {g} {b}\n"
+            for (x, y, z), (r, g, b) in zip(surface.points[rows], surface.color[rows])
+        )
+        _text(room / "Annotations" / f"{name}_{count[name]}.txt", lines)
+
+
+def _chosen(scans: Path, held_out: list[str], scenes: list[str] | None) -> list[str]:
+    """The scenes asked for, all by default. Raises Pri3DError where one is not there."""
     there = sorted(path.stem for path in scans.glob("*/*.sens"))
     scenes = there if scenes is None else scenes
     if unknown := sorted({*held_out, *scenes} - set(there)):
         raise Pri3DError(f"{scans}: has no scan {', '.join(unknown)}; make it first (pri3d demo)")
-    data = ScanNetScans(scans, "train", every, scenes)
-    for scene in tqdm(scenes, "scenes", disable=None):
-        _write_scene(data, scans, out, scene)
+    return scenes
+
+
+def _write_lists(out: Path, held_out: list[str], scenes: list[str]) -> None:
     for split, chosen in (
         ("train", [scene for scene in scenes if scene not in held_out]),
         ("val", held_out),
     ):
         _text(out / f"scannetv2_{split}.txt", "".join(f"{scene}\n" for scene in chosen))
+
+
+def _copy(source: Path, out: Path) -> None:
+    with store.atomic_path(out) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _write_scene(data: ScanNetScans, scans: Path, out: Path, scene: str) -> None:

@@ -55,6 +55,8 @@ def load_run(run: Path) -> tuple[str, Semseg | Insseg, nn.ModuleDict]:
     try:
         given = json.loads((run / "settings.json").read_text())
         task = given.pop("task")
+        if TASKS[task][0] == "semseg3d":
+            raise Pri3DError(f"{run}: was finetuned on clouds, not on images")
         kind = Semseg if TASKS[task][0] == "semseg" else Insseg
         settings = kind.model_validate(given)
         weights = load_file(run / "model.safetensors")
@@ -135,7 +137,7 @@ def run(
         "left_out": asked.left_out,
         **measured,
     }
-    checkpoint.save_json(out, _plain(result))
+    checkpoint.save_json(out, checkpoint.without_nan(result))
     return result
 
 
@@ -293,15 +295,6 @@ def _save_instances(
         lines.append(f"{mask} {file_ids[each.kind]} {each.score:.6f}\n")
     with store.atomic_path(folder / _file_name(name, ".txt")) as temporary:
         temporary.write_text("".join(lines))
-
-
-def _plain(value: Any) -> Any:
-    """For JSON, which knows no nan: None."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value
 
 
 def as_lines(told: dict[str, Any]) -> list[str]:

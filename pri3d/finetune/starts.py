@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pri3d.config import INIT, Insseg, Semseg
+from pri3d.config import INIT, Insseg, Semseg, Semseg3d
+from pri3d.errors import Pri3DError
 from pri3d.finetune import insseg
 from pri3d.weights.load import load_file_into, load_imagenet_into
 
@@ -28,7 +29,7 @@ class Start(NamedTuple):
     decoder: bool
 
 
-def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg) -> Start:
+def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg | Semseg3d) -> Start:
     """Load what `init` says into new networks, and tell it on stderr.
 
     Raises Pri3DError where weights cannot be had, or where a file lacks a part of the encoder, or
@@ -37,6 +38,13 @@ def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg) -> Start:
     """
     if settings.init == "random":
         return Start("random", False)
+    if isinstance(settings, Semseg3d):
+        if (file := file_of(settings.init)) is None:
+            raise Pri3DError(
+                "semseg3d.init: there are no 3D weights of ImageNet; give a run or file"
+            )
+        said = load_file_into(nets["backbone3d"], file, "backbone3d", section="semseg3d")
+        return Start(said, True)
     encoder = insseg.encoder(nets) if isinstance(settings, Insseg) else nets["backbone"].encoder
     section = "insseg" if isinstance(settings, Insseg) else "semseg"
     file = file_of(settings.init)

@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 import pri3d
 from pri3d import checkpoint, closure, processes, store
-from pri3d.config import TASKS, Insseg, Semseg, finetune_unused
-from pri3d.datasets import Split, open_split
+from pri3d.config import SECTIONS, TASKS, Insseg, Semseg, Semseg3d, finetune_unused
+from pri3d.datasets import open_split
+from pri3d.datasets.rooms import open_rooms
 from pri3d.datasets.subsets import subset
 from pri3d.errors import Pri3DError
-from pri3d.finetune import insseg, semseg
+from pri3d.finetune import insseg, semseg, semseg3d
 from pri3d.finetune.samples import (
     InssegBatch,
     InssegSamples,
@@ -40,7 +41,9 @@ from pri3d.finetune.starts import file_of, load_start
 from pri3d.record import SKIPPED, Record, pace
 from pri3d.signals import outlive_signals, stop_requests
 
-Batch = SemsegBatch | InssegBatch
+Batch = SemsegBatch | InssegBatch | semseg3d.Semseg3dBatch
+AnySettings = Semseg | Insseg | Semseg3d
+MODULES = {Semseg: semseg, Insseg: insseg, Semseg3d: semseg3d}
 MOST_DAMAGED = 5  # batches in a row without an image that can be read
 
 
@@ -48,15 +51,20 @@ class Plan(NamedTuple):
     """What a run consists of. chosen: positions of the training frames that are used."""
 
     task: str
-    settings: Semseg | Insseg
-    data: Split
+    settings: AnySettings
+    data: Any
     chosen: list[int]
     steps: int
 
     @property
     def module(self):
-        """`semseg` or `insseg`: both have networks, trained, losses."""
-        return semseg if isinstance(self.settings, Semseg) else insseg
+        """`semseg`, `insseg` or `semseg3d`: all have networks, trained, losses."""
+        return MODULES[type(self.settings)]
+
+    @property
+    def unit(self) -> str:
+        """What the data set consists of, for people."""
+        return "clouds" if self.module is semseg3d else "images"
 
     @property
     def problems(self) -> list[str]:
@@ -66,10 +74,10 @@ class Plan(NamedTuple):
 
     @property
     def classes(self) -> int:
-        return len((self.data.classes if self.module is semseg else self.data.things).names)
+        return len((self.data.things if self.module is insseg else self.data.classes).names)
 
 
-def run(task: str, data_dir: Path, out: Path, settings: Semseg | Insseg) -> None:
+def run(task: str, data_dir: Path, out: Path, settings: AnySettings) -> None:
     """Train and leave `model.safetensors`, `settings.json`, `provenance.json` and `metrics.jsonl`
     in the folder `out`; `checkpoints/` while it is not finished.
 
@@ -80,11 +88,12 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg | Insseg) -> None
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    data = open_split(TASKS[task][1], data_dir, "train")
+    opened = open_rooms if isinstance(settings, Semseg3d) else open_split
+    data = opened(TASKS[task][1], data_dir, "train")
     chosen = subset(data.frames, settings.percent, settings.subset, settings.seed)
     if not chosen:
         raise Pri3DError(
-            f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled images are none; "
+            f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled ones are none; "
             "raise percent, or draw scenes (subset: random)"
         )
     if isinstance(settings, Insseg):
@@ -108,7 +117,7 @@ def _tell_data(plan: Plan) -> None:
     used = [plan.data.frames[i] for i in plan.chosen]
     scenes = len({frame.scene for frame in used})
     print(
-        f"{plan.task}: training on {len(used):,} of {len(plan.data.frames):,} images "
+        f"{plan.task}: training on {len(used):,} of {len(plan.data.frames):,} {plan.unit} "
         f"({scenes:,} scenes), {plan.steps:,} steps of {plan.settings.batch}",
         file=sys.stderr,
     )
@@ -144,8 +153,13 @@ def _digest_of_labels(plan: Plan) -> str:
     looked_at = min(100, -(-len(plan.chosen) // 10))
     for place in np.linspace(0, len(plan.chosen) - 1, looked_at).astype(int):
         try:
-            digest.update(data.labels(plan.chosen[place]).tobytes())
-            digest.update(data.color(plan.chosen[place]).tobytes())
+            if plan.module is semseg3d:
+                cloud = data.cloud(plan.chosen[place])
+                content = cloud.points, cloud.color, cloud.label
+            else:
+                content = data.labels(plan.chosen[place]), data.color(plan.chosen[place])
+            for array in content:
+                digest.update(array.tobytes())
         except Pri3DError:  # told and counted when it is to be learned from
             digest.update(b"damaged")
     return digest.hexdigest()
@@ -232,7 +246,7 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
             last = number == plan.steps
             stop = bool(requests) and not last
             if number % settings.log_every == 0 or last:
-                record.write(_line(number, plan.steps, rate, window, ever, device))
+                record.write(_line(plan.unit, number, plan.steps, rate, window, ever, device))
                 bar.set_postfix(loss=window["loss"] / max(window["updates"], 1))
                 window.clear()
             if number % settings.checkpoint_every == 0 or last or stop:
@@ -268,9 +282,9 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
 
 def _step(plan, nets, optimizer, parameters, batch: Batch, number: int) -> Counter:
     """Train on one batch; a batch without anything to learn from changes nothing."""
-    figures = Counter({"images": len(batch.names)})
+    figures = Counter({plan.unit: len(batch.names)})
     if batch.damaged:
-        figures[SKIPPED + "image cannot be read"] += len(batch.damaged)
+        figures[SKIPPED + f"{plan.unit.removesuffix('s')} cannot be read"] += len(batch.damaged)
     losses = plan.module.losses(nets, batch, plan.settings)
     if not losses:
         figures[SKIPPED + "batch without labels"] += 1
@@ -281,8 +295,8 @@ def _step(plan, nets, optimizer, parameters, batch: Batch, number: int) -> Count
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
         raise Pri3DError(
-            f"the loss is {loss.item()}, its gradient {norm.item()}, at step {number} (images: "
-            f"{', '.join(batch.names)}); look at these images, or lower lr"
+            f"the loss is {loss.item()}, its gradient {norm.item()}, at step {number} (of: "
+            f"{', '.join(batch.names)}); look at these, or lower lr"
         )
     if plan.settings.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, plan.settings.clip_norm, norm)
@@ -292,7 +306,7 @@ def _step(plan, nets, optimizer, parameters, batch: Batch, number: int) -> Count
     return figures
 
 
-def _line(step, steps, rate, window: Counter, ever: Counter, device) -> dict[str, Any]:
+def _line(unit, step, steps, rate, window: Counter, ever: Counter, device) -> dict[str, Any]:
     """A line of metrics.jsonl: means since the line before; images, skipped and elapsed_s count
     from the run's beginning."""
     updates = max(window["updates"], 1)
@@ -301,10 +315,10 @@ def _line(step, steps, rate, window: Counter, ever: Counter, device) -> dict[str
         for name in window
         if name in ("loss", "grad_norm") or name.endswith("_loss")
     }
-    return {"step": step, **means, "lr": rate} | pace("images", step, steps, window, ever, device)
+    return {"step": step, **means, "lr": rate} | pace(unit, step, steps, window, ever, device)
 
 
-def learning_rate(settings: Semseg | Insseg, step: int, steps: int) -> float:
+def learning_rate(settings: AnySettings, step: int, steps: int) -> float:
     """Of a step, counted from 1: a linear rise over `warmup` of the steps, then polynomial decay
     from `lr` to nearly 0 at the end."""
     rise = round(settings.warmup * steps)
@@ -315,10 +329,12 @@ def learning_rate(settings: Semseg | Insseg, step: int, steps: int) -> float:
 
 def _batches(plan: Plan, first: int, closing, device: torch.device) -> Iterator[Batch]:
     settings = plan.settings
-    if plan.module is semseg:
-        samples, collate = SemsegSamples(plan.data, plan.chosen, settings), collate_labelled
-    else:
-        samples, collate = InssegSamples(plan.data, plan.chosen, settings), collate_objects
+    kind, collate = {
+        semseg: (SemsegSamples, collate_labelled),
+        insseg: (InssegSamples, collate_objects),
+        semseg3d: (semseg3d.Semseg3dSamples, semseg3d.collate_voxels),
+    }[plan.module]
+    samples = kind(plan.data, plan.chosen, settings)
     order = (
         list(range(step * settings.batch, (step + 1) * settings.batch))
         for step in range(first, plan.steps)
@@ -368,7 +384,7 @@ def _state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | 
 
 def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     """What determines a run and is another than it was, but for the code."""
-    settings = (Semseg if TASKS[origin["task"]][0] == "semseg" else Insseg)(**origin["settings"])
+    settings = SECTIONS[TASKS[origin["task"]][0]](**origin["settings"])
     of_no_account = finetune_unused(settings)
     differences = checkpoint.changed(before["settings"], origin["settings"], of_no_account)
     what = {

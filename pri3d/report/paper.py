@@ -44,6 +44,17 @@ SEMSEG_NYUV2 = {"resnet50": {"joint": {100: 54.7}, "moco": {100: 47.6}}}
 INSSEG_NYUV2 = {"resnet50": {"joint": {100: 29.5}, "moco": {100: 27.2}}}
 DETECTION_NYUV2 = {"resnet50": {"joint": {100: 34.0}, "moco": {100: 31.1}}}
 
+# mIoU of PPKT's tables (Liu et al., arXiv 2104.04687), and the clouds of their test splits.
+SEMSEG3D = {
+    "semseg3d_s3dis": {
+        "scratch": {100: 65.16},
+        "pointcontrast": {100: 66.86},
+        "ppkt": {100: 68.28},
+    },
+    "semseg3d_scannet": {"scratch": {100: 69.49}, "ppkt": {100: 69.56}},
+}
+CLOUDS = {"semseg3d_s3dis": 68, "semseg3d_scannet": 312}
+
 # What the paper's validation splits have: ScanNet's scenes, and NYUv2's images.
 VAL_SCENES, VAL_IMAGES = 312, 654
 # Published detections were cut at this score.

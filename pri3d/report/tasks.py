@@ -18,6 +18,8 @@ TITLES = {
     "semseg_nyuv2": "Semantic segmentation, NYU Depth v2",
     "insseg_scannet": "Objects, ScanNet",
     "insseg_nyuv2": "Objects, NYU Depth v2",
+    "semseg3d_scannet": "Semantic segmentation of clouds, ScanNet",
+    "semseg3d_s3dis": "Semantic segmentation of clouds, S3DIS",
 }
 STARTS = {
     "scratch": charts.GREY,
@@ -26,8 +28,13 @@ STARTS = {
     "view": charts.BLUE,
     "geo": charts.RED,
     "joint": charts.GREEN,
+    "global_kd": "#9a7fb8",
+    "crd": "#c0a060",
+    "gupta": "#7a6a5a",
+    "pointcontrast": charts.ORANGE,
+    "ppkt": charts.BLUE,
 }
-_NAME = re.compile(r"\w+-(?P<start>[a-z]+)-(?P<percent>[\d.]+)-(?P<seed>\d+)")
+_NAME = re.compile(r"\w+-(?P<start>\w+)-(?P<percent>[\d.]+)-(?P<seed>\d+)")
 _PICTURES = 2
 
 
@@ -77,6 +84,14 @@ def _measured(path: Path, result: dict[str, Any]) -> Measured:
 
 def figures_of(result: dict[str, Any]) -> dict[str, float | None]:
     """Name -> share of the figures that a table shows; the first is the task's own."""
+    if _is_3d(result):
+        points, voxels = result["rules"]["points"], result["rules"]["voxels"]
+        return {
+            "mIoU": points["mean_iou"],
+            "mean accuracy": points["mean_accuracy"],
+            "overall accuracy": points["pixel_accuracy"],
+            "mIoU on voxels": voxels["mean_iou"],
+        }
     if "rules" in result:
         scannet, pri3d = result["rules"]["scannet"], result["rules"]["pri3d"]
         return {
@@ -95,6 +110,10 @@ def figures_of(result: dict[str, Any]) -> dict[str, float | None]:
         "box AP75": boxes["ap75"],
         "ScanNet's AP50": result["scannet"]["ap50"],
     }
+
+
+def _is_3d(result: dict[str, Any]) -> bool:
+    return "points" in result.get("rules", {})
 
 
 def _task(made: Made, task: str, measured: list[Measured]) -> Html:
@@ -117,7 +136,8 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
         head, rows = head[:-1], [row[:-1] for row in rows]
     parts = [html.tag("h3", TITLES[task]), html.table(head, rows)]
     first = measured[0].result
-    told = f"{first['images']:,} images of the validation split"
+    unit = "clouds" if _is_3d(first) else "images"
+    told = f"{first[unit]:,} {unit} of the validation split"
     lost = max(len(each.result["left_out"]) for each in measured)
     parts.append(html.paragraph(f"{told}; left out: {lost:,}. {_rules(measured)}", class_="note"))
     stale = [each.name for each in measured if not _current(made, each)]
@@ -138,6 +158,11 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
 
 def _rules(measured: list[Measured]) -> str:
     first = measured[0].result
+    if _is_3d(first):
+        return (
+            "On every original point, which has the prediction of its voxel; on voxels those with "
+            "points of several classes do not count."
+        )
     if "rules" in first:
         return (
             "mIoU by the rule of ScanNet's benchmark at 640 x 480 pixels; Pri3D's counts classes "
@@ -166,6 +191,10 @@ def _standard_error(values: list[float]) -> float:
 def _published(made: Made, task: str, each: Measured) -> Html | None:
     """The paper's figure, where data set, network and protocol are the paper's."""
     settings, share = each.result["settings"], each.percent
+    if _is_3d(each.result):
+        whole = each.result["clouds_of_split"] == paper.CLOUDS[task]
+        figure = paper.SEMSEG3D[task].get(each.start, {}).get(share)
+        return html.Number(f"{figure:.2f}") if whole and figure is not None else None
     tables = {
         "semseg_scannet": {"": paper.SEMSEG_SCANNET},
         "semseg_nyuv2": {"": paper.SEMSEG_NYUV2},
@@ -246,7 +275,7 @@ def _classes(groups: dict, keys: list) -> list[Html]:
         for each in groups[start, percent]:
             result = each.result
             table = (
-                result["rules"]["scannet"]["iou"]
+                result["rules"]["points" if _is_3d(result) else "scannet"]["iou"]
                 if "rules" in result
                 else result["coco"]["masks"]["classes"]
             )

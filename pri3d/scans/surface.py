@@ -33,22 +33,17 @@ class Surface(NamedTuple):
     dropped: int = 0
 
 
-def read_ply(path: str | Path) -> Surface:
+def read_ply(path: str | Path, keep_all: bool = False) -> Surface:
     """The vertices of a PLY file (ASCII or binary, float or double); faces are ignored.
 
     Vertices without red, green and blue are grey (128); colours given as floats are taken as
-    0..1. Raises Pri3DError for a file that is damaged, cut, claims more than it holds, or has no
-    finite vertex.
+    0..1. keep_all: those that are not finite stay too, so that rows are the file's. Raises
+    Pri3DError for a file that is damaged, cut, claims more than it holds, or has no finite vertex.
     """
     import plyfile
 
-    triangles = _check_header(Path(path))
     try:
-        try:  # lists of known length are mapped instead of read one by one
-            data = plyfile.PlyData.read(str(path), known_list_len=triangles)
-        except plyfile.PlyElementParseError:
-            data = plyfile.PlyData.read(str(path))
-        vertex = data["vertex"]
+        vertex = _vertices(path)
         points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=1)
         names = {prop.name for prop in vertex.properties}
         if {"red", "green", "blue"} <= names:
@@ -63,7 +58,29 @@ def read_ply(path: str | Path) -> Surface:
             f"{path}: none of its {len(points)} vertices is finite; remove it to have the surface "
             "fused from the depth frames"
         )
-    return Surface(points[finite], color[finite], int(len(points) - finite.sum()))
+    kept = slice(None) if keep_all else finite
+    return Surface(points[kept], color[kept], int(len(points) - finite.sum()))
+
+
+def read_vertex_labels(path: str | Path) -> np.ndarray:
+    """The property `label` of every vertex of a PLY file. Raises Pri3DError as `read_ply` does."""
+    import plyfile
+
+    try:
+        return np.asarray(_vertices(path)["label"])
+    except (plyfile.PlyParseError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise _damaged(path, " ".join(str(error).split())) from None
+
+
+def _vertices(path: str | Path):
+    import plyfile
+
+    triangles = _check_header(Path(path))
+    try:  # lists of known length are mapped instead of read one by one
+        data = plyfile.PlyData.read(str(path), known_list_len=triangles)
+    except plyfile.PlyElementParseError:
+        data = plyfile.PlyData.read(str(path))
+    return data["vertex"]
 
 
 def _damaged(path: str | Path, what: str) -> Pri3DError:

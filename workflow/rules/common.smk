@@ -53,11 +53,16 @@ try:
     last = list(SCANS)[1:][-1:] if settings.scans == "demo" else []
     HELD_OUT, UNKNOWN = choose(SCANS, last if settings.held_out is None else settings.held_out)
     TRAINED = [scene for scene in SCANS if scene not in HELD_OUT]
-    STARTS = ["scratch", "imagenet", *PRETRAINED, *settings.finetune.files]
-    for start in [*settings.finetune.starts, *settings.low_data.starts]:
-        if start not in STARTS:
-            raise Pri3DError(f"starts: there is no {start}; there are {', '.join(STARTS)}")
-    for section in ("semseg", "insseg"):
+    STARTS_2D = ["scratch", "imagenet", *PRETRAINED, *settings.finetune.files]
+    STARTS_3D = ["scratch", *PRETRAINED_3D, "geo", "joint", *settings.finetune.files]
+    for chosen, known in (
+        ([*settings.finetune.starts, *settings.low_data.starts], STARTS_2D),
+        ([*settings.finetune.starts3d, *settings.compare_3d.starts], STARTS_3D),
+    ):
+        for start in chosen:
+            if start not in known:
+                raise Pri3DError(f"starts: there is no {start}; there are {', '.join(known)}")
+    for section in ("semseg", "insseg", "semseg3d"):
         if getattr(settings, section).init != "random":
             raise Pri3DError(
                 f"{section}.init: name it in finetune.files, and that in finetune.starts"
@@ -71,6 +76,7 @@ if MISSING:
 if UNKNOWN:
     logger.warning(f"held_out: {len(UNKNOWN)} scenes are not among the scans: {' '.join(UNKNOWN)}")
 
+MODES = [*PRETRAINED, *PRETRAINED_3D]
 # Networks of which a measure without labels asks how well they find matches.
 MEASURED_MODES = [mode for mode in settings.report.runs if mode in PRETRAINED and HELD_OUT]
 
@@ -111,10 +117,25 @@ def runs_of(task, starts, percents, seeds):
     return expand(RUN, task=task, start=starts, percent=share, seed=range(seeds))
 
 
+def runs_of_all(section):
+    """Names of the runs of a comparison: tasks x starts x shares of the labels x seeds."""
+    return [
+        run
+        for task in section.tasks
+        for run in runs_of(task, section.starts, section.percents, section.seeds)
+    ]
+
+
+def starts_of(task):
+    """What a task is finetuned from."""
+    with_clouds = TASKS[task][0] == "semseg3d"
+    return settings.finetune.starts3d if with_clouds else settings.finetune.starts
+
+
 def finetune_settings(w):
     section = getattr(settings, TASKS[w.task][0])
     start = {"scratch": "random", **settings.finetune.files}.get(w.start, w.start)
-    start = f"results/runs/{start}" if start in PRETRAINED else start
+    start = f"results/runs/{start}" if w.start in MODES else start
     chosen = {"init": start, "percent": float(w.percent), "seed": section.seed + int(w.seed)}
     section = section.model_copy(update=chosen)
     return assignments(section, leave_out=finetune_unused(section))
@@ -122,8 +143,9 @@ def finetune_settings(w):
 
 wildcard_constraints:
     scene="[^/]+",
-    mode="|".join([*PRETRAINED, *PRETRAINED_3D]),
+    mode="|".join(MODES),
     task="|".join(TASKS),
-    start="|".join(STARTS),
+    start="|".join({*STARTS_2D, *STARTS_3D}),
+    cloud_set="scannet3d|s3dis",
     percent=r"\d+(\.\d+)?",
     seed=r"\d+",

@@ -11,7 +11,7 @@ rule finetune:
         data=lambda w: labelled(w.task) if labelled(w.task).startswith("results/") else [],
         start=lambda w: (
             expand(rules.pretrain.output, mode=w.start)
-            if w.start in PRETRAINED
+            if w.start in MODES
             else settings.finetune.files.get(w.start, [])
         ),
     output:
@@ -69,15 +69,10 @@ rule evaluate_finetuned:
 
 
 FINETUNED = {
-    task: runs_of(task, settings.finetune.starts, [getattr(settings, TASKS[task][0]).percent], 1)
+    task: runs_of(task, starts_of(task), [getattr(settings, TASKS[task][0]).percent], 1)
     for task in TASKS
 }
-LOW_DATA = [
-    run
-    for task in settings.low_data.tasks
-    for run in runs_of(
-        task, settings.low_data.starts, settings.low_data.percents, settings.low_data.seeds
-    )
-]
+COMPARE_3D = runs_of_all(settings.compare_3d)
+LOW_DATA = runs_of_all(settings.low_data)
 TRAINED_RUN = "results/runs/{run}/model.safetensors"
 MEASURED = "results/evaluation/{run}.json"

@@ -46,3 +46,28 @@ rule labelled_nyuv2:
         "labelled: rendering images as NYU Depth v2"
     shell:
         "python -m pri3d data demo nyuv2 {output} --seed {params.seed} > {log} 2>&1"
+
+
+rule labelled_clouds:
+    input:
+        expand(rules.demo.output.sens, scene=DEMO_SCENES),
+    output:
+        directory("results/labelled/{cloud_set}"),
+    params:
+        scenes=rules.labelled_scannet.params.scenes,
+        code=code_digest("pri3d.datasets.demo"),
+    log:
+        "results/logs/labelled/{cloud_set}.log",
+    benchmark:
+        "results/benchmarks/labelled/{cloud_set}.tsv"
+    conda:
+        "../../envs/pri3d.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "labelled: writing the demo scans' surfaces as {wildcards.cloud_set}"
+    shell:
+        "python -m pri3d data demo {wildcards.cloud_set} {output} --scans results/demo"
+        " {params.scenes} > {log} 2>&1"

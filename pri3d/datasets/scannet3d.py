@@ -1,0 +1,131 @@
+"""ScanNet's reconstructed surfaces with a class at every vertex.
+
+scannetv2_train.txt scannetv2_val.txt      scene ids; in Tasks/Benchmark of its repository
+<scene>/<scene>_vh_clean_2.ply             vertices and colours
+<scene>/<scene>_vh_clean_2.labels.ply      the same vertices with `label`, a nyu40 id; or, where it
+                                           is missing, both of
+<scene>/<scene>_vh_clean_2.0.010000.segs.json   the segment of each vertex
+<scene>/<scene>.aggregation.json           the segments of each object, and what it is called
+scannetv2-labels.combined.tsv              the nyu40 id of each name
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from pri3d.classes import SCANNET20
+from pri3d.datasets.frames import Frame
+from pri3d.datasets.rooms import Cloud
+from pri3d.datasets.scannet import scene_list
+from pri3d.datasets.table import read_names
+from pri3d.errors import Pri3DError
+from pri3d.scans.surface import read_ply, read_vertex_labels
+
+SURFACE, LABELS = "_vh_clean_2.ply", "_vh_clean_2.labels.ply"
+SEGMENTS, OBJECTS = "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
+HIGHEST = 40  # of nyu40
+
+
+class ScanNet3D:
+    """A split of ScanNet's surfaces. See `pri3d.datasets.rooms`.
+
+    A scene of the list without its files is in `problems`. The split "test" has no labels.
+    """
+
+    name = "scannet3d"
+    classes = SCANNET20
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.root, self.split = Path(root), split
+        self.frames: list[Frame] = []
+        self.problems: list[str] = []
+        self._nyu40_of_name: dict[str, int] | None = None
+        scenes = scene_list(self.root, split)
+        for scene in scenes:
+            needed = [SURFACE]
+            if split != "test":
+                labelled = self._file(scene, LABELS).is_file()
+                needed += [LABELS] if labelled else [SEGMENTS, OBJECTS]
+            missing = [part for part in needed if not self._file(scene, part).is_file()]
+            if missing:
+                self.problems.append(f"{scene}: has no {scene}{missing[0]}; the scene is left out")
+            else:
+                self.frames.append(Frame(scene, scene))
+        if not self.frames:
+            raise Pri3DError(
+                f"{self.root}: has no labelled surface of the {len(scenes)} scenes in "
+                f"scannetv2_{split}.txt; put <scene>/<scene>{SURFACE} and {LABELS} here"
+            )
+
+    def _file(self, scene: str, part: str) -> Path:
+        return self.root / scene / f"{scene}{part}"
+
+    def cloud(self, index: int) -> Cloud:
+        """The vertices of a scene. Raises Pri3DError where its files do not fit each other."""
+        scene = self.frames[index].scene
+        surface = read_ply(self._file(scene, SURFACE), keep_all=True)
+        notes: list[str] = []
+        if self.split == "test":
+            nyu40 = np.zeros(len(surface.points), np.int64)
+        elif self._file(scene, LABELS).is_file():
+            path = self._file(scene, LABELS)
+            nyu40 = read_vertex_labels(path).astype(np.int64)
+            self._check_length(path, len(nyu40), len(surface.points))
+            for wrong, count in Counter(nyu40[nyu40 > HIGHEST].tolist()).items():
+                notes.append(f"{path.name}: id {wrong} of {count:,} vertices is no class")
+            nyu40[nyu40 > HIGHEST] = 0
+        else:
+            nyu40 = self._from_segments(scene, len(surface.points), notes)
+        label = self.classes.lut()[nyu40]
+        finite = np.isfinite(surface.points).all(axis=1)
+        if not finite.all():
+            notes.append(f"{scene}{SURFACE}: {(~finite).sum():,} vertices are not finite")
+            label[~finite] = 0
+        return Cloud(surface.points, surface.color, label, notes)
+
+    def _check_length(self, path: Path, found: int, expected: int) -> None:
+        if found != expected:
+            raise Pri3DError(
+                f"{path}: has {found:,} vertices, the surface {expected:,}; fetch both again"
+            )
+
+    def _from_segments(self, scene: str, vertices: int, notes: list[str]) -> np.ndarray:
+        """nyu40 ids int64 [N] by the names of the objects; later objects overwrite earlier ones."""
+        if self._nyu40_of_name is None:
+            self._nyu40_of_name = read_names(self.root)
+        path = self._file(scene, SEGMENTS)
+        try:
+            segment = np.array(_json(path)["segIndices"], np.int64)
+            groups = [
+                (str(group["label"]), np.array(group["segments"], np.int64))
+                for group in _json(self._file(scene, OBJECTS))["segGroups"]
+            ]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise Pri3DError(
+                f"{path} or {scene}{OBJECTS}: is not as ScanNet has it "
+                f"({type(error).__name__}: {error}); fetch both again"
+            ) from None
+        self._check_length(path, len(segment), vertices)
+        nyu40, unknown = np.zeros(vertices, np.int64), Counter()
+        for name, segments in groups:
+            number = self._nyu40_of_name.get(name, 0)
+            if not number:
+                unknown[name] += 1
+            nyu40[np.isin(segment, segments)] = number
+        for name, count in sorted(unknown.items()):
+            notes.append(
+                f"{scene}{OBJECTS}: {name!r} ({count} objects) is not in the table of labels"
+            )
+        return nyu40
+
+
+def _json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Pri3DError(f"{path}: is no JSON ({error}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise Pri3DError(f"{path}: holds no JSON object; fetch it again")
+    return content

@@ -1,0 +1,263 @@
+"""Semantic segmentation of clouds through the command line: starts, resuming, figures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from make_rooms import class_of, room, write_s3dis, write_scannet3d
+from make_weights import BLOCKS, WIDTHS, randomised
+from safetensors.torch import load_file, save_file
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+from typer.testing import CliRunner
+
+from pri3d.classes import S3DIS13, SCANNET20
+from pri3d.cli import app
+from pri3d.config import Semseg3d
+from pri3d.datasets.rooms import Cloud, open_rooms
+from pri3d.errors import Pri3DError
+from pri3d.finetune import measure3d, semseg3d, train
+from pri3d.finetune.samples import IGNORED
+from pri3d.models.minkunet import minkunet
+
+SMALL = {"width3d": [8] * 8, "blocks3d": [1] * 8, "voxel_m": 0.1, "batch": 2, "workers": 0}
+SMALL |= {"threads": 1, "device": "cpu", "log_every": 2, "augment3d": ["rotate", "flip"]}
+SMALL |= {"stem3d": 3}
+
+
+def finetune(task, data, out, **settings):
+    words = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
+    return CliRunner().invoke(
+        app, ["finetune", task, "--data", str(data), "--out", str(out), *words]
+    )
+
+
+def done(task, data, out, **settings):
+    result = finetune(task, data, out, **settings)
+    if result.exception:
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def scannet(tmp_path_factory):
+    return write_scannet3d(tmp_path_factory.mktemp("data") / "scans")
+
+
+@pytest.fixture(scope="module")
+def trained(scannet, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "rooms"
+    last = done("semseg3d_scannet", scannet, out, **SMALL, steps=30, checkpoint_every=10)
+    return out, last
+
+
+def cloud_of(points, label, color=None) -> Cloud:
+    points = np.array(points, float)
+    color = np.zeros((len(points), 3), np.uint8) if color is None else np.array(color, np.uint8)
+    return Cloud(points, color, np.array(label, np.uint8), [])
+
+
+def test_voxels_have_the_class_of_all_their_annotated_points_or_none():
+    points = [(0, 0, 0), (0.01, 0, 0), (1, 0, 0), (1.04, 0, 0), (2, 0, 0), (2.01, 0, 0), (3, 0, 0)]
+    cloud = cloud_of(points, [4, 4, 4, 5, 0, 4, 0], [(10 * i, 0, 255) for i in range(7)])
+    found = semseg3d.in_voxels("a", cloud, 0.1)
+    np.testing.assert_array_equal(found.voxel_V3, [(0, 0, 0), (10, 0, 0), (20, 0, 0), (30, 0, 0)])
+    np.testing.assert_array_equal(found.target_V, [3, IGNORED, 3, IGNORED])
+    np.testing.assert_array_equal(found.of_point_N, [0, 0, 1, 1, 2, 2, 3])
+    np.testing.assert_allclose(
+        found.color_V3 * 255, [(0, 0, 255), (20, 0, 255), (40, 0, 255), (60, 0, 255)]
+    )
+
+
+def test_voxels_do_not_depend_on_where_a_building_stands():
+    points, color, label = room(1)
+    here = semseg3d.in_voxels("a", cloud_of(points, label, color), 0.0713)
+    far = semseg3d.in_voxels("a", cloud_of(points + 5e5, label, color), 0.0713)
+    same = (here.of_point_N == far.of_point_N).mean()
+    assert same > 0.99
+
+
+def test_a_crop_is_a_column_of_the_asked_size():
+    points, color, label = room(2)
+    rng = np.random.default_rng(0)
+    part = semseg3d.cropped(cloud_of(points, label, color), 0.8, rng)
+    assert 0 < len(part.points) < len(points)
+    assert (np.ptp(part.points[:, :2], axis=0) <= 0.8 + 1e-9).all()
+    assert np.ptp(part.points[:, 2]) > 0.4
+
+
+def test_a_network_learns_what_can_be_learned(trained, scannet, tmp_path):
+    out, last = trained
+    assert last["clouds"] == 60
+    assert last["loss"] < 1
+    told = measure3d.run(out, scannet, tmp_path / "rooms.json", "cpu", 1)
+    assert told["clouds"] == told["clouds_of_split"] == 1
+    assert told["rules"]["points"]["pixel_accuracy"] > 0.7
+    assert told["rules"]["voxels"]["pixel_accuracy"] > 0.7
+
+
+def test_figures_are_those_of_other_implementations(trained, scannet, tmp_path):
+    out, _ = trained
+    folder = tmp_path / "files"
+    told = measure3d.run(out, scannet, tmp_path / "rooms.json", "cpu", 1, submission=folder)
+    lines = (folder / "scene0003_00.txt").read_text().split()
+    points, _, label = room(3)
+    assert len(lines) == len(points)
+    found, truth = class_of(np.array(lines, int)), class_of(label)
+    assert (found > 0).all()
+    kept = truth > 0
+    # The neighbour on the network's grid: every point has the prediction of its voxel.
+    truth, found = (torch.from_numpy(v[kept].astype(int) - 1) for v in (truth, found))
+    iou = MulticlassJaccardIndex(20, average="none")(found, truth)
+    there = sorted(set(truth.tolist()) | set(found.tolist()))
+    figures = told["rules"]["points"]
+    assert figures["mean_iou"] == pytest.approx(iou[there].mean().item(), abs=1e-6)
+    accuracy = MulticlassAccuracy(20, average="none")(found, truth)
+    in_truth = sorted(set(truth.tolist()))
+    assert figures["mean_accuracy"] == pytest.approx(accuracy[in_truth].mean().item(), abs=1e-6)
+    assert figures["pixel_accuracy"] == pytest.approx((found == truth).float().mean().item())
+    names = SCANNET20.names
+    for kind in there:
+        assert figures["iou"][names[kind]] == pytest.approx(iou[kind].item(), abs=1e-6)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(trained, scannet, tmp_path, monkeypatch):
+    out, _ = trained
+    stopped = tmp_path / "stopped"
+    steps = []
+
+    def stop_at_13(plan, *rest):
+        steps.append(rest[-1])
+        if rest[-1] == 13:
+            raise KeyboardInterrupt
+        return step(plan, *rest)
+
+    step = train._step
+    monkeypatch.setattr(train, "_step", stop_at_13)
+    finetune("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
+    monkeypatch.setattr(train, "_step", step)
+    assert steps[-1] == 13
+    assert (stopped / "checkpoints").is_dir()
+    done("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
+    first, second = (load_file(folder / "model.safetensors") for folder in (out, stopped))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize("form", ["ours", "pointcontrast"])
+def test_weights_of_pretraining_begin_it_but_for_the_last_layer(scannet, tmp_path, form, capsys):
+    torch.manual_seed(0)
+    network = randomised(minkunet(3, 32, WIDTHS, BLOCKS, 3))
+    if form == "ours":
+        path = tmp_path / "run.safetensors"
+        state = {f"backbone3d.{name}": v.contiguous() for name, v in network.state_dict().items()}
+        save_file(state, path)
+    else:
+        path = tmp_path / "pointcontrast.pth"
+        torch.save({"curr_iter": 60000, "state_dict": network.state_dict()}, path)
+    settings = Semseg3d(**SMALL | {"width3d": WIDTHS, "blocks3d": BLOCKS, "init": str(path)})
+    nets = semseg3d.networks(settings, 20)
+    before = nets["backbone3d"].final.kernel.clone()
+    from pri3d.finetune.starts import load_start
+
+    load_start(nets, settings)
+    own = nets["backbone3d"].state_dict()
+    for name, value in network.state_dict().items():
+        if not name.startswith("final."):
+            assert torch.equal(own[name], value), name
+    assert torch.equal(own["final.kernel"], before)
+    assert "final.kernel" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_one_sentence(scannet, tmp_path):
+    network = minkunet(3, 32, [16] * 8, BLOCKS, 3)
+    path = tmp_path / "other.safetensors"
+    save_file({f"backbone3d.{n}": v.contiguous() for n, v in network.state_dict().items()}, path)
+    for init, said in [
+        (str(path), "set semseg3d.width3d to the file's"),
+        (str(tmp_path / "none.pth"), "no such file of weights"),
+        ("imagenet", "there are no 3D weights of ImageNet"),
+    ]:
+        result = finetune(
+            "semseg3d_scannet", scannet, tmp_path / "run", **SMALL, init=init, steps=1
+        )
+        assert isinstance(result.exception, Pri3DError)
+        assert said in str(result.exception)
+
+
+def test_rooms_of_s3dis_are_learned_by_name(tmp_path):
+    data = write_s3dis(tmp_path / "s3dis")
+    done("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=60, crop_m=1.5)
+    told = measure3d.run(tmp_path / "run", data, tmp_path / "out.json", "cpu", 1)
+    assert set(told["rules"]["points"]["iou"]) == set(S3DIS13.names)
+    assert told["rules"]["points"]["pixel_accuracy"] > 0.5
+    with pytest.raises(Pri3DError, match="benchmark of ScanNet only"):
+        measure3d.run(tmp_path / "run", data, tmp_path / "o.json", submission=tmp_path / "files")
+
+
+def test_few_labels_are_whole_rooms(scannet, tmp_path):
+    last = done(
+        *("semseg3d_scannet", scannet, tmp_path / "few"),
+        **SMALL,
+        steps=2,
+        percent=34,
+        subset="random",
+    )
+    assert last["clouds"] == 4
+    origin = json.loads((tmp_path / "few" / "provenance.json").read_text())["made_from"]
+    assert origin["images"] == 1
+
+
+def test_a_room_that_is_damaged_is_counted_and_others_are_learned_from(tmp_path):
+    data = write_scannet3d(tmp_path / "scans")
+    path = data / "scene0001_00/scene0001_00_vh_clean_2.labels.ply"
+    path.write_bytes(path.read_bytes()[:-100])
+    last = done("semseg3d_scannet", data, tmp_path / "run", **SMALL, steps=6)
+    assert last["skipped"]["cloud cannot be read"] == 4
+    path = data / "scene0003_00/scene0003_00_vh_clean_2.ply"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(
+        Pri3DError, match=r"no cloud of the split val can be used .*not a whole PLY"
+    ):
+        measure3d.run(tmp_path / "run", data, tmp_path / "out.json", "cpu", 1)
+
+
+def test_evaluate_and_predict_know_what_a_run_was_trained_on(trained, scannet, tmp_path):
+    out, _ = trained
+    result = CliRunner().invoke(
+        app, ["evaluate", str(out), "--data", str(scannet), "--out", str(tmp_path / "e.json")]
+    )
+    assert result.exit_code == 0
+    assert "semseg3d_scannet on points: mIoU" in result.stdout
+    result = CliRunner().invoke(app, ["predict", str(out), str(tmp_path / "image.jpg")])
+    assert "was finetuned on clouds, not on images" in str(result.exception)
+
+
+def test_demo_scans_are_the_same_rooms_in_both_data_sets(tmp_path):
+    """Look-alikes written by the demo load exactly, and agree with each other."""
+    run = CliRunner().invoke
+    words = ["--scans", "2", "--frames", "2", "--height", "48", "--color-height", "48"]
+    assert run(app, ["demo", str(tmp_path / "demo"), *words]).exit_code == 0
+    for name in ("scannet3d", "s3dis"):
+        words = ["--scans", str(tmp_path / "demo"), "--held-out", "scene0001_00"]
+        result = run(app, ["data", "demo", name, str(tmp_path / name), *words])
+        assert result.exit_code == 0, result.output
+    for split in ("train", "val"):
+        surfaces = open_rooms("scannet3d", tmp_path / "scannet3d", split)
+        rooms = open_rooms("s3dis", tmp_path / "s3dis", split)
+        assert len(surfaces.frames) == len(rooms.frames) == 1
+        surface, found = surfaces.cloud(0), rooms.cloud(0)
+        assert surface.notes == found.notes == []
+        # Segments and labels of one scan say the same.
+        for path in (tmp_path / "scannet3d").glob("*/*labels.ply"):
+            path.rename(path.with_suffix(".away"))
+        again = open_rooms("scannet3d", tmp_path / "scannet3d", split).cloud(0)
+        for path in (tmp_path / "scannet3d").glob("*/*.away"):
+            path.rename(path.with_suffix(".ply"))
+        np.testing.assert_array_equal(again.label, surface.label)
+        kept = surface.points[::4]
+        assert len(found.points) == len(kept)
+        order = [np.lexsort(p.round(3).T) for p in (kept, found.points)]
+        np.testing.assert_allclose(kept[order[0]], found.points[order[1]], atol=6e-4)
+        for name in ("wall", "floor", "chair"):
+            ours = (surface.label[::4] == SCANNET20.names.index(name) + 1).sum()
+            assert (found.label == S3DIS13.names.index(name) + 1).sum() == ours
