@@ -80,13 +80,13 @@ def assigned(settings: dict) -> list[str]:
     return [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
 
 
-def make_artefacts(work: Path, settings: dict) -> None:
+def make_artefacts(work: Path, settings: dict, targets=("results/pairs.h5", "chunks")) -> None:
     """results/pairs.h5, clouds/ and chunks/ below `work`."""
     work.mkdir(parents=True, exist_ok=True)
     (work / "settings.json").write_text(json.dumps(settings))
     words = ["--snakefile", ROOT / "Snakefile", "--directory", work, "--cores", "all"]
     words += ["--quiet", "rules", "--configfile", work / "settings.json"]
-    call("snakemake", *words, "--", "results/pairs.h5", "chunks")
+    call("snakemake", *words, "--", *targets)
 
 
 def prepare(work: Path) -> None:
@@ -198,10 +198,10 @@ def summary(found: dict) -> dict[str, dict]:
     return table
 
 
-def pretrained(work: Path) -> dict[str, dict]:
+def pretrained(work: Path, modes=tuple(MODES)) -> dict[str, dict]:
     out = {}
     for path in sorted((work / "runs").glob("*-[01]/provenance.json")):
-        if path.parent.name.split("-")[0] in MODES and path.parent.name.count("-") == 1:
+        if path.parent.name.split("-")[0] in modes and path.parent.name.count("-") == 1:
             last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])
             kept = {k: round(v, 4) for k, v in last.items() if k.endswith(("_loss", "_recall"))}
             out[path.parent.name] = {"minutes": round(last["elapsed_s"] / 60, 1), **kept}

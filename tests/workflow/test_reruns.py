@@ -168,7 +168,7 @@ def test_code_that_does_not_act(base):
     edit(package / "geometry.py", "return np.asarray(points, np.float64) @", "return np.asarray(\n"
          "        points, np.float64\n    ) @")  # fmt: skip
     edit(package / "__init__.py", '__version__ = "', '__version__ = "9.')
-    edit(package / "config.py", 'description="', 'description="in other words: ')
+    edit(package / "config" / "data.py", 'description="', 'description="in other words: ')
     edit(
         package / "cli" / "__init__.py", "def main() -> None:", "more = 1\n\n\ndef main() -> None:"
     )

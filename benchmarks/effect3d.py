@@ -1,0 +1,205 @@
+"""Does pretraining a 3D network help where labels are few? Segmentation of unseen procedural rooms.
+
+    python benchmarks/effect3d.py [--work DIR] [--json FILE] [--only-told]
+
+Pretrains (PPKT, PointContrast, and the global baselines) on the scans of 120 rooms, without labels.
+The teacher of PPKT and of the baselines is a 2D network that learned semantic segmentation on the
+labelled images of 40 *other* rooms: there are no weights of ImageNet here, and a teacher has to
+know something. Finetunes each pretrained network, and random weights, on the labelled surfaces of 5
+and 20 % of the 120 rooms, and random weights for twice as many steps too; measures mIoU on every
+point of 20 unseen rooms. Runs are paired: those of one subset see the same labels in the same order
+and begin with the same last layer. Everything goes through the command line, two jobs of one thread
+at once. What is there already is not done again.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import effect
+from effect import HELD_OUT, HOW, ROOMS, ROOT, UNSEEN, assigned, call, is_there, told
+from overlap import machine
+
+TEACHER_ROOMS, TEACHER_UNSEEN = 40, 4
+DATA = {name: value for name, value in effect.DATA.items() if name != "chunks"}
+TEACHER = effect.INPUT | {"batch": 8, "lr": 0.3, "warmup": 0.1, "crop": 1.0, "steps": 1000}
+NETWORK = {
+    "width3d": [16, 16, 32, 32, 32, 32, 16, 16],
+    "blocks3d": [1] * 8,
+    "stem3d": 3,
+}
+PRETRAIN = NETWORK | {
+    "height": 96,
+    "width": 128,
+    "steps": 1000,
+    "batch": 8,
+    "matches": 256,
+    "channels3d": 32,
+    "projected": 64,
+    "temperature": 0.1,
+    "frame_voxel_m": 0.08,
+    "radius_m": 0.08,
+    "teacher": "resnet18_half",
+    "precision": "bf16",
+}
+MODES = {
+    "ppkt": {},
+    "pointcontrast": {},
+    "global_kd": {},
+    "crd": {},
+    "gupta": {},
+}
+PRETRAINING_SEEDS = 2
+FINETUNE = NETWORK | {"voxel_m": 0.08, "batch": 4, "lr": 0.1, "warmup": 0.1, "subset": "random"}
+STEPS = {5: 200, 20: 300}
+SUBSETS = {5: 4, 20: 4}
+LONGER_SUBSETS = 2
+STARTS = ["scratch", *MODES]
+LONGER = effect.LONGER
+
+
+def subsets(start: str, percent: int) -> range:
+    return range(LONGER_SUBSETS if start == LONGER else SUBSETS[percent])
+
+
+def prepare(work: Path) -> None:
+    """results/pairs.h5 and clouds/, labelled/ (surfaces), and teacher/ below `work`."""
+    effect.make_artefacts(work, DATA, ["results/pairs.h5"])
+    scans = work / "results" / "demo"
+    held_out = [word for scene in HELD_OUT for word in ("--held-out", scene)]
+    if not (work / "labelled" / "scannetv2_val.txt").exists():
+        call("pri3d", "data", "demo", "scannet3d", work / "labelled", "--scans", scans, *held_out)
+    others, labelled = work / "teacher_scans", work / "teacher_labelled"
+    if not (labelled / "scannetv2_val.txt").exists():
+        size = [f"--{name.replace('_', '-')}={DATA['demo'][name]}" for name in DATA["demo"]]
+        size += [f"--scans={TEACHER_ROOMS}", "--seed=1"]
+        call("pri3d", "demo", others, *size)
+        unseen = [f"scene{n:04d}_00" for n in range(TEACHER_ROOMS - TEACHER_UNSEEN, TEACHER_ROOMS)]
+        words = [word for scene in unseen for word in ("--held-out", scene)]
+        call("pri3d", "data", "demo", "scannet", labelled, "--scans", others, "--every", 1, *words)
+    out = work / "runs" / "teacher"
+    if not is_there(out, TEACHER | HOW):
+        words = assigned(TEACHER | HOW | {"seed": 0})
+        call("pri3d", "finetune", "semseg_scannet", "--data", labelled, "--out", out, *words)
+        measured = work / "evaluation" / "teacher.json"
+        call("pri3d", "evaluate", out, "--data", labelled, "--out", measured,
+             "--threads", 1, "--device", "cpu", "--pictures", 0)  # fmt: skip
+
+
+def pretrain(work: Path, mode: str, seed: int) -> None:
+    out = work / "runs" / f"{mode}-{seed}"
+    settings = PRETRAIN | HOW | MODES[mode] | {"seed": seed}
+    settings["init2d"] = str(work / "runs" / "teacher" / "model.safetensors")
+    if mode == "pointcontrast":
+        settings["init2d"] = "random"
+    if is_there(out, settings):
+        return
+    results = work / "results"
+    scenes = [word for scene in HELD_OUT for word in ("--held-out", scene)]
+    call("pri3d", "pretrain", "--mode", mode, "--pairs", results / "pairs.h5",
+         "--clouds", results / "clouds", "--out", out, *scenes, *assigned(settings))  # fmt: skip
+    told(out)
+
+
+def run_name(start: str, percent: int, subset: int) -> str:
+    return "seg-" + effect.run_name(start, percent, subset)
+
+
+def finetune(work: Path, start: str, percent: int, subset: int) -> None:
+    out = work / "runs" / run_name(start, percent, subset)
+    measured = work / "evaluation" / f"{out.name}.json"
+    settings = HOW | FINETUNE | {"seed": subset, "percent": percent}
+    settings |= {"steps": STEPS[percent] * (2 if start == LONGER else 1)}
+    if start in MODES:
+        settings["init"] = str(work / "runs" / f"{start}-{subset % PRETRAINING_SEEDS}")
+    if is_there(out, settings) and measured.exists():
+        return
+    data = work / "labelled"
+    call("pri3d", "finetune", "semseg3d_scannet", "--data", data, "--out", out, *assigned(settings))
+    call("pri3d", "evaluate", out, "--data", data, "--out", measured, "--threads", 1,
+         "--device", "cpu")  # fmt: skip
+    iou = json.loads(measured.read_text())["rules"]["points"]["mean_iou"]
+    print(f"{out.name}: mIoU {100 * iou:.2f} %", flush=True)
+
+
+def figures(work: Path) -> dict[tuple[str, int], dict[int, dict]]:
+    """(start, percent) -> subset -> what was measured."""
+    found = defaultdict(dict)
+    for start in [*STARTS, LONGER]:
+        for percent in STEPS:
+            for subset in subsets(start, percent):
+                path = work / "evaluation" / f"{run_name(start, percent, subset)}.json"
+                if path.exists():
+                    run = work / "runs" / path.stem
+                    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+                    origin = json.loads((run / "provenance.json").read_text())
+                    rule = json.loads(path.read_text())["rules"]["points"]
+                    found[start, percent][subset] = {
+                        "miou": round(100 * rule["mean_iou"], 3),
+                        "overall_accuracy": round(100 * rule["pixel_accuracy"], 3),
+                        "clouds": origin["made_from"]["images"],
+                        "minutes": round(last["elapsed_s"] / 60, 2),
+                    }
+    return found
+
+
+def teacher(work: Path) -> dict:
+    path = work / "evaluation" / "teacher.json"
+    if not path.exists():
+        return {}
+    rule = json.loads(path.read_text())["rules"]["scannet"]
+    return {"rooms": TEACHER_ROOMS - TEACHER_UNSEEN, "miou": round(100 * rule["mean_iou"], 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = ROOT / "benchmarks/scratch/effect3d"
+    parser.add_argument("--work", type=Path, default=default, help="artefacts and runs; is kept")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--only-told", action="store_true", help="run nothing, tell what is there")
+    options = parser.parse_args()
+    work, began = options.work.resolve(), time.time()
+    if not options.only_told:
+        prepare(work)
+        before = [(mode, seed) for mode in MODES for seed in range(PRETRAINING_SEEDS)]
+        after = [
+            (start, percent, subset)
+            for subset in range(max(SUBSETS.values()))
+            for percent in STEPS
+            for start in [*STARTS, LONGER]
+            if subset in subsets(start, percent)
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            for work_on, jobs in ((pretrain, before), (finetune, after)):
+                list(pool.map(lambda job, do=work_on: do(work, *job), jobs))
+    found = figures(work)
+    result = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "settings": {
+            "rooms": ROOMS,
+            "unseen": UNSEEN,
+            "data": DATA | {"held_out": f"the last {UNSEEN} scans"},
+            "teacher": TEACHER,
+            "pretrain": PRETRAIN,
+            "finetune": FINETUNE,
+            "steps": STEPS,
+            "subsets": SUBSETS,
+        },
+        "minutes_of_this_call": round((time.time() - began) / 60, 1),
+        "teacher": teacher(work),
+        "pretrained": effect.pretrained(work, MODES),
+        "summary": effect.summary(found),
+        "runs": {f"{p} %, {start}": runs for (start, p), runs in found.items()},
+    }
+    print(json.dumps(result["summary"], indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

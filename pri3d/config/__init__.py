@@ -1,0 +1,175 @@
+"""Every setting, typed; the only source of defaults, units and descriptions.
+
+`config.yaml`, the JSON schema that Snakemake validates with, and the defaults shown by `--help`
+are all held against these models by tests. An unknown key is an error that names the nearest
+right one.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from pri3d.config.data import Chunks, Demo, Evaluate, Frames, Labelled, Overlap, Pairs, Sparse
+from pri3d.config.finetune import (
+    FINETUNE_HOW,
+    SECTIONS,
+    TASKS,
+    AnyTask,
+    Compare3d,
+    Finetune,
+    Finetuned,
+    Finetuned2d,
+    Insseg,
+    LowData,
+    Semseg,
+    Semseg3d,
+    Start,
+    Task,
+    Task3d,
+    finetune_unused,
+)
+from pri3d.config.pretrain import (
+    INIT,
+    PRETRAIN_HOW,
+    PRETRAIN_UNUSED,
+    PRETRAINED,
+    PRETRAINED_3D,
+    WITH_TEACHER,
+    Mode,
+    Net2d,
+    Pretrain,
+)
+from pri3d.config.section import Section
+from pri3d.errors import Pri3DError
+
+__all__ = [
+    "FINETUNE_HOW",
+    "INIT",
+    "PRETRAINED",
+    "PRETRAINED_3D",
+    "PRETRAIN_HOW",
+    "PRETRAIN_UNUSED",
+    "SECTIONS",
+    "TASKS",
+    "WITH_TEACHER",
+    "AnyTask",
+    "Chunks",
+    "Compare3d",
+    "Demo",
+    "Evaluate",
+    "Finetune",
+    "Finetuned",
+    "Finetuned2d",
+    "Frames",
+    "Insseg",
+    "Labelled",
+    "LowData",
+    "Mode",
+    "Net2d",
+    "Overlap",
+    "Pairs",
+    "Pretrain",
+    "Report",
+    "Section",
+    "Semseg",
+    "Semseg3d",
+    "Settings",
+    "Sparse",
+    "Start",
+    "Task",
+    "Task3d",
+    "finetune_unused",
+    "json_schema",
+    "load",
+    "parse",
+]
+
+
+class Report(Section):
+    runs: list[Mode] = Field(["joint"], description="pretraining runs that the report waits for")
+    tasks: list[AnyTask] = Field([], description="finetuning tasks that the report waits for")
+    low_data: bool = Field(False, description="the report waits for the low-data curve too")
+
+
+class Settings(Section):
+    scans: str = Field("demo", description="`demo`, or the folder that holds the scans")
+    scenes: list[str] | str | None = Field(
+        None, description="scene ids: a list, or a text file with one id a line; default all found"
+    )
+    held_out: list[str] | str | None = Field(
+        None,
+        description="scene ids that no pretraining sees, for evaluation: a list, or a text file "
+        "with one id a line; default: the last of the demo's scans, none of others",
+    )
+    frames: Frames = Frames()
+    overlap: Overlap = Overlap()
+    pairs: Pairs = Pairs()
+    chunks: Chunks = Chunks()
+    demo: Demo = Demo()
+    sparse: Sparse = Sparse()
+    pretrain: Pretrain = Pretrain()
+    evaluate: Evaluate = Evaluate()
+    labelled: Labelled = Labelled()
+    finetune: Finetune = Finetune()
+    semseg: Semseg = Semseg()
+    insseg: Insseg = Insseg()
+    semseg3d: Semseg3d = Semseg3d()
+    low_data: LowData = LowData()
+    compare_3d: Compare3d = Compare3d()
+    report: Report = Report()
+
+
+def parse(raw: dict[str, Any]) -> Settings:
+    """Settings from a plain mapping; Pri3DError names the key, the problem and the nearest key."""
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise Pri3DError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    section, description = Settings, None
+    for part in error["loc"]:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            break
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            section = field.annotation
+        else:
+            description = field.description
+    if error["type"] == "extra_forbidden":
+        return f"setting {where} is unknown; {_nearest(str(error['loc'][-1]), section)}"
+    message = f"{error['msg'][0].lower()}{error['msg'][1:]} (given {error['input']!r})"
+    return f"setting {where}: {message}" + (f"; it is: {description}" if description else "")
+
+
+def _nearest(key: str, section: type[Section]) -> str:
+    elsewhere = [
+        f"{name}.{key}" for name, part in Settings() if key in getattr(part, "__dict__", ())
+    ]
+    near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.4)
+    if elsewhere or near:
+        return f"did you mean {(elsewhere or near)[0]}?"
+    return f"known: {', '.join(section.model_fields)}"
+
+
+def load(path: str | Path) -> Settings:
+    """Settings from a YAML file."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            raw = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Pri3DError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, dict | None):
+        raise Pri3DError(f"{path}: holds no settings; write one `name: value` a line")
+    return parse(raw or {})
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema that `workflow/config.schema.json` holds."""
+    return Settings.model_json_schema()
