@@ -1,0 +1,106 @@
+"""VoteNet's parts after the backbone (Qi et al., "Deep Hough Voting for 3D Object Detection in
+Point Clouds", ICCV 2019): seeds vote for centres, clusters of votes become boxes.
+
+Shapes: B scenes, S seeds, K proposals, C channels, H heading bins, Z size clusters. Parameter names
+are those of the published network.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+
+class Proposals(NamedTuple):
+    """What the head says of each proposal. center, aggregated: [B, K, 3] metres; objectness [B, K,
+    2]; heading_scores, heading_residuals [B, K, H] (of half a bin's width; times pi / H: radians);
+    size_scores [B, K, Z]; size_residuals [B, K, Z, 3] (of the mean sizes); classes [B, K, classes].
+    """
+
+    aggregated: Tensor
+    objectness: Tensor
+    center: Tensor
+    heading_scores: Tensor
+    heading_residuals: Tensor
+    size_scores: Tensor
+    size_residuals: Tensor
+    classes: Tensor
+
+
+class Voting(nn.Module):
+    """Each seed's vote: where its object's centre may be, and the feature that it brings there."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(channels, channels, 1)
+        self.conv2 = nn.Conv1d(channels, channels, 1)
+        self.conv3 = nn.Conv1d(channels, 3 + channels, 1)
+        self.bn1, self.bn2 = nn.BatchNorm1d(channels), nn.BatchNorm1d(channels)
+
+    def forward(self, seed_BS3: Tensor, feature_BCS: Tensor) -> tuple[Tensor, Tensor]:
+        """Votes [B, S, 3] and their features [B, C, S]; the detector takes their directions."""
+        net = relu(self.bn1(self.conv1(feature_BCS)))
+        net = relu(self.bn2(self.conv2(net)))
+        net = self.conv3(net)
+        vote_BS3 = seed_BS3 + net[:, :3].transpose(1, 2)
+        return vote_BS3, feature_BCS + net[:, 3:]
+
+
+class ProposalHead(nn.Module):
+    """Three 1x1 convolutions that turn the feature of a cluster of votes into numbers of a box."""
+
+    def __init__(self, headings: int, sizes: int, classes: int, channels: int = 128) -> None:
+        super().__init__()
+        out = 2 + 3 + 2 * headings + 4 * sizes + classes
+        self.conv1 = nn.Conv1d(channels, channels, 1)
+        self.conv2 = nn.Conv1d(channels, channels, 1)
+        self.conv3 = nn.Conv1d(channels, out, 1)
+        self.bn1, self.bn2 = nn.BatchNorm1d(channels), nn.BatchNorm1d(channels)
+        self.headings, self.sizes = headings, sizes
+
+    def forward(self, aggregated_BK3: Tensor, feature_BCK: Tensor) -> Proposals:
+        net = relu(self.bn1(self.conv1(feature_BCK)))
+        net = relu(self.bn2(self.conv2(net)))
+        return decode(self.conv3(net), aggregated_BK3, self.headings, self.sizes)
+
+
+def decode(net_BCK: Tensor, aggregated_BK3: Tensor, headings: int, sizes: int) -> Proposals:
+    """The numbers of a head by name: objectness 2, centre 3, heading scores and residuals, size
+    scores and residuals (3 of each cluster), class scores.
+    """
+    net_BKC = net_BCK.transpose(1, 2)
+    classes = net_BKC.shape[2] - 5 - 2 * headings - 4 * sizes
+    parts = net_BKC.split([2, 3, headings, headings, sizes, 3 * sizes, classes], dim=2)
+    objectness, offset, heading_scores, heading, size_scores, size, kinds = parts
+    return Proposals(
+        aggregated_BK3,
+        objectness,
+        aggregated_BK3 + offset,
+        heading_scores,
+        heading,
+        size_scores,
+        size.unflatten(2, (sizes, 3)),
+        kinds,
+    )
+
+
+def boxes_of(proposals: Proposals, mean_size_Z3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The most likely box of each proposal: centre [B, K, 3], size [B, K, 3], heading [B, K].
+
+    With one heading bin boxes are aligned: heading 0.
+    """
+    headings = proposals.heading_scores.shape[2]
+    bin_BK = proposals.heading_scores.argmax(dim=2)
+    residual_BK = proposals.heading_residuals.gather(2, bin_BK[..., None])[..., 0]
+    heading_BK = bin_BK.to(residual_BK) * (2 * math.pi / headings) + residual_BK * (
+        math.pi / headings
+    )
+    if headings == 1:
+        heading_BK = torch.zeros_like(heading_BK)
+    cluster_BK = proposals.size_scores.argmax(dim=2)
+    index = cluster_BK[..., None, None].expand(-1, -1, 1, 3)
+    residual_BK3 = proposals.size_residuals.gather(2, index)[:, :, 0]
+    mean_BK3 = mean_size_Z3.to(residual_BK3)[cluster_BK]
+    return proposals.center, mean_BK3 * (1 + residual_BK3), heading_BK
