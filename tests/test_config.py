@@ -109,6 +109,7 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
     paper = {("pretrain", "net2d"): "resnet50", ("pretrain", "init2d"): "try_imagenet"}
     paper |= {("pretrain", "workers"): 8, ("pretrain", "micro_batch"): 8}
     paper |= {("semseg", "workers"): 8, ("insseg", "workers"): 8, ("semseg3d", "workers"): 8}
+    paper |= {("det3d", "workers"): 8, ("det3d", "stem3d"): 5}
     paper |= {("semseg3d", "stem3d"): 5}  # that of its pretraining
     paper |= {("semseg", "net2d"): "resnet50", ("insseg", "net2d"): "resnet50"}
     for names, _, default in fields():

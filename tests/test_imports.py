@@ -24,7 +24,7 @@ ALLOWED = {
     "artefacts": {"errors", "geometry", "store"},
     "scans": FOUNDATION,
     "matching": FOUNDATION,
-    "datasets": OFFLINE,
+    "datasets": OFFLINE | {"metrics"},
     "metrics": set(),
     "placement": set(),
     "augment": set(),

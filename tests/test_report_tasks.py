@@ -163,3 +163,56 @@ def test_names_that_the_workflow_did_not_give(made):
 def test_nothing_finetuned_is_said(tmp_path):
     (tmp_path / "runs" / "joint").mkdir(parents=True)
     assert "Nothing was finetuned" in str(tasks.tasks(gather(tmp_path)))
+
+
+def semseg3d(miou, task="semseg3d_scannet", clouds=1):
+    figures = {"mean_iou": miou, "pixel_accuracy": 0.6, "mean_accuracy": 0.5}
+    figures |= {"iou": {"wall": miou, "sofa": None}}
+    return {
+        "task": task,
+        "clouds": clouds,
+        "clouds_of_split": clouds,
+        "left_out": [],
+        "settings": config.Semseg3d().model_dump(),
+        "rules": {"points": figures, "voxels": figures | {"mean_iou": miou / 2}},
+    }
+
+
+def det3d(ap, clouds=1):
+    figures = {"mean": ap, "recall": 0.9, "classes": {"chair": ap}}
+    return {
+        "task": "det3d_scannet",
+        "clouds": clouds,
+        "clouds_of_split": clouds,
+        "objects": 1234,
+        "left_out": [],
+        "settings": config.Det3d().model_dump(),
+        "boxes": {"ap25": figures, "ap50": figures | {"mean": ap / 2}},
+    }
+
+
+def test_tasks_on_clouds_have_their_own_figures(made):
+    write, section = made
+    write("semseg3d_scannet-global_kd-15-0", semseg3d(0.42))
+    write("det3d_scannet-ppkt-100-0", det3d(0.31))
+    page = section()
+    assert ">global_kd<" in page
+    assert ">42.00<" in page
+    assert ">21.00<" in page
+    assert ">31.00<" in page
+    assert ">15.50<" in page
+    assert "1 clouds of the validation split" in page
+    assert "1,234 objects" in page
+    assert "59.67" not in page
+
+
+def test_figures_of_ppkt_stand_beside_its_whole_splits_only(made):
+    write, section = made
+    write("semseg3d_scannet-ppkt-100-0", semseg3d(0.42, clouds=312))
+    write("semseg3d_s3dis-pointcontrast-100-0", semseg3d(0.42, "semseg3d_s3dis", 68))
+    write("semseg3d_s3dis-ppkt-50-0", semseg3d(0.43, "semseg3d_s3dis", 68))
+    write("det3d_scannet-ppkt-100-0", det3d(0.31, 312))
+    page = section()
+    for figure in ("69.56", "66.86", "59.67 / 38.90"):
+        assert figure in page
+    assert "68.28" not in page

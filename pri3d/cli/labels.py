@@ -47,18 +47,20 @@ def check_data(
 @data.command("demo")
 def demo_data(
     dataset: Annotated[
-        Literal["scannet", "nyuv2", "scannet3d", "s3dis"], typer.Argument(help="which look-alike")
+        Literal["scannet", "nyuv2", "scannet3d", "s3dis", "sunrgbd"],
+        typer.Argument(help="which look-alike"),
     ],
     out: Annotated[Path, typer.Argument(help="folder to make")],
     scans: Annotated[
-        Path, typer.Option(help="demo scans, but for nyuv2 (made by `pri3d demo`)")
+        Path,
+        typer.Option(help="demo scans, but for nyuv2 and sunrgbd (made by `pri3d demo`)"),
     ] = Path("results/demo"),
     held_out: Annotated[
         list[str], typer.Option(metavar="SCENE", help="a scan for validation, not training")
     ] = [],  # noqa: B006
     scene: Annotated[list[str], typer.Option(help="a scan to take; default all of them")] = [],  # noqa: B006
     every: Annotated[int, typer.Option(min=1, help="every n-th frame of a scan, for scannet")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="seed of the rooms, for nyuv2")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the rooms, for nyuv2, sunrgbd")] = 0,
 ) -> None:
     """Write a look-alike of a labelled data set from procedural rooms, in the published formats."""
     from pri3d.datasets import demo
@@ -69,6 +71,10 @@ def demo_data(
         demo.write_clouds(scans, out, held_out, scene or None)
     elif dataset == "s3dis":
         demo.write_s3dis(scans, out, held_out, scene or None)
+    elif dataset == "sunrgbd":
+        from pri3d.datasets import demo_objects
+
+        demo_objects.write_sunrgbd(out, DEFAULT.demo.model_copy(update={"seed": seed}))
     else:
         demo.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
 

@@ -138,11 +138,20 @@ def evaluate(
         raise typer.BadParameter("--held-out is for pretrained networks, --data for finetuned ones")
     if data is None and (submission or most_images or split != "val"):
         raise typer.BadParameter("--submission, --most-images and --split want --data")
-    if data is not None and _is_3d(run):
+    kind = _kind(run) if data is not None else ""
+    if kind == "semseg3d":
         from pri3d.finetune import measure3d
 
         told = measure3d.run(run, data, out, device, threads, most_images, submission, split)
         print(*measure3d.as_lines(told), sep="\n")
+        return
+    if kind == "det3d":
+        from pri3d.finetune import measure_boxes
+
+        if submission or split != "val":
+            raise typer.BadParameter("--submission and --split are not for boxes in clouds")
+        told = measure_boxes.run(run, data, out, device, threads, most_images)
+        print(*measure_boxes.as_lines(told), sep="\n")
         return
     if data is not None:
         from pri3d.finetune import measure
@@ -166,13 +175,13 @@ def evaluate(
             print(f"{kind} {name}: {before:.2f} % -> {after:.2f} % (chance {chance:.2f} %)")
 
 
-def _is_3d(run: Path) -> bool:
-    """Whether a folder holds a network that was finetuned on clouds."""
+def _kind(run: Path) -> str:
+    """The section of the settings of what a folder holds, or nothing."""
     try:
         task = json.loads((run / "settings.json").read_text()).get("task")
     except (OSError, ValueError, AttributeError):
-        return False  # told by who reads it
-    return config.TASKS.get(task, ("",))[0] == "semseg3d"
+        return ""  # told by who reads it
+    return config.TASKS.get(task, ("",))[0]
 
 
 @app.command()

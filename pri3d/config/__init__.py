@@ -16,8 +16,10 @@ from pri3d.config.finetune import (
     FINETUNE_HOW,
     SECTIONS,
     TASKS,
+    WITH_CLOUDS,
     AnyTask,
     Compare3d,
+    Det3d,
     Finetune,
     Finetuned,
     Finetuned2d,
@@ -53,11 +55,13 @@ __all__ = [
     "PRETRAIN_UNUSED",
     "SECTIONS",
     "TASKS",
+    "WITH_CLOUDS",
     "WITH_TEACHER",
     "AnyTask",
     "Chunks",
     "Compare3d",
     "Demo",
+    "Det3d",
     "Evaluate",
     "Finetune",
     "Finetuned",
@@ -116,6 +120,7 @@ class Settings(Section):
     semseg: Semseg = Semseg()
     insseg: Insseg = Insseg()
     semseg3d: Semseg3d = Semseg3d()
+    det3d: Det3d = Det3d()
     low_data: LowData = LowData()
     compare_3d: Compare3d = Compare3d()
     report: Report = Report()

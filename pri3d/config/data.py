@@ -106,6 +106,10 @@ class Labelled(Section):
         "demo",
         description="`demo`, or the folder of scans with _vh_clean_2.ply and their labels",
     )
+    sunrgbd: str = Field(
+        "demo",
+        description="`demo`, or the folder with SUNRGBD/, SUNRGBDMeta3DBB_v2.mat and allsplit.mat",
+    )
     s3dis: str = Field(
         "demo", description="`demo`, or the folder with Area_1 to Area_6 (Annotations/*.txt)"
     )

@@ -174,6 +174,46 @@ class Semseg3d(Finetuned):
     lr: float = Field(0.1, gt=0, description="SGD learning rate at its highest")
 
 
+class Det3d(Finetuned):
+    width3d: list[Annotated[int, Field(ge=1)]] = Field(
+        [32, 64, 128, 256, 256, 128, 96, 96],
+        min_length=8,
+        max_length=8,
+        description="channels of the sparse 3D UNet's eight stages, those of the pretraining",
+    )
+    blocks3d: list[Annotated[int, Field(ge=1)]] = Field(
+        [2, 3, 4, 6, 2, 2, 2, 2],
+        min_length=8,
+        max_length=8,
+        description="residual blocks of those stages, those of the pretraining",
+    )
+    stem3d: Literal[3, 5] = Field(
+        3, description="kernel of the 3D network's first convolution, that of the pretraining"
+    )
+    voxel_m: float = Field(0.025, gt=0, description="metres; edge of a voxel (paper: 0.025)")
+    points: int = Field(
+        40000, ge=1, description="points of a scene, at most (paper: 40000; SUN RGB-D: 20000)"
+    )
+    seeds: int = Field(1024, ge=1, description="points that vote (paper: 1024)")
+    proposals: int = Field(256, ge=1, description="clusters of votes (paper: 256)")
+    score: float = Field(
+        0.05, ge=0, le=1, description="less certain objects are dropped (published: 0.05)"
+    )
+    augment3d: bool = Field(
+        True, description="mirror, turn and scale scenes at random, as published for each data set"
+    )
+    colors: bool = Field(True, description="recolour clouds at random, as in pretraining")
+    epochs: float = Field(180, gt=0, description="passes over the scenes used (paper: 180)")
+    batch: int = Field(8, ge=1, description="scenes a step (paper: 32 ScanNet, 64 SUN RGB-D)")
+    lr: float = Field(
+        1e-3,
+        gt=0,
+        description="Adam's rate; it falls to a tenth at 4, 6 and 8 ninths of the steps (paper: "
+        "0.001, at 80, 120 and 160 of 180 epochs)",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Adam's weight decay (paper: 0)")
+
+
 # How a finetuning run is done, and not what comes out: these may change when a run goes on.
 FINETUNE_HOW = (
     "device",
@@ -194,12 +234,16 @@ def finetune_unused(settings: Finetuned) -> tuple[str, ...]:
         unused += ("subset",)
     if settings.init == "random":
         unused += ("transfer",)
+    if isinstance(settings, Det3d):
+        unused += ("momentum", "power")
     return unused
 
 
 Task = Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]
-Task3d = Literal["semseg3d_scannet", "semseg3d_s3dis"]
-SECTIONS = {"semseg": Semseg, "insseg": Insseg, "semseg3d": Semseg3d}  # of tasks
+Task3d = Literal["semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd"]
+# Of tasks.
+SECTIONS = {"semseg": Semseg, "insseg": Insseg, "semseg3d": Semseg3d, "det3d": Det3d}
+WITH_CLOUDS = ("semseg3d", "det3d")
 AnyTask = Literal[
     "semseg_scannet",
     "semseg_nyuv2",
@@ -207,6 +251,8 @@ AnyTask = Literal[
     "insseg_nyuv2",
     "semseg3d_scannet",
     "semseg3d_s3dis",
+    "det3d_scannet",
+    "det3d_sunrgbd",
 ]
 TASKS = {
     "semseg_scannet": ("semseg", "scannet"),
@@ -215,6 +261,8 @@ TASKS = {
     "insseg_nyuv2": ("insseg", "nyuv2"),
     "semseg3d_scannet": ("semseg3d", "scannet3d"),
     "semseg3d_s3dis": ("semseg3d", "s3dis"),
+    "det3d_scannet": ("det3d", "scannet3d"),
+    "det3d_sunrgbd": ("det3d", "sunrgbd"),
 }
 Start = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 
@@ -256,7 +304,7 @@ class LowData(Section):
 
 class Compare3d(Section):
     tasks: list[Task3d] = Field(
-        ["semseg3d_scannet", "semseg3d_s3dis"],
+        ["semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd"],
         min_length=1,
         description="tasks of the comparison of 3D pretrainings",
     )

@@ -72,7 +72,7 @@ class ScanNet3D:
         elif self._file(scene, LABELS).is_file():
             path = self._file(scene, LABELS)
             nyu40 = read_vertex_labels(path).astype(np.int64)
-            self._check_length(path, len(nyu40), len(surface.points))
+            check_length(path, len(nyu40), len(surface.points))
             for wrong, count in Counter(nyu40[nyu40 > HIGHEST].tolist()).items():
                 notes.append(f"{path.name}: id {wrong} of {count:,} vertices is no class")
             nyu40[nyu40 > HIGHEST] = 0
@@ -85,40 +85,54 @@ class ScanNet3D:
             label[~finite] = 0
         return Cloud(surface.points, surface.color, label, notes)
 
-    def _check_length(self, path: Path, found: int, expected: int) -> None:
-        if found != expected:
-            raise Pri3DError(
-                f"{path}: has {found:,} vertices, the surface {expected:,}; fetch both again"
-            )
-
     def _from_segments(self, scene: str, vertices: int, notes: list[str]) -> np.ndarray:
         """nyu40 ids int64 [N] by the names of the objects; later objects overwrite earlier ones."""
         if self._nyu40_of_name is None:
             self._nyu40_of_name = read_names(self.root)
-        path = self._file(scene, SEGMENTS)
-        try:
-            segment = np.array(_json(path)["segIndices"], np.int64)
-            groups = [
-                (str(group["label"]), np.array(group["segments"], np.int64))
-                for group in _json(self._file(scene, OBJECTS))["segGroups"]
-            ]
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise Pri3DError(
-                f"{path} or {scene}{OBJECTS}: is not as ScanNet has it "
-                f"({type(error).__name__}: {error}); fetch both again"
-            ) from None
-        self._check_length(path, len(segment), vertices)
-        nyu40, unknown = np.zeros(vertices, np.int64), Counter()
-        for name, segments in groups:
-            number = self._nyu40_of_name.get(name, 0)
-            if not number:
-                unknown[name] += 1
-            nyu40[np.isin(segment, segments)] = number
+        files = (self._file(scene, part) for part in (SEGMENTS, OBJECTS))
+        of_vertex, names = read_objects(*files, vertices)
+        numbers = np.array([0, *(self._nyu40_of_name.get(name, 0) for name in names)], np.int64)
+        nyu40 = numbers[of_vertex + 1]
+        unknown = Counter(name for name in names if not self._nyu40_of_name.get(name))
         for name, count in sorted(unknown.items()):
             notes.append(
                 f"{scene}{OBJECTS}: {name!r} ({count} objects) is not in the table of labels"
             )
         return nyu40
+
+
+def check_length(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise Pri3DError(
+            f"{path}: has {found:,} vertices, the surface {expected:,}; fetch both again"
+        )
+
+
+def read_objects(segments: Path, aggregation: Path, vertices: int) -> tuple[np.ndarray, list[str]]:
+    """The object of every vertex int64 [N], -1 for none, and what each object is called.
+
+    Later objects overwrite earlier ones. Raises Pri3DError where a file is damaged, or is of
+    another surface than one of so many vertices.
+    """
+    try:
+        segment = np.array(_json(segments)["segIndices"], np.int64)
+        groups = [
+            (str(group["label"]), np.array(group["segments"], np.int64))
+            for group in _json(aggregation)["segGroups"]
+        ]
+        if segment.ndim != 1 or (len(segment) and segment.min() < 0):
+            raise ValueError("segIndices are no list of numbers from 0")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Pri3DError(
+            f"{segments} or {aggregation.name}: is not as ScanNet has it "
+            f"({type(error).__name__}: {error}); fetch both again"
+        ) from None
+    check_length(segments, len(segment), vertices)
+    known, of_segment = np.unique(segment, return_inverse=True)
+    object_of = np.full(len(known), -1, np.int64)
+    for number, (_, listed) in enumerate(groups):
+        object_of[np.isin(known, listed)] = number
+    return object_of[of_segment], [name for name, _ in groups]
 
 
 def _json(path: Path) -> dict:

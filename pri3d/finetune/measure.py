@@ -17,7 +17,7 @@ from pri3d import checkpoint, processes, store
 from pri3d.augment import normalise
 from pri3d.checkpoint import first_line
 from pri3d.classes import ClassSet
-from pri3d.config import TASKS, Insseg, Semseg
+from pri3d.config import TASKS, WITH_CLOUDS, Insseg, Semseg
 from pri3d.datasets import NyuV2, Objects, ScanNetFrames, Split, at_size, open_split
 from pri3d.errors import Pri3DError
 from pri3d.finetune import coco, insseg, pictures, semseg
@@ -55,7 +55,7 @@ def load_run(run: Path) -> tuple[str, Semseg | Insseg, nn.ModuleDict]:
     try:
         given = json.loads((run / "settings.json").read_text())
         task = given.pop("task")
-        if TASKS[task][0] == "semseg3d":
+        if TASKS[task][0] in WITH_CLOUDS:
             raise Pri3DError(f"{run}: was finetuned on clouds, not on images")
         kind = Semseg if TASKS[task][0] == "semseg" else Insseg
         settings = kind.model_validate(given)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pri3d.config import INIT, Insseg, Semseg, Semseg3d
+from pri3d.config import INIT, Det3d, Insseg, Semseg, Semseg3d
 from pri3d.errors import Pri3DError
 from pri3d.finetune import insseg
 from pri3d.weights.load import load_file_into, load_imagenet_into
@@ -29,7 +29,7 @@ class Start(NamedTuple):
     decoder: bool
 
 
-def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg | Semseg3d) -> Start:
+def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg | Semseg3d | Det3d) -> Start:
     """Load what `init` says into new networks, and tell it on stderr.
 
     Raises Pri3DError where weights cannot be had, or where a file lacks a part of the encoder, or
@@ -38,12 +38,11 @@ def load_start(nets: nn.ModuleDict, settings: Semseg | Insseg | Semseg3d) -> Sta
     """
     if settings.init == "random":
         return Start("random", False)
-    if isinstance(settings, Semseg3d):
+    if isinstance(settings, Semseg3d | Det3d):
+        section = "semseg3d" if isinstance(settings, Semseg3d) else "det3d"
         if (file := file_of(settings.init)) is None:
-            raise Pri3DError(
-                "semseg3d.init: there are no 3D weights of ImageNet; give a run or file"
-            )
-        said = load_file_into(nets["backbone3d"], file, "backbone3d", section="semseg3d")
+            raise Pri3DError(f"{section}.init: ImageNet has no 3D weights; give a run or a file")
+        said = load_file_into(nets["backbone3d"], file, "backbone3d", section=section)
         return Start(said, True)
     encoder = insseg.encoder(nets) if isinstance(settings, Insseg) else nets["backbone"].encoder
     section = "insseg" if isinstance(settings, Insseg) else "semseg"

@@ -104,3 +104,71 @@ def boxes_of(proposals: Proposals, mean_size_Z3: Tensor) -> tuple[Tensor, Tensor
     residual_BK3 = proposals.size_residuals.gather(2, index)[:, :, 0]
     mean_BK3 = mean_size_Z3.to(residual_BK3)[cluster_BK]
     return proposals.center, mean_BK3 * (1 + residual_BK3), heading_BK
+
+
+class VoteAggregation(nn.Module):
+    """Clusters of votes: some of them, far from each other, take what lies around them.
+
+    Of the votes within the radius the first `samples` count; the feature of a cluster is the
+    maximum over what three 1x1 convolutions make of each vote's place (relative, by the radius) and
+    feature.
+    """
+
+    def __init__(self, channels: int, out: int = 128, radius: float = 0.3, samples: int = 16):
+        super().__init__()
+        self.radius, self.samples = radius, samples
+        layers, before = [], channels + 3
+        for _ in range(3):
+            layers += [nn.Conv2d(before, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            before = out
+        self.layers = nn.Sequential(*layers)
+
+    def forward(
+        self, vote_BS3: Tensor, feature_BCS: Tensor, clusters: int
+    ) -> tuple[Tensor, Tensor]:
+        """Places of the clusters [B, K, 3] and their features [B, out, K]."""
+        with torch.no_grad():
+            chosen_BK = torch.stack([farthest_points(vote, clusters) for vote in vote_BS3])
+        place_BK3 = vote_BS3.gather(1, chosen_BK[..., None].expand(-1, -1, 3))
+        with torch.no_grad():
+            near_BKM = around(place_BK3, vote_BS3, self.radius, self.samples)
+        index = near_BKM.flatten(1)
+        shape = near_BKM.shape
+        relative = vote_BS3.gather(1, index[..., None].expand(-1, -1, 3)).unflatten(1, shape[1:])
+        relative = (relative - place_BK3[:, :, None]) / self.radius
+        features = feature_BCS.gather(
+            2, index[:, None].expand(-1, feature_BCS.shape[1], -1)
+        ).unflatten(2, shape[1:])
+        grouped = torch.cat([relative.permute(0, 3, 1, 2), features], dim=1)
+        return place_BK3, self.layers(grouped).amax(dim=3)
+
+
+def farthest_points(point_N3: Tensor, number: int) -> Tensor:
+    """Rows int64 [number] of points far from each other: the first, then always the one that is
+    farthest from all chosen so far. With fewer points they are repeated in order.
+    """
+    n = len(point_N3)
+    if n <= number:
+        return torch.arange(number, device=point_N3.device) % max(n, 1)
+    chosen = torch.zeros(number, dtype=torch.int64, device=point_N3.device)
+    nearest_N = torch.full((n,), torch.inf, dtype=point_N3.dtype, device=point_N3.device)
+    for i in range(1, number):
+        last = point_N3[chosen[i - 1]]
+        nearest_N = torch.minimum(nearest_N, (point_N3 - last).square().sum(dim=1))
+        chosen[i] = nearest_N.argmax()
+    return chosen
+
+
+def around(place_BK3: Tensor, point_BN3: Tensor, radius: float, most: int) -> Tensor:
+    """int64 [B, K, most]: the first points, in their order, closer to each place than the radius;
+    where there are fewer the first is repeated, and where there is none the nearest point is.
+    """
+    squared = (place_BK3[:, :, None] - point_BN3[:, None]).square().sum(dim=3)
+    n = point_BN3.shape[1]
+    order = torch.arange(n, device=place_BK3.device).expand_as(squared)
+    order = torch.where(squared < radius**2, order, n)
+    first = order.topk(min(most, n), dim=2, largest=False).values.sort(dim=2).values
+    lone = squared.argmin(dim=2, keepdim=True)
+    lead = torch.where(first[..., :1] < n, first[..., :1], lone)
+    rows = torch.where(first < n, first, lead)
+    return torch.cat([rows, lead.expand(-1, -1, most - rows.shape[2])], dim=2)

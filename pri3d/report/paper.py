@@ -53,7 +53,17 @@ SEMSEG3D = {
     },
     "semseg3d_scannet": {"scratch": {100: 69.49}, "ppkt": {100: 69.56}},
 }
+# mAP at 0.25 and 0.5 IoU.
+DET3D = {
+    "det3d_scannet": {
+        "scratch": "56.50 / 34.54",
+        "pointcontrast": "58.30 / 36.26",
+        "ppkt": "59.67 / 38.90",
+    },
+    "det3d_sunrgbd": {"scratch": "55.21", "pointcontrast": "56.14", "ppkt": "57.26"},
+}
 CLOUDS = {"semseg3d_s3dis": 68, "semseg3d_scannet": 312}
+CLOUDS |= {"det3d_scannet": 312, "det3d_sunrgbd": 5050}
 
 # What the paper's validation splits have: ScanNet's scenes, and NYUv2's images.
 VAL_SCENES, VAL_IMAGES = 312, 654

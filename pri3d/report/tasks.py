@@ -20,6 +20,8 @@ TITLES = {
     "insseg_nyuv2": "Objects, NYU Depth v2",
     "semseg3d_scannet": "Semantic segmentation of clouds, ScanNet",
     "semseg3d_s3dis": "Semantic segmentation of clouds, S3DIS",
+    "det3d_scannet": "Boxes in clouds, ScanNet",
+    "det3d_sunrgbd": "Boxes in clouds, SUN RGB-D",
 }
 STARTS = {
     "scratch": charts.GREY,
@@ -84,6 +86,14 @@ def _measured(path: Path, result: dict[str, Any]) -> Measured:
 
 def figures_of(result: dict[str, Any]) -> dict[str, float | None]:
     """Name -> share of the figures that a table shows; the first is the task's own."""
+    if "boxes" in result:
+        ap25, ap50 = result["boxes"]["ap25"], result["boxes"]["ap50"]
+        return {
+            "mAP@0.25": ap25["mean"],
+            "mAP@0.5": ap50["mean"],
+            "recall@0.25": ap25["recall"],
+            "recall@0.5": ap50["recall"],
+        }
     if _is_3d(result):
         points, voxels = result["rules"]["points"], result["rules"]["voxels"]
         return {
@@ -136,7 +146,7 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
         head, rows = head[:-1], [row[:-1] for row in rows]
     parts = [html.tag("h3", TITLES[task]), html.table(head, rows)]
     first = measured[0].result
-    unit = "clouds" if _is_3d(first) else "images"
+    unit = "clouds" if "clouds" in first else "images"
     told = f"{first[unit]:,} {unit} of the validation split"
     lost = max(len(each.result["left_out"]) for each in measured)
     parts.append(html.paragraph(f"{told}; left out: {lost:,}. {_rules(measured)}", class_="note"))
@@ -158,6 +168,11 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
 
 def _rules(measured: list[Measured]) -> str:
     first = measured[0].result
+    if "boxes" in first:
+        return (
+            f"{first['objects']:,} objects. Area under the precision envelope, every box given for "
+            "every class, as in VoteNet's evaluation; means over the classes that occur."
+        )
     if _is_3d(first):
         return (
             "On every original point, which has the prediction of its voxel; on voxels those with "
@@ -191,6 +206,10 @@ def _standard_error(values: list[float]) -> float:
 def _published(made: Made, task: str, each: Measured) -> Html | None:
     """The paper's figure, where data set, network and protocol are the paper's."""
     settings, share = each.result["settings"], each.percent
+    if "boxes" in each.result:
+        found = paper.DET3D[task].get(each.start)
+        whole = each.result["clouds_of_split"] == paper.CLOUDS[task] and share >= 100
+        return html.Number(found) if whole and found else None
     if _is_3d(each.result):
         whole = each.result["clouds_of_split"] == paper.CLOUDS[task]
         figure = paper.SEMSEG3D[task].get(each.start, {}).get(share)
@@ -274,6 +293,9 @@ def _classes(groups: dict, keys: list) -> list[Html]:
         tables = []
         for each in groups[start, percent]:
             result = each.result
+            if "boxes" in result:
+                tables.append(result["boxes"]["ap25"]["classes"])
+                continue
             table = (
                 result["rules"]["points" if _is_3d(result) else "scannet"]["iou"]
                 if "rules" in result

@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_one_sentence(scannet, tmp_path):
     for init, said in [
         (str(path), "set semseg3d.width3d to the file's"),
         (str(tmp_path / "none.pth"), "no such file of weights"),
-        ("imagenet", "there are no 3D weights of ImageNet"),
+        ("imagenet", "ImageNet has no 3D weights"),
     ]:
         result = finetune(
             "semseg3d_scannet", scannet, tmp_path / "run", **SMALL, init=init, steps=1

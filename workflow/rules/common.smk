@@ -17,7 +17,7 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 from pri3d.cli import assignments, options
 from pri3d.closure import code_digest
 from pri3d.config import FINETUNE_HOW, INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, PRETRAINED
-from pri3d.config import PRETRAINED_3D, TASKS, WITH_TEACHER, finetune_unused
+from pri3d.config import PRETRAINED_3D, TASKS, WITH_CLOUDS, WITH_TEACHER, finetune_unused
 from pri3d.config import parse as parse_settings
 from pri3d.errors import Pri3DError
 from pri3d.scans import demo
@@ -62,7 +62,7 @@ try:
         for start in chosen:
             if start not in known:
                 raise Pri3DError(f"starts: there is no {start}; there are {', '.join(known)}")
-    for section in ("semseg", "insseg", "semseg3d"):
+    for section in ("semseg", "insseg", "semseg3d", "det3d"):
         if getattr(settings, section).init != "random":
             raise Pri3DError(
                 f"{section}.init: name it in finetune.files, and that in finetune.starts"
@@ -107,6 +107,8 @@ def labelled(task):
     return f"results/labelled/{name}" if folder == "demo" else folder
 
 
+# Look-alikes that are rendered from rooms of their own, and what does it.
+RENDERED = {"nyuv2": "pri3d.datasets.demo", "sunrgbd": "pri3d.datasets.demo_objects"}
 RUN = "{task}-{start}-{percent}-{seed}"
 NAME = RUN.replace("{", "{wildcards.")
 
@@ -128,7 +130,7 @@ def runs_of_all(section):
 
 def starts_of(task):
     """What a task is finetuned from."""
-    with_clouds = TASKS[task][0] == "semseg3d"
+    with_clouds = TASKS[task][0] in WITH_CLOUDS
     return settings.finetune.starts3d if with_clouds else settings.finetune.starts
 
 
@@ -147,5 +149,6 @@ wildcard_constraints:
     task="|".join(TASKS),
     start="|".join({*STARTS_2D, *STARTS_3D}),
     cloud_set="scannet3d|s3dis",
+    frame_set="|".join(RENDERED),
     percent=r"\d+(\.\d+)?",
     seed=r"\d+",

@@ -26,16 +26,16 @@ rule labelled_scannet:
         "python -m pri3d data demo scannet {output} --scans results/demo {params.scenes} > {log} 2>&1"
 
 
-rule labelled_nyuv2:
+rule labelled_rendered:
     output:
-        directory("results/labelled/nyuv2"),
+        directory("results/labelled/{frame_set}"),
     params:
         seed=settings.demo.seed,
-        code=code_digest("pri3d.datasets.demo"),
+        code=lambda w: code_digest(RENDERED[w.frame_set]),
     log:
-        "results/logs/labelled/nyuv2.log",
+        "results/logs/labelled/{frame_set}.log",
     benchmark:
-        "results/benchmarks/labelled/nyuv2.tsv"
+        "results/benchmarks/labelled/{frame_set}.tsv"
     conda:
         "../../envs/pri3d.yaml"
     threads: 1
@@ -43,9 +43,9 @@ rule labelled_nyuv2:
         mem_mb=1000,
         runtime=30,
     message:
-        "labelled: rendering images as NYU Depth v2"
+        "labelled: rendering images as {wildcards.frame_set}"
     shell:
-        "python -m pri3d data demo nyuv2 {output} --seed {params.seed} > {log} 2>&1"
+        "python -m pri3d data demo {wildcards.frame_set} {output} --seed {params.seed} > {log} 2>&1"
 
 
 rule labelled_clouds:

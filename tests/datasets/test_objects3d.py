@@ -1,0 +1,248 @@
+"""Clouds with boxes: ScanNet's objects and SUN RGB-D from its raw files."""
+
+import json
+
+import numpy as np
+import pytest
+from make_labels import save_png
+from make_rooms import write_scene
+from PIL import Image
+from scipy.io import savemat
+
+from pri3d.config import Demo
+from pri3d.datasets import demo_objects, sunrgbd
+from pri3d.datasets.objects3d import SCANNET_KINDS, open_objects
+from pri3d.errors import Pri3DError
+from pri3d.metrics import boxes3d
+
+K = np.array([[50.0, 0, 33], [0, 50, 25], [0, 0, 1]])
+FRAME = ("sequenceName", "Rtilt", "K", "depthpath", "rgbpath", "sensorType", "groundtruth3DBB")
+BOX = ("basis", "coeffs", "centroid", "classname", "orientation")
+
+
+def structs(fields, rows) -> np.ndarray:
+    out = np.zeros((1, len(rows)), [(name, object) for name in fields])
+    for i, row in enumerate(rows):
+        out[0, i] = row
+    return out
+
+
+def box(half, centre, word="chair", direction=(1.0, 0, 0)):
+    half, centre, direction = (np.array([v], float) for v in (half, centre, direction))
+    return np.eye(3), half, centre, word, direction
+
+
+@pytest.fixture
+def sun(tmp_path):
+    """Three frames: with boxes, with an empty list of them, and one whose depth is missing."""
+    rng = np.random.default_rng(0)
+    depth = rng.integers(500, 4000, (48, 64)).astype(np.uint16)
+    depth[:4] = 0
+    depth[4, :5] = 9000  # beyond 8 m
+    color = rng.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    tilt = np.array([[1, 0, 0], [0, 0.96, -0.28], [0, 0.28, 0.96]])
+    boxes = [
+        box((0.2, 0.4, 0.5), (0, 2, 0)),
+        box((-0.3, 0.1, 0.2), (0.5, 1.5, 0.1), "table", (0.0, 1, 0)),
+        box((0.2, 0.4, 0.5), (0, 2, 0), "lamp"),
+        box((0.2, np.nan, 0.5), (0, 2, 0), "sofa"),
+    ]
+    rows = []
+    for n, truth in enumerate((structs(BOX, boxes), np.zeros((0, 0)), np.zeros((0, 0)))):
+        name = f"SUNRGBD/kv1/b3dodata/img_{n}"
+        folder = tmp_path / name
+        for part in ("depth", "image"):
+            (folder / part).mkdir(parents=True)
+        if n < 2:
+            save_png(folder / f"depth/{n}.png", (depth << 3) | (depth >> 13))
+        Image.fromarray(color).save(folder / f"image/{n}.jpg", quality=100, subsampling=0)
+        start = f"/n/fs/sun3d/data//{name}/"
+        rows.append(
+            (f"{name}/", tilt, K, f"{start}depth/{n}.png", f"{start}image/{n}.jpg", "kv1", truth)
+        )
+    savemat(tmp_path / "SUNRGBDMeta3DBB_v2.mat", {"SUNRGBDMeta": structs(FRAME, rows)})
+    paths = [f"/n/fs/sun3d/data/{row[0].rstrip('/')}" for row in rows]
+    folder = tmp_path / "SUNRGBDtoolbox/traintestSUNRGBD"
+    folder.mkdir(parents=True)
+    paths = [*paths, "/n/fs/sun3d/data/SUNRGBD/kv2/other"]
+    cells = np.array(paths, object)[None]
+    savemat(folder / "allsplit.mat", {"alltrain": cells, "alltest": cells[:, 1:2]})
+    return tmp_path, depth, color, tilt
+
+
+def test_a_frame_is_what_its_files_say(sun):
+    root, depth, color, tilt = sun
+    data = open_objects("sunrgbd", root, "train")
+    assert [frame.name[-5:] for frame in data.frames] == ["img_0", "img_1"]
+    assert [p.split(": ")[1] for p in data.problems] == [
+        "has no 2.png; it is left out",
+        "not described in SUNRGBDMeta3DBB_v2.mat; it is left out",
+    ]
+    scene = data.scene(0)
+    row, column = np.nonzero(depth)
+    assert len(scene.points) == len(row)
+    # Back to pixels counted from 1, by the published inverse: K, axes, tilt transposed.
+    camera = scene.points @ tilt
+    x, z, y = camera[:, 0], camera[:, 1], -camera[:, 2]
+    np.testing.assert_allclose(x / z * 50 + 33, column + 1, atol=1e-9)
+    np.testing.assert_allclose(y / z * 50 + 25, row + 1, atol=1e-9)
+    np.testing.assert_allclose(z, np.minimum(depth[row, column] / 1000, 8))
+    error = np.abs(scene.color.astype(int) - color[row, column])
+    assert np.median(error) < 12
+
+
+def test_boxes_have_whole_sizes_and_headings_from_x_towards_minus_y(sun):
+    data = open_objects("sunrgbd", sun[0], "train")
+    scene = data.scene(0)
+    names = [data.classes.names[kind] for kind in scene.kind]
+    assert names == ["chair", "table"]  # a lamp is none of the ten classes
+    np.testing.assert_allclose(scene.boxes.size, [(0.8, 0.4, 1.0), (0.2, 0.6, 0.4)])
+    np.testing.assert_allclose(scene.boxes.heading, [0, -np.pi / 2])
+    assert len(scene.notes) == 1
+    assert "a box of class sofa is left out" in scene.notes[0]
+    empty = data.scene(1)
+    assert len(empty.kind) == len(empty.boxes.heading) == 0
+    assert (empty.member == -1).all()
+
+
+def test_points_belong_to_at_most_three_boxes_as_votes_are_kept():
+    points = np.array([(0.0, 0, 0), (0.4, 0, 0), (3, 0, 0)])
+    size = np.array([(1.0, 1, 1), (0.5, 0.5, 0.5), (2, 2, 2), (3, 3, 3)])
+    boxes = boxes3d.Boxes(np.zeros((4, 3)), size, np.zeros(4))
+    found = sunrgbd.members(points, boxes)
+    np.testing.assert_array_equal(found, [(0, 1, 3), (0, 2, 3), (-1, -1, -1)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("meta", "SUNRGBDMeta cannot be read"),
+        ("no meta", "missing; it comes with SUN RGB-D"),
+        ("depth", "is no label image"),
+        ("color", "is no JPEG image"),
+    ],
+)
+def test_damage_is_one_sentence(sun, damage, said):
+    root = sun[0]
+    meta = root / "SUNRGBDMeta3DBB_v2.mat"
+    if damage == "meta":
+        meta.write_bytes(meta.read_bytes()[:300])
+    elif damage == "no meta":
+        meta.unlink()
+    else:
+        (path,) = root.glob(
+            f"SUNRGBD/kv1/b3dodata/img_0/{'depth' if damage == 'depth' else 'image'}/*"
+        )
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(Pri3DError, match=said) as caught:
+        open_objects("sunrgbd", root, "train").scene(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_there_is_no_third_split(sun):
+    with pytest.raises(Pri3DError, match="has no split test"):
+        open_objects("sunrgbd", sun[0], "test")
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sun")
+    patched = pytest.MonkeyPatch()
+    patched.setattr(demo_objects, "FRAMES", 6)
+    patched.setattr(demo_objects, "TESTED", 2)
+    small = {
+        "kv2": ("kv2/kinect2data", 106, 146, 105.9),
+        "realsense": ("realsense/lg", 96, 128, 114.0),
+    }
+    patched.setattr(demo_objects, "SENSORS", small)
+    patched.setattr(demo_objects, "SEEN", 20)
+    demo_objects.write_sunrgbd(out, Demo())
+    patched.undo()
+    return out
+
+
+def test_boxes_of_the_demo_hold_the_points_of_their_objects(rendered):
+    """The heading's convention, by counting points: the other sign holds fewer."""
+    right = wrong = turned = 0
+    for split in ("train", "val"):
+        data = open_objects("sunrgbd", rendered, split)
+        assert not data.problems
+        for i in range(len(data.frames)):
+            scene = data.scene(i)
+            assert not scene.notes
+            # The floor is level, whatever the camera's tilt.
+            low = np.percentile(scene.points[:, 2], 2)
+            assert (np.abs(scene.points[:, 2] - low) < 0.03).mean() > 0.02
+            for centre, size, heading in zip(*scene.boxes):
+                inside = boxes3d.inside(scene.points, centre, size + 0.02, heading).sum()
+                other = boxes3d.inside(scene.points, centre, size + 0.02, -heading).sum()
+                assert inside > 0
+                right, wrong = right + inside, wrong + other
+                turned += abs(np.sin(2 * heading)) > 0.2
+    assert turned > 3
+    assert right > 1.1 * wrong
+
+
+@pytest.fixture
+def scans(tmp_path):
+    rng = np.random.default_rng(1)
+    points = rng.uniform(-1, 1, (60, 3)).round(4)
+    (tmp_path / "scannetv2_train.txt").write_text("scene0000_00\nscene0001_00\n")
+    table = "id\traw_category\tcategory\tcount\tnyu40id\r\n1\twall\twall\t1\t1\r\n"
+    table += "2\tchair\tchair\t1\t5\r\n7\tcabinet\tcabinet\t1\t3\r\n"
+    (tmp_path / "scannetv2-labels.combined.tsv").write_bytes(table.encode())
+    segment = np.repeat(np.arange(6), 10)
+    groups = [("wall", [0]), ("chair", [1, 2]), ("cabinet", [3]), ("dishrack", [4])]
+    for scene in ("scene0000_00", "scene0001_00"):
+        write_scene(tmp_path, scene, points, np.full((60, 3), 100))
+        folder = tmp_path / scene
+        segments = {"segIndices": segment.tolist()}
+        (folder / f"{scene}_vh_clean_2.0.010000.segs.json").write_text(json.dumps(segments))
+        listed = [
+            {"objectId": i, "segments": s, "label": name} for i, (name, s) in enumerate(groups)
+        ]
+        (folder / f"{scene}.aggregation.json").write_text(json.dumps({"segGroups": listed}))
+    angle = 0.4
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array([[cos, sin, 0, 1], [-sin, cos, 0, 2], [0, 0, 1, -3], [0, 0, 0, 1]])
+    text = " ".join(f"{v:.9f}" for v in matrix.ravel())
+    path = tmp_path / "scene0000_00/scene0000_00.txt"
+    path.write_text(f"sceneType = Office\naxisAlignment = {text} \n")
+    return tmp_path, points, matrix
+
+
+def test_boxes_go_around_the_aligned_vertices_of_objects(scans):
+    root, points, matrix = scans
+    data = open_objects("scannet3d", root, "train")
+    for i, pose in ((0, matrix), (1, np.eye(4))):
+        scene = data.scene(i)
+        placed = points @ pose[:3, :3].T + pose[:3, 3]
+        np.testing.assert_allclose(scene.points, placed, atol=1e-5)
+        assert [data.classes.names[kind] for kind in scene.kind] == ["chair", "cabinet"]
+        for number, rows in enumerate((slice(10, 30), slice(30, 40))):
+            low, high = placed[rows].min(axis=0), placed[rows].max(axis=0)
+            np.testing.assert_allclose(scene.boxes.center[number], (low + high) / 2, atol=1e-5)
+            np.testing.assert_allclose(scene.boxes.size[number], high - low, atol=1e-5)
+            assert (scene.member[rows] == number).all()
+        assert (scene.member[:10] == -1).all()
+        assert (scene.member[40:] == -1).all()
+        unknown = [note for note in scene.notes if "'dishrack' is not in the table" in note]
+        assert len(unknown) == 1
+        assert len(scene.notes) == (1 if i == 0 else 2)
+    assert "scene0001_00: has no axisAlignment" in scene.notes[0]
+
+
+def test_an_alignment_that_is_none_is_one_sentence(scans):
+    root, *_ = scans
+    (root / "scene0000_00/scene0000_00.txt").write_text("axisAlignment = 1 2 3\n")
+    data = open_objects("scannet3d", root, "train")
+    with pytest.raises(Pri3DError, match="its axisAlignment is not 16 numbers"):
+        data.scene(0)
+    data.scene(1)
+
+
+def test_mean_sizes_are_the_published_ones():
+    assert SCANNET_KINDS.sizes.shape == (18, 3)
+    assert SCANNET_KINDS.names[0] == "cabinet"
+    assert SCANNET_KINDS.sizes.sum() == pytest.approx(49.588906, abs=1e-6)
+    assert sum(map(sum, sunrgbd.SIZES.values())) == pytest.approx(28.068404, abs=1e-6)

@@ -1,0 +1,293 @@
+"""Detection of objects in clouds: samples, the network's parts, training and figures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_rooms import write_scene
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from pri3d.cli import app
+from pri3d.config import Demo, Det3d
+from pri3d.datasets import demo_objects, sunrgbd
+from pri3d.datasets.objects3d import SCANNET_KINDS, Scene, open_objects
+from pri3d.errors import Pri3DError
+from pri3d.finetune import det3d, measure_boxes, train, votenet_loss
+from pri3d.metrics import boxes3d
+from pri3d.metrics.boxes3d import Boxes
+from pri3d.models import votenet
+
+SMALL = {"width3d": [8] * 8, "blocks3d": [1] * 8, "voxel_m": 0.1, "batch": 2, "workers": 0}
+SMALL |= {"threads": 1, "device": "cpu", "log_every": 5, "points": 3000, "seeds": 64}
+SMALL |= {"proposals": 16, "augment3d": False, "colors": False}
+
+
+def box_points(rng, center, size, n=400) -> np.ndarray:
+    """Points on the six faces of a box."""
+    p = rng.uniform(-0.5, 0.5, (n, 3))
+    axis = rng.integers(0, 3, n)
+    p[np.arange(n), axis] = np.sign(p[np.arange(n), axis]) / 2
+    return np.array(center) + p * size
+
+
+def write_rooms(root, scenes=3):
+    """Rooms of a floor, a chair and a table each, as ScanNet's surfaces with objects."""
+    root.mkdir()
+    names = [f"scene{n:04d}_00" for n in range(scenes)]
+    for number, scene in enumerate(names):
+        rng = np.random.default_rng(number)
+        floor = np.hstack([rng.uniform(0, 4, (900, 2)), np.zeros((900, 1))])
+        x = rng.uniform(0.5, 1.5, 2)
+        chair = box_points(rng, (x[0], 1, 0.5), (0.6, 0.6, 0.9))
+        table = box_points(rng, (x[1] + 1.5, 3, 0.4), (1.4, 0.9, 0.7))
+        points = np.concatenate([floor, chair, table])
+        color = np.repeat([(90, 90, 90), (200, 40, 40), (40, 40, 200)], (900, 400, 400), axis=0)
+        write_scene(root, scene, points, color)
+        folder = root / scene
+        segments = {"segIndices": np.repeat([0, 1, 2], (900, 400, 400)).tolist()}
+        (folder / f"{scene}_vh_clean_2.0.010000.segs.json").write_text(json.dumps(segments))
+        groups = [
+            {"objectId": i, "segments": [i], "label": name}
+            for i, name in enumerate(("floor", "chair", "table"))
+        ]
+        (folder / f"{scene}.aggregation.json").write_text(json.dumps({"segGroups": groups}))
+        (folder / f"{scene}.txt").write_text("axisAlignment = 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\n")
+    table = "id\traw_category\tcategory\tcount\tnyu40id\r\n3\tfloor\tfloor\t1\t2\r\n"
+    table += "2\tchair\tchair\t1\t5\r\n4\ttable\ttable\t1\t7\r\n"
+    (root / "scannetv2-labels.combined.tsv").write_bytes(table.encode())
+    for split, chosen in (("train", names), ("val", names[-1:])):
+        (root / f"scannetv2_{split}.txt").write_text("".join(f"{s}\n" for s in chosen))
+    return root
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    return write_rooms(tmp_path_factory.mktemp("data") / "scans")
+
+
+def finetune(task, data, out, **given):
+    words = [f"--set={name}={json.dumps(value)}" for name, value in given.items()]
+    result = CliRunner().invoke(
+        app, ["finetune", task, "--data", str(data), "--out", str(out), *words]
+    )
+    if result.exception:
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(rooms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "boxes"
+    last = finetune("det3d_scannet", rooms, out, **SMALL, steps=150, lr=0.01, checkpoint_every=50)
+    return out, last
+
+
+def random_scene(seed: int, oriented: bool) -> Scene:
+    rng = np.random.default_rng(seed)
+    center = rng.uniform(-2, 2, (3, 3))
+    size = rng.uniform(0.4, 1.2, (3, 3))
+    heading = rng.uniform(-3, 3, 3) if oriented else np.zeros(3)
+    boxes = Boxes(center, size, heading)
+    points = rng.uniform(-3, 3, (3000, 3))
+    member = sunrgbd.members(points, boxes)
+    color = rng.integers(0, 256, (3000, 3)).astype(np.uint8)
+    return Scene(points, color, boxes, rng.integers(0, 10, 3), member, [])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.booleans())
+def test_boxes_move_with_their_points(seed, oriented):
+    scene = random_scene(seed, oriented)
+    found = det3d.moved(scene, oriented, np.random.default_rng(seed))
+    for i, box in enumerate(zip(*found.boxes)):
+        before = boxes3d.inside(scene.points, *(part[i] for part in scene.boxes))
+        after = boxes3d.inside(found.points, *box)
+        if oriented:
+            np.testing.assert_array_equal(before, after)
+        else:  # grown around the turned box
+            assert not (before & ~after).any()
+    if not oriented:
+        assert (found.boxes.size >= scene.boxes.size - 1e-9).all()
+    growth = np.linalg.norm(found.points, axis=1) / np.linalg.norm(scene.points, axis=1)
+    np.testing.assert_allclose(growth, growth[0])
+    assert 0.85 <= growth[0] <= 1.15
+
+
+def test_votes_lead_to_centres():
+    scene = random_scene(1, True)
+    sample = det3d.in_voxels("a", scene, 0.05, by_points=False)
+    votes = sample.votes_V9.reshape(-1, 3, 3) + sample.point_V3[:, None]
+    for point, vote, on_object in zip(sample.point_V3, votes, sample.in_object_V):
+        holding = [i for i, b in enumerate(zip(*scene.boxes)) if boxes3d.inside(point[None], *b)[0]]
+        assert on_object == bool(holding)
+        for place in vote if on_object else []:
+            nearest = np.abs(scene.boxes.center[holding] - place).max(axis=1).min()
+            assert nearest < 1e-5
+
+
+def test_farthest_points_are_far_and_few_are_repeated():
+    rng = np.random.default_rng(0)
+    points = torch.tensor(rng.random((200, 3)))
+    rows = votenet.farthest_points(points, 20)
+    assert rows[0] == 0
+    chosen = [0]
+    for row in rows[1:].tolist():  # by the definition
+        distance = torch.cdist(points, points[chosen]).min(dim=1).values
+        assert distance[row] == distance.max()
+        chosen.append(row)
+    np.testing.assert_array_equal(votenet.farthest_points(points[:3], 7), [0, 1, 2, 0, 1, 2, 0])
+
+
+def test_what_is_around_a_place_is_the_first_points_within_the_radius():
+    rng = np.random.default_rng(2)
+    points, places = torch.tensor(rng.random((2, 50, 3))), torch.tensor(rng.random((2, 6, 3)))
+    places[0, 0] = 9  # far from all
+    found = votenet.around(places, points, 0.3, 8)
+    for scene in range(2):
+        for k in range(6):
+            distance = (points[scene] - places[scene, k]).norm(dim=1)
+            near = torch.nonzero(distance < 0.3)[:8, 0].tolist()
+            expected = near + [near[0]] * (8 - len(near)) if near else [int(distance.argmin())] * 8
+            assert found[scene, k].tolist() == expected
+
+
+def test_headings_and_sizes_come_back_from_the_numbers_that_are_learned():
+    rng = np.random.default_rng(3)
+    scene = random_scene(4, True)
+    scene = scene._replace(boxes=Boxes(scene.boxes.center, scene.boxes.size, rng.uniform(-7, 7, 3)))
+    sample = det3d.in_voxels("a", scene, 0.2, by_points=False)
+    batch = det3d.collate_scenes([sample])
+    mean = torch.tensor(sunrgbd.SunRGBD.classes.sizes, dtype=torch.float32)
+    rows = torch.zeros(1, 1, dtype=torch.int64)
+    truth = det3d.truth_of(batch, rows, mean, 12)
+    width = 2 * np.pi / 12
+    for i in range(3):
+        assert abs(truth.heading_residual[0, i]) <= width / 2 + 1e-6
+        angle = truth.heading_bin[0, i] * width + truth.heading_residual[0, i]
+        assert np.cos(angle - scene.boxes.heading[i]) == pytest.approx(1, abs=1e-5)
+        size = mean[truth.size_cluster[0, i]] + truth.size_residual[0, i]
+        np.testing.assert_allclose(size, scene.boxes.size[i], atol=1e-5)
+    assert truth.mask.sum() == 3
+
+
+def test_places_without_a_box_are_no_objects_at_the_origin():
+    """Published: a proposal near the origin is an object, where fewer boxes than places are."""
+    scene = random_scene(5, True)
+    scene = scene._replace(boxes=scene.boxes._replace(center=scene.boxes.center + 50))
+    batch = det3d.collate_scenes([det3d.in_voxels("a", scene, 0.2, by_points=False)])
+    mean = torch.tensor(sunrgbd.SunRGBD.classes.sizes, dtype=torch.float32)
+    truth = det3d.truth_of(batch, torch.zeros(1, 1, dtype=torch.int64), mean, 12)
+    near_origin = torch.full((1, 1, 3), 0.1)
+    assert not votenet_loss.assign(near_origin, truth).label.any()
+    assert votenet_loss.assign(near_origin, truth, with_padding=True).label.all()
+    empty = truth._replace(mask=torch.zeros_like(truth.mask))
+    assert not votenet_loss.assign(near_origin, empty).label.any()
+    loss = votenet_loss.center_loss(near_origin, torch.zeros(1, 1), empty)
+    assert loss == 0
+
+
+def test_a_network_learns_to_find_boxes(trained, rooms, tmp_path):
+    out, last = trained
+    first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+    assert last["scenes"] == 300
+    assert last["loss"] < 0.5 * first["loss"]
+    told = measure_boxes.run(out, rooms, tmp_path / "boxes.json", "cpu", 1)
+    assert told["objects"] == 2
+    assert set(told["boxes"]["ap25"]["classes"]) == {"chair", "table"}
+    assert told["boxes"]["ap25"]["recall"] > 0.4
+    assert told["boxes"]["ap25"]["mean"] > 0.2
+    result = CliRunner().invoke(
+        app, ["evaluate", str(out), "--data", str(rooms), "--out", str(tmp_path / "e.json")]
+    )
+    assert "det3d_scannet AP25: " in result.stdout
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(rooms, tmp_path, monkeypatch):
+    given = SMALL | {"steps": 24, "checkpoint_every": 8}
+    out = tmp_path / "whole"
+    finetune("det3d_scannet", rooms, out, **given)
+    step = train._step
+
+    def stop_at_13(plan, *rest):
+        if rest[-1] == 13:
+            raise KeyboardInterrupt
+        return step(plan, *rest)
+
+    monkeypatch.setattr(train, "_step", stop_at_13)
+    words = [f"--set={name}={json.dumps(value)}" for name, value in given.items()]
+    words = [
+        "finetune",
+        "det3d_scannet",
+        "--data",
+        str(rooms),
+        "--out",
+        str(tmp_path / "r"),
+        *words,
+    ]
+    CliRunner().invoke(app, words)
+    monkeypatch.setattr(train, "_step", step)
+    assert (tmp_path / "r" / "checkpoints").is_dir()
+    finetune("det3d_scannet", rooms, tmp_path / "r", **given)
+    first, second = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "r"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_the_rate_falls_at_four_six_and_eight_ninths():
+    how = Det3d(lr=1e-3)
+    rates = [train.learning_rate(how, step, 180) for step in (1, 80, 81, 121, 161, 180)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-6, 1e-6])
+
+
+def test_frames_of_sun_rgbd_are_learned_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_objects, "FRAMES", 4)
+    monkeypatch.setattr(demo_objects, "TESTED", 1)
+    small = {"kv2": ("kv2/kinect2data", 80, 110, 80.0), "realsense": ("realsense/lg", 72, 96, 85.0)}
+    monkeypatch.setattr(demo_objects, "SENSORS", small)
+    demo_objects.write_sunrgbd(tmp_path / "sun", Demo())
+    given = SMALL | {"augment3d": True, "colors": True}
+    last = finetune("det3d_sunrgbd", tmp_path / "sun", tmp_path / "run", **given, steps=4)
+    assert last["skipped"] == {}
+    told = measure_boxes.run(tmp_path / "run", tmp_path / "sun", tmp_path / "o.json", "cpu", 1)
+    assert told["clouds"] == 1
+
+
+def test_the_truth_as_proposals_is_found_whole(rooms):
+    """What the head would have to say for the true boxes gives an average precision of 1."""
+    data = open_objects("scannet3d", rooms, "train")
+    truths, found = {}, []
+    mean = torch.tensor(SCANNET_KINDS.sizes)
+    for i in range(3):
+        scene = data.scene(i)
+        truths[i] = scene.kind, scene.boxes
+        n, kinds = len(scene.kind), len(mean)
+        size = torch.full((1, n, kinds, 3), 0.0, dtype=torch.float64)
+        hot = torch.full((1, n, kinds), -9.0, dtype=torch.float64)
+        for k, kind in enumerate(scene.kind):
+            size[0, k, kind] = torch.tensor(scene.boxes.size[k]) / mean[kind] - 1
+            hot[0, k, kind] = 9
+        center = torch.tensor(scene.boxes.center)[None]
+        proposals = votenet.Proposals(
+            *(center, torch.tensor([-9.0, 9]).expand(1, n, 2), center),
+            *(torch.zeros(1, n, 1), torch.zeros(1, n, 1), hot, size, hot),
+        )
+        _, boxes = det3d.predictions(proposals, mean, 0, scene.points)
+        found += [box._replace(scene=i) for box in boxes]
+    for threshold in (0.25, 0.5, 0.95):
+        result = boxes3d.average_precision(truths, found, threshold)
+        assert all(ap == pytest.approx(1) for ap, _ in result.values())
+
+
+def test_what_is_no_detector_is_one_sentence(trained, rooms, tmp_path):
+    out, _ = trained
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text('{"task": "det3d_scannet"}')
+    with pytest.raises(Pri3DError, match="is no finished finetuning run"):
+        measure_boxes.run(tmp_path / "run", rooms, tmp_path / "o.json")
+    result = CliRunner().invoke(
+        app, ["evaluate", str(out), "--data", str(rooms), "--split", "test"]
+    )
+    assert result.exit_code == 2
