@@ -8,7 +8,7 @@ OLD_TOOLS = $(abspath $(BIN)/../minkowski-build)
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	$$name -c '$(FITS)' 2> /dev/null && { echo $$name; break; }; done)
 
-.PHONY: demo venv test test-slow test-golden minkowski test-minkowski lint format schema bench bench-effect clean
+.PHONY: demo venv test test-slow test-golden minkowski test-minkowski lint format schema bench bench-effect bench-effect3d clean
 
 demo: venv
 	$(BIN)/snakemake --cores all --quiet host reason
@@ -82,6 +82,10 @@ bench: venv
 bench-effect: venv
 	$(BIN)/python benchmarks/effect.py --json benchmarks/results/effect.json
 	$(BIN)/python benchmarks/forecast.py --write
+
+# The same of 3D networks: PPKT, PointContrast and their baselines, segmenting clouds.
+bench-effect3d: venv
+	$(BIN)/python benchmarks/effect3d.py --json benchmarks/results/effect3d.json
 
 clean:
 	rm -rf results .snakemake

@@ -69,7 +69,7 @@ def planned(tree, folder, *words):
         name = re.search(names.get(rule, r"[\w.-]+$"), message)
         found.add(f"{rule} {name[0]}" if name else rule)
     totals = re.findall(r"^total +(\d+)$", said, re.MULTILINE)
-    targets = "all|clouds|overlap|chunks|pretrain_\\w+|finetune_\\w+|low_data|evaluate"
+    targets = "all|clouds|overlap|chunks|pretrain_\\w+|finetune_\\w+|low_data|compare_3d|evaluate"
     targets = re.findall(f"^(?:{targets}) +1$", said, re.MULTILINE)
     assert len(found) == (int(totals[-1]) if totals else 0) - len(set(targets)), said
     return found

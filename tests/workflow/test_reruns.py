@@ -258,3 +258,14 @@ def test_what_the_demo_finetunes(prepared, tmp_path):
         for seed in (0, 1)
     }
     assert {"pretrain moco", "pretrain view"} <= plan
+
+
+def test_the_comparison_of_3d_pretrainings_has_every_mode_and_task(prepared, tmp_path):
+    words = ["--config", 'demo={"scans": 2}', 'compare_3d={"percents": [50]}', "--", "compare_3d"]
+    plan = planned(prepared / "tree", tmp_path, *words)
+    modes = ("ppkt", "pointcontrast", "global_kd", "crd", "gupta")
+    tasks = ("semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd")
+    assert {f"pretrain {mode}" for mode in modes} <= plan
+    runs = {f"{task}-{start}-50-0" for task in tasks for start in ("scratch", *modes)}
+    for verb in ("finetune", "evaluate"):
+        assert {name for name in plan if name.startswith(verb)} == {f"{verb} {run}" for run in runs}
