@@ -59,13 +59,13 @@ FINETUNE = {"batch": 8, "lr": 0.3, "warmup": 0.1, "crop": 1.0, "subset": "random
 STEPS = {5: 300, 20: 450, 100: 600}
 # Of all labels there is one subset; runs differ in the order of images.
 SUBSETS = {5: 4, 20: 6, 100: 2}
-LONGER_SUBSETS = 2
+LONGER_SUBSETS = {5: 2, 20: 2, 100: 1}
 STARTS = ["scratch", *MODES]
 LONGER = "scratch, twice the steps"
 
 
 def subsets(start: str, percent: int) -> range:
-    return range(min(SUBSETS[percent], LONGER_SUBSETS if start == LONGER else 99))
+    return range((LONGER_SUBSETS if start == LONGER else SUBSETS)[percent])
 
 
 def call(module: str, *words) -> None:
@@ -241,6 +241,7 @@ def main() -> None:
             "finetune": FINETUNE,
             "steps": STEPS,
             "subsets": SUBSETS,
+            "subsets_of_longer_runs": LONGER_SUBSETS,
         },
         "minutes_of_this_call": round((time.time() - began) / 60, 1),
         "pretrained": pretrained(work),

@@ -1,0 +1,83 @@
+"""Modes that pretrain a 3D network, on real scans and on demo scans: losses fall below chance."""
+
+import pytest
+import torch
+from make_artefacts import read_metrics
+from safetensors.torch import save_file
+
+from pri3d import config, training
+from pri3d.config import PRETRAINED_3D, Pretrain
+from pri3d.models.resunet import resnet_encoder
+from pri3d.scans import demo
+from pri3d.stages import clouds, overlap, pairs
+
+pytestmark = pytest.mark.slow
+EVERY = {"redkitchen": 5, "livingroom1": 10}
+SETTINGS = {
+    "height": 96,
+    "width": 128,
+    "batch": 6,
+    "matches": 128,
+    "radius_m": 0.08,
+    "frame_voxel_m": 0.08,
+    "width3d": [16, 16, 32, 32, 32, 32, 16, 16],
+    "blocks3d": [1] * 8,
+    "channels3d": 32,
+    "teacher": "resnet18_half",
+    "temperature": 0.1,
+    "precision": "bf16",
+    "workers": 0,
+    "threads": 1,
+    "device": "cpu",
+    "log_every": 10,
+}
+RATE = {"global_kd": 1.0, "gupta": 0.3}
+
+
+def artefacts(sources: dict, folder) -> dict:
+    """Clouds and pairs of scans: name -> (.sens, every)."""
+    found = []
+    for scene, (sens, every) in sources.items():
+        clouds.run(sens, folder / f"clouds/{scene}.h5", config.Frames(every=every))
+        overlapped = folder / f"overlap/{scene}.h5"
+        overlap.run(folder / f"clouds/{scene}.h5", overlapped, config.Overlap(radius_m=0.04))
+        found.append(overlapped)
+    pairs.run(found, folder / "pairs.h5", config.Pairs())
+    return {
+        "pairs": folder / "pairs.h5",
+        "clouds_dir": folder / "clouds",
+        "chunks_dir": folder / "chunks",
+    }
+
+
+@pytest.fixture(scope="module", params=["demo", "real"])
+def scans(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "real":
+        root = request.getfixturevalue("real_data") / "scans"
+        return artefacts({s: (root / s / f"{s}.sens", n) for s, n in EVERY.items()}, folder)
+    given = config.Demo(scans=4, frames=12, height=96, color_height=96)
+    made = demo.make(folder / "scans", given)
+    return artefacts({path.stem: (path, 1) for path in made}, folder)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    torch.manual_seed(3)
+    state = resnet_encoder("resnet18_half").state_dict()
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_file({f"backbone.encoder.{name}": value for name, value in state.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("mode", PRETRAINED_3D)
+def test_the_loss_falls_below_chance(scans, teacher, tmp_path, mode):
+    given = SETTINGS | {"init2d": str(teacher), "lr": RATE.get(mode, 0.1)}
+    given |= {"steps": 150 if mode in ("global_kd", "crd", "gupta") else 80}
+    training.run(**scans, out=tmp_path / "run", mode=mode, settings=Pretrain(**given))
+    last = read_metrics(tmp_path / "run")[-1]
+    print(mode, {k: round(v, 4) for k, v in last.items() if k.startswith(mode)})
+    assert last[f"{mode}_loss"] < last[f"{mode}_loss_chance"]
+    if f"{mode}_recall" in last:
+        assert last[f"{mode}_recall"] > 1.5 * last[f"{mode}_recall_chance"]
+    assert last["skipped"] == {}
