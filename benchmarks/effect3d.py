@@ -93,9 +93,8 @@ def prepare(work: Path) -> None:
 def pretrain(work: Path, mode: str, seed: int) -> None:
     out = work / "runs" / f"{mode}-{seed}"
     settings = PRETRAIN | HOW | MODES[mode] | {"seed": seed}
-    settings["init2d"] = str(work / "runs" / "teacher" / "model.safetensors")
-    if mode == "pointcontrast":
-        settings["init2d"] = "random"
+    if mode != "pointcontrast":
+        settings["teacher_init"] = str(work / "runs" / "teacher" / "model.safetensors")
     if is_there(out, settings):
         return
     results = work / "results"

@@ -154,5 +154,6 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 def synchronise_batch_norm(network: nn.Module) -> None:
     """Make every batch norm of a network a SyncBatchNorm, in place; names and values stay."""
     for module in network.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        # Kinds of other libraries do more than normalise; frozen ones are only in teachers.
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
             module.__class__ = SyncBatchNorm

@@ -30,7 +30,7 @@ def made_from(
         "inputs": _inputs(None if mode in WITH_TEACHER else pairs, samples),
         "weights": {
             name: store.file_digest(Path(file))
-            for name in ("init2d", "init3d")
+            for name in ("init2d", "init3d", "teacher_init")
             if name not in PRETRAIN_UNUSED[mode]
             and (file := getattr(settings, name)) not in INIT
             and Path(file).is_file()
@@ -104,7 +104,9 @@ def state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | N
 def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     differences = [] if before["mode"] == origin["mode"] else ["the mode"]
     of_no_account = PRETRAIN_HOW + PRETRAIN_UNUSED[origin["mode"]]
-    settings = checkpoint.changed(before["settings"], origin["settings"], of_no_account)
+    # Settings that are newer than the run were what their defaults are.
+    settings_before = Pretrain().model_dump() | before["settings"]
+    settings = checkpoint.changed(settings_before, origin["settings"], of_no_account)
     differences += [f"pretrain.{setting}" for setting in settings]
     if before.get("held_out", origin["held_out"]) != origin["held_out"]:
         differences.append("held_out")

@@ -66,6 +66,11 @@ def run(
     try:
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        if scenes and mode not in WITH_TEACHER:
+            raise Pri3DError(
+                f"--scene: {mode} trains on pairs, which know their scenes; leave some out with "
+                "--held-out"
+            )
         if mode in WITH_TEACHER:
             least = LEAST_FRAMES.get(mode, 1)
             _check_micro_batch(mode, settings, least, here.size)
@@ -109,7 +114,9 @@ def _train(
         )
     nets = nets.to(here.device, memory_format=torch.channels_last)
     if settings.sync_bn:
-        processes.synchronise_batch_norm(nets)
+        for name, net in nets.items():
+            if name != "teacher":  # its batch norm stays as it is
+                processes.synchronise_batch_norm(net)
     optimizer = torch.optim.SGD(
         [parameter for parameter in nets.parameters() if parameter.requires_grad],
         lr=settings.lr,

@@ -113,7 +113,7 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
     paper |= {("semseg3d", "stem3d"): 5}  # that of its pretraining
     paper |= {("semseg", "net2d"): "resnet50", ("insseg", "net2d"): "resnet50"}
     for names, _, default in fields():
-        if names[0] == "demo":
+        if names[0] in ("demo", "tasks"):
             continue
         value = settings
         for name in names:
@@ -139,6 +139,9 @@ def test_presets_of_the_other_methods_have_their_numbers(preset, numbers):
         "width3d": config.Pretrain().width3d,
         "blocks3d": config.Pretrain().blocks3d,
     }
+    assert (
+        config.parse(overlay(PRESETS / f"{preset}.yaml")).of_task("semseg3d_s3dis").voxel_m == 0.05
+    )
     for name, value in (expected | numbers).items():
         assert getattr(settings, name) == value, name
 
@@ -154,6 +157,10 @@ def test_presets_of_the_other_methods_have_their_numbers(preset, numbers):
         ({"frames": {"every": 0}}, "frames.every: input should be greater than or equal to 1"),
         ({"frames": {"every": 0}}, "it is: use every n-th frame of a scan"),
         ({"overlap": {"rule": "mine"}}, "input should be 'paper' or 'official' (given 'mine')"),
+        ({"modes": {"crd": {"lr": -1}}}, "modes.crd.lr: input should be greater than 0"),
+        ({"modes": {"crd": {"lrr": 1}}}, "modes.crd.lrr: extra inputs are not permitted"),
+        ({"tasks": {"semseg3d_s3dis": {"voxel_m": 0}}}, "tasks.semseg3d_s3dis.voxel_m: input"),
+        ({"modes": {"pptk": {}}}, "modes.pptk"),
         ({"frames": 3}, "setting frames: input should be a valid dictionary"),
         ({"pretrain": {"width3d": [1, 2]}}, "setting pretrain.width3d: list should have at least"),
         ({"pretrain": {"width3d": ["x"] * 8}}, "setting pretrain.width3d.0: input should be"),
@@ -177,3 +184,17 @@ def test_text_from_the_command_line_becomes_typed():
 def test_an_empty_file_is_all_defaults(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     assert config.load(tmp_path / "config.yaml") == config.Settings()
+
+
+def test_one_mode_or_task_may_have_other_settings():
+    settings = config.parse(overlay(PRESETS / "ppkt.yaml"))
+    ppkt, pointcontrast = settings.of_mode("ppkt"), settings.of_mode("pointcontrast")
+    assert (ppkt.lr, ppkt.temperature, ppkt.channels3d) == (0.5, 0.04, 96)
+    assert (pointcontrast.lr, pointcontrast.temperature, pointcontrast.channels3d) == (
+        0.05,
+        0.4,
+        32,
+    )
+    assert settings.of_task("semseg3d_scannet").voxel_m == 0.02
+    assert settings.of_task("det3d_sunrgbd").points == 20000
+    assert settings.of_task("det3d_scannet").points == 40000

@@ -24,8 +24,9 @@ ALLOWED = {
     "artefacts": {"errors", "geometry", "store"},
     "scans": FOUNDATION,
     "matching": FOUNDATION,
-    "datasets": OFFLINE | {"metrics"},
-    "metrics": set(),
+    "boxes": set(),
+    "datasets": OFFLINE | {"boxes"},
+    "metrics": {"boxes"},
     "placement": set(),
     "augment": set(),
     "augment3d": set(),
@@ -49,7 +50,7 @@ ALLOWED = {
     | {"pretrain", "checkpoint", "closure", "processes", "record", "resume", "signals"},
     "finetune": TORCH
     | {"datasets", "metrics", "augment", "augment3d", "placement", "weights", "checkpoint"}
-    | {"closure", "matching", "processes", "record", "signals", "sparse"},
+    | {"boxes", "closure", "matching", "processes", "record", "signals", "sparse"},
     "evaluate": TORCH | {"pretrain", "checkpoint", "processes"},
     "cli": OFFLINE
     | {"stages", "verify", "report", "training", "evaluate", "weights", "signals", "launch"}

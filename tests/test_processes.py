@@ -88,7 +88,7 @@ def assert_close(weights, others) -> None:
         assert ((value - others[name]).double().abs().max() / scale) < 1e-6, name
 
 
-@pytest.mark.parametrize("mode", ["joint", "moco"])
+@pytest.mark.parametrize("mode", ["joint", "moco", "ppkt", "pointcontrast"])
 def test_two_processes_give_the_weights_of_one_with_the_same_batch(room, tmp_path, mode):
     one = train(room, tmp_path / "one", mode, micro_batch=2)
     two = train(room, tmp_path / "two", mode, ranks=2, micro_batch=2)
@@ -97,6 +97,7 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(room, tmp_pat
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
         assert together["pairs"] == alone["pairs"] == 4 * alone["step"]
         terms = {"joint": ("view_recall", "geo_loss", "view_candidates"), "moco": ("moco_loss",)}
+        terms |= {"ppkt": ("ppkt_recall",), "pointcontrast": ("pointcontrast_recall",)}
         for key in terms[mode]:
             assert together[key] == pytest.approx(alone[key], rel=1e-5)
 

@@ -25,7 +25,7 @@ DEFAULT = config.Settings()
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE.yaml", help="settings; pretrain, semseg or insseg counts"
+        "--config", metavar="FILE.yaml", help="settings; the section of what is done counts"
     ),
 ]
 Assigned = Annotated[

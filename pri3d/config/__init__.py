@@ -9,7 +9,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pri3d.config.data import Chunks, Demo, Evaluate, Frames, Labelled, Overlap, Pairs, Sparse
 from pri3d.config.finetune import (
@@ -122,8 +122,40 @@ class Settings(Section):
     semseg3d: Semseg3d = Semseg3d()
     det3d: Det3d = Det3d()
     low_data: LowData = LowData()
+    modes: dict[Mode, dict[str, Any]] = Field(
+        {}, description="settings of `pretrain` that are others for one mode: mode -> name -> value"
+    )
+    tasks: dict[AnyTask, dict[str, Any]] = Field(
+        {}, description="settings of a task's section that are others for one task, likewise"
+    )
     compare_3d: Compare3d = Compare3d()
     report: Report = Report()
+
+    @model_validator(mode="after")
+    def _others_are_valid(self) -> "Settings":
+        for mode in self.modes:
+            self.of_mode(mode)
+        for task in self.tasks:
+            self.of_task(task)
+        return self
+
+    def of_mode(self, mode: str) -> Pretrain:
+        """The section `pretrain` as a mode has it."""
+        return _with(self.pretrain, self.modes.get(mode, {}), f"modes.{mode}")
+
+    def of_task(self, task: str) -> Finetuned:
+        """The section of a task's settings as that task has it."""
+        section = getattr(self, TASKS[task][0])
+        return _with(section, self.tasks.get(task, {}), f"tasks.{task}")
+
+
+def _with(section: Section, changes: dict[str, Any], where: str) -> Any:
+    try:
+        return type(section).model_validate(section.model_dump() | changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join([where, *map(str, first["loc"])])
+        raise ValueError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
 
 
 def parse(raw: dict[str, Any]) -> Settings:

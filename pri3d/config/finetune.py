@@ -31,12 +31,10 @@ class Finetuned(Section):
     epochs: float = Field(80, gt=0, description="passes over the images used (paper: 80)")
     batch: int = Field(8, ge=1, description="images a step")
     lr: float = Field(0.01, gt=0, description="SGD learning rate at its highest")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (paper: 0.9)")
     weight_decay: float = Field(1e-4, ge=0, description="SGD weight decay")
     warmup: float = Field(
         0.0, ge=0, lt=1, description="share of the steps in which the rate rises from 0 to `lr`"
     )
-    power: float = Field(0.9, ge=0, description="exponent of the rate's polynomial decay after it")
     clip_norm: float | None = Field(
         None, gt=0, description="largest norm of a step's gradient, no unit"
     )
@@ -55,7 +53,14 @@ class Finetuned(Section):
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
 
 
-class Finetuned2d(Finetuned):
+class WithSgd(Finetuned):
+    """What the tasks have that SGD trains."""
+
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (paper: 0.9)")
+    power: float = Field(0.9, ge=0, description="exponent of the rate's polynomial decay after it")
+
+
+class Finetuned2d(WithSgd):
     """What the tasks on images have."""
 
     net2d: Net2d = Field(
@@ -135,7 +140,7 @@ class Insseg(Finetuned2d):
     )
 
 
-class Semseg3d(Finetuned):
+class Semseg3d(WithSgd):
     width3d: list[Annotated[int, Field(ge=1)]] = Field(
         [32, 64, 128, 256, 256, 128, 96, 96],
         min_length=8,
@@ -149,7 +154,7 @@ class Semseg3d(Finetuned):
         description="residual blocks of those stages, those of the pretraining",
     )
     stem3d: Literal[3, 5] = Field(
-        3, description="kernel of the 3D network's first convolution, that of the pretraining"
+        5, description="kernel of the 3D network's first convolution, that of the pretraining"
     )
     voxel_m: float = Field(
         0.02, gt=0, description="metres; edge of a voxel (paper: 0.02 for ScanNet, 0.05 for S3DIS)"
@@ -188,7 +193,7 @@ class Det3d(Finetuned):
         description="residual blocks of those stages, those of the pretraining",
     )
     stem3d: Literal[3, 5] = Field(
-        3, description="kernel of the 3D network's first convolution, that of the pretraining"
+        5, description="kernel of the 3D network's first convolution, that of the pretraining"
     )
     voxel_m: float = Field(0.025, gt=0, description="metres; edge of a voxel (paper: 0.025)")
     points: int = Field(
@@ -234,8 +239,6 @@ def finetune_unused(settings: Finetuned) -> tuple[str, ...]:
         unused += ("subset",)
     if settings.init == "random":
         unused += ("transfer",)
-    if isinstance(settings, Det3d):
-        unused += ("momentum", "power")
     return unused
 
 

@@ -43,7 +43,13 @@ class Pretrain(Section):
         "resnet18",
         pattern=r"^(resnet18|resnet34|resnet50|resnet18_half|(torchvision|timm):[\w.\-]+)$",
         description="frozen 2D network that ppkt, global_kd, crd and gupta learn from: an encoder "
-        "of net2d's, or torchvision:NAME or timm:NAME; it starts from `init2d` (PPKT: resnet50)",
+        "of net2d's, or torchvision:NAME or timm:NAME (PPKT: resnet50)",
+    )
+    teacher_init: str = Field(
+        "random",
+        description="the teacher's weights: imagenet, try_imagenet (random, and told, where they "
+        "cannot be had), a file, such as results/runs/view/model.safetensors, or random, which "
+        "teaches nothing (PPKT: imagenet)",
     )
     frame_voxel_m: float = Field(
         0.025,
@@ -242,8 +248,18 @@ _OF_MATCHES = ("match_rule", "radius_m", *_OF_CONTRAST)
 _OF_IMAGES = ("net2d", "init2d", "augment", "crop", "flip", "precision", "compile")
 _OF_3D = ("width3d", "blocks3d", "stem3d", "channels3d", "init3d")
 _OF_MOCO = ("moco_queue", "moco_momentum", "moco_temperature")
-_OF_CLOUDS = ("frame_voxel_m", "augment3d", "teacher", "contrast3d", "kd_temperature")
-_NOT_GLOBAL = ("depth_loss", "rotate_chunks", "net2d", "match_rule", "radius_m", *_OF_MOCO)
+_OF_CLOUDS = ("frame_voxel_m", "augment3d", "contrast3d", "kd_temperature")
+_OF_CLOUDS += ("teacher", "teacher_init")
+_NOT_GLOBAL = (
+    "depth_loss",
+    "rotate_chunks",
+    "net2d",
+    "init2d",
+    "compile",
+    "match_rule",
+    "radius_m",
+    *_OF_MOCO,
+)
 _NOT_GLOBAL += ("symmetric", "reduction", "contrast3d", "matches")
 # Settings that a mode does not use: a change of them is none of its runs.
 PRETRAIN_UNUSED = {
@@ -255,11 +271,21 @@ PRETRAIN_UNUSED = {
         *(*_OF_MATCHES, *_OF_3D, *_OF_CLOUDS),
     ),
     "ppkt": (
-        *("depth_loss", "rotate_chunks", "net2d", "radius_m", "contrast3d", "kd_temperature"),
+        *(
+            "depth_loss",
+            "rotate_chunks",
+            "net2d",
+            "init2d",
+            "radius_m",
+            "contrast3d",
+            "kd_temperature",
+        ),
+        "compile",
         *_OF_MOCO,
     ),
     "pointcontrast": (
-        *("depth_loss", "rotate_chunks", "projected", "teacher", "kd_temperature"),
+        *("depth_loss", "rotate_chunks", "projected", "teacher", "teacher_init"),
+        *("kd_temperature", "height", "width"),
         *(*_OF_IMAGES, *_OF_MOCO),
     ),
     "global_kd": (*_NOT_GLOBAL, "projected", "temperature", "normalise"),

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pri3d.boxes import Boxes
 from pri3d.classes import SCANNET18
 from pri3d.datasets.frames import Frame
+from pri3d.datasets.rooms import check_extent
 from pri3d.datasets.scannet import scene_list
 from pri3d.datasets.scannet3d import OBJECTS, SEGMENTS, SURFACE, read_objects
 from pri3d.datasets.table import read_names
 from pri3d.errors import Pri3DError
-from pri3d.metrics.boxes3d import Boxes
 from pri3d.scans.surface import read_ply
 
 INFO = ".txt"
@@ -113,6 +114,7 @@ class ScanNetObjects:
         surface = read_ply(self._file(name, SURFACE), keep_all=True)
         segments, objects = self._file(name, SEGMENTS), self._file(name, OBJECTS)
         alignment = self._alignment(name, notes)
+        check_extent(surface.points, str(self._file(name, SURFACE)))
         points = surface.points @ alignment[:3, :3].T + alignment[:3, 3]
         lut = SCANNET18.lut()
         of_vertex, groups = read_objects(segments, objects, len(points))
@@ -124,12 +126,17 @@ class ScanNetObjects:
             if not nyu40:
                 notes.append(f"{objects.name}: {label!r} is not in the table of labels")
             rows = np.flatnonzero((of_vertex == group) & finite)
-            if not lut[nyu40] or not len(rows):
+            if not lut[nyu40]:
+                continue
+            if not len(rows):
+                notes.append(f"{objects.name}: {label!r} number {group} has no vertex, and no box")
                 continue
             member[rows] = len(kinds)
             kinds.append(int(lut[nyu40]) - 1)
             low.append(points[rows].min(axis=0))
             high.append(points[rows].max(axis=0))
+        if not finite.all():
+            notes.append(f"{name}{SURFACE}: {(~finite).sum():,} vertices are not finite")
         low, high = (np.array(ends, float).reshape(-1, 3) for ends in (low, high))
         boxes = Boxes((low + high) / 2, high - low, np.zeros(len(low)))
         member_N3 = np.repeat(member[finite][:, None], 3, axis=1)
@@ -146,7 +153,10 @@ class ScanNetObjects:
             key, _, value = line.partition("=")
             if key.strip() == "axisAlignment":
                 try:
-                    return np.array(value.split(), float).reshape(4, 4)
+                    matrix = np.array(value.split(), float).reshape(4, 4)
+                    if np.isfinite(matrix).all():
+                        return matrix
+                    raise ValueError
                 except ValueError:
                     raise Pri3DError(
                         f"{path}: its axisAlignment is not 16 numbers; fetch it again"

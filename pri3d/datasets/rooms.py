@@ -30,6 +30,21 @@ class Cloud(NamedTuple):
     notes: list[str]
 
 
+MOST_M = 500.0  # from end to end; larger clouds are of damaged numbers
+
+
+def check_extent(points_N3: np.ndarray, where: str) -> None:
+    """Pri3DError where a cloud has no finite point, or reaches too far for voxels to be counted."""
+    finite = points_N3[np.isfinite(points_N3).all(axis=1)]
+    if not len(finite):
+        raise Pri3DError(f"{where}: has no point; fetch it again")
+    extent = (finite.max(axis=0) - finite.min(axis=0)).max()
+    if extent > MOST_M or np.abs(finite).max() > 1e6:
+        raise Pri3DError(
+            f"{where}: reaches over {extent:.0f} m, more than {MOST_M:.0f}; fetch it again"
+        )
+
+
 def open_rooms(name: str, root: str | Path, split: str):
     """A split ("train", "val", of ScanNet "test") of the data set in the folder `root`.
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from pri3d.classes import S3DIS13
 from pri3d.datasets.frames import Frame, read_bytes
-from pri3d.datasets.rooms import Cloud
+from pri3d.datasets.rooms import Cloud, check_extent
 from pri3d.errors import Pri3DError
 
 HELD_OUT = 5  # the area that everyone tests on
@@ -83,6 +83,7 @@ class S3DIS:
         numbers_N6 = np.concatenate(numbers)
         if not len(numbers_N6):
             raise Pri3DError(f"{room}: its annotations hold no point; fetch the room again")
+        check_extent(numbers_N6[:, :3], str(room))
         color = np.rint(numbers_N6[:, 3:]).astype(np.uint8)
         return Cloud(numbers_N6[:, :3], color, np.concatenate(labels), notes)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pri3d.classes import SCANNET20
 from pri3d.datasets.frames import Frame
-from pri3d.datasets.rooms import Cloud
+from pri3d.datasets.rooms import Cloud, check_extent
 from pri3d.datasets.scannet import scene_list
 from pri3d.datasets.table import read_names
 from pri3d.errors import Pri3DError
@@ -66,16 +66,19 @@ class ScanNet3D:
         """The vertices of a scene. Raises Pri3DError where its files do not fit each other."""
         scene = self.frames[index].scene
         surface = read_ply(self._file(scene, SURFACE), keep_all=True)
+        check_extent(surface.points, str(self._file(scene, SURFACE)))
         notes: list[str] = []
         if self.split == "test":
             nyu40 = np.zeros(len(surface.points), np.int64)
         elif self._file(scene, LABELS).is_file():
             path = self._file(scene, LABELS)
-            nyu40 = read_vertex_labels(path).astype(np.int64)
+            given = np.nan_to_num(read_vertex_labels(path).astype(np.float64), nan=-1)
+            nyu40 = np.clip(given, -1, 1e6).astype(np.int64)
             check_length(path, len(nyu40), len(surface.points))
-            for wrong, count in Counter(nyu40[nyu40 > HIGHEST].tolist()).items():
-                notes.append(f"{path.name}: id {wrong} of {count:,} vertices is no class")
-            nyu40[nyu40 > HIGHEST] = 0
+            wrong = (nyu40 < 0) | (nyu40 > HIGHEST)
+            for number, count in Counter(nyu40[wrong].tolist()).items():
+                notes.append(f"{path.name}: id {number} of {count:,} vertices is no class")
+            nyu40[wrong] = 0
         else:
             nyu40 = self._from_segments(scene, len(surface.points), notes)
         label = self.classes.lut()[nyu40]

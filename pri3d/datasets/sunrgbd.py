@@ -15,16 +15,22 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat
 
+from pri3d.boxes import Boxes, inside
 from pri3d.datasets.frames import Frame, decode_jpeg, decode_labels, read_bytes
 from pri3d.datasets.objects3d import Kinds, Scene
 from pri3d.errors import Pri3DError
-from pri3d.metrics import boxes3d
-from pri3d.metrics.boxes3d import Boxes
 
 META = ("SUNRGBDMeta3DBB_v2.mat", "SUNRGBDMeta.mat")
 SPLIT = "allsplit.mat"
-FOLDERS = ("", "SUNRGBDtoolbox/traintestSUNRGBD", "SUNRGBDtoolbox/Metadata", "SUNRGBD")
+FOLDERS = (
+    "",
+    "SUNRGBDtoolbox",
+    "SUNRGBDtoolbox/traintestSUNRGBD",
+    "SUNRGBDtoolbox/Metadata",
+    "SUNRGBD",
+)
 PREFIX = "/n/fs/sun3d/data"  # where the authors had it; 16 characters
+FIELDS = ("sequenceName", "Rtilt", "K", "depthpath", "rgbpath", "groundtruth3DBB")
 FARTHEST_M = 8.0
 # Full sizes (l, w, h): medians over the training split, of VoteNet's release.
 SIZES = {
@@ -44,7 +50,8 @@ SIZES = {
 class SunRGBD:
     """The training ("train") or testing frames ("val") of SUN RGB-D. See `objects3d`.
 
-    A frame of the split that the description or the disk lacks is in `problems`.
+    A frame of the split that the description or the disk lacks is in `problems`. described_by: the
+    file that has the boxes; of version 2 where both are there (VoteNet's figures are of version 1).
     """
 
     name = "sunrgbd"
@@ -60,10 +67,14 @@ class SunRGBD:
         if split not in keys:
             raise Pri3DError(f"SUN RGB-D has no split {split}; val is its test split")
         path = self._find(META)
-        described = {
-            _sequence(_text(entry["sequenceName"])): entry
-            for entry in _matrix(path, "SUNRGBDMeta").ravel()
-        }
+        self.described_by = path.name
+        entries = _matrix(path, "SUNRGBDMeta")
+        missing = [field for field in FIELDS if field not in (entries.dtype.names or ())]
+        if missing:
+            raise Pri3DError(
+                f"{path}: its SUNRGBDMeta has no {', '.join(missing)}; take the data set's own"
+            )
+        described = {_sequence(_text(entry["sequenceName"])): entry for entry in entries.ravel()}
         listed = [
             _sequence(_text(cell)) for cell in _matrix(self._find((SPLIT,)), keys[split]).ravel()
         ]
@@ -104,13 +115,16 @@ class SunRGBD:
         try:
             K = np.array(entry["K"], float).reshape(3, 3)
             tilt = np.array(entry["Rtilt"], float).reshape(3, 3)
+            if not (np.isfinite([K, tilt]).all() and K[0, 0] > 0 and K[1, 1] > 0):
+                raise ValueError("a number is not finite, or a focal length not positive")
         except (ValueError, TypeError) as error:
             raise Pri3DError(f"{name}: its calibration cannot be read ({error})") from None
         depth_path, color_path = self._path(entry, "depthpath"), self._path(entry, "rgbpath")
         stored = decode_labels(read_bytes(depth_path), str(depth_path))
         rgb = decode_jpeg(read_bytes(color_path), str(color_path))
-        points, pixels = points_of(stored, K, tilt)
-        row, column = pixels
+        points, (row, column) = points_of(stored, K, tilt)
+        if not len(points):
+            raise Pri3DError(f"{depth_path}: has no depth; fetch it again")
         row = row * rgb.shape[0] // stored.shape[0]
         column = column * rgb.shape[1] // stored.shape[1]
         boxes, kind = self._boxes(entry, name, notes)
@@ -121,7 +135,9 @@ class SunRGBD:
         center, size, heading, kind = [], [], [], []
         truth = entry["groundtruth3DBB"]
         fields = truth.dtype.names or ()
-        for box in truth.ravel() if "classname" in fields else []:
+        if truth.size and not {"classname", "coeffs", "centroid", "orientation"} <= set(fields):
+            raise Pri3DError(f"{self.described_by}: the boxes of {name} have no class or no size")
+        for box in truth.ravel():
             word = _text(box["classname"])
             if word not in SIZES:
                 continue
@@ -167,7 +183,7 @@ def members(points_N3: np.ndarray, boxes: Boxes) -> np.ndarray:
     member_N3 = np.full((len(points_N3), 3), -1, np.int32)
     number = np.zeros(len(points_N3), np.int64)
     for i, box in enumerate(zip(*boxes)):
-        rows = np.flatnonzero(boxes3d.inside(points_N3, *box))
+        rows = np.flatnonzero(inside(points_N3, *box))
         first, later = rows[number[rows] == 0], rows[number[rows] > 0]
         member_N3[first] = i
         member_N3[later, np.minimum(number[later], 2)] = i

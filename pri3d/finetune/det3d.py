@@ -14,30 +14,27 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from pri3d.augment3d import augment_colors
+from pri3d.boxes import Boxes
 from pri3d.config import Det3d
 from pri3d.datasets.objects3d import Kinds, Scene
 from pri3d.errors import Pri3DError
 from pri3d.finetune import votenet_loss
 from pri3d.finetune.samples import Damaged, draw
+from pri3d.finetune.semseg3d import enough_cells
 from pri3d.finetune.votenet_loss import Truth
 from pri3d.matching.voxels import merge
-from pri3d.metrics import boxes3d
-from pri3d.metrics.boxes3d import Boxes, Found
 from pri3d.models.minkunet import minkunet
 from pri3d.models.votenet import (
     ProposalHead,
     Proposals,
     VoteAggregation,
     Voting,
-    boxes_of,
     farthest_points,
 )
 from pri3d.sparse.coordinates import collate
 
 CHANNELS = 256  # of the backbone's features (published)
 HEADINGS = 12  # bins, of data sets whose boxes have headings
-MOST_BOXES = 64  # of a scene (published)
-LEAST_POINTS = 5  # a box with fewer is empty
 # Weights of the terms in the loss (published).
 WEIGHTS = {"vote": 10, "objectness": 5, "center": 10, "heading_bin": 1, "heading": 10}
 WEIGHTS |= {"size_cluster": 1, "size": 10, "class": 1}
@@ -57,6 +54,7 @@ class Sample(NamedTuple):
     in_object_V: np.ndarray
     boxes: Boxes
     kind: np.ndarray
+    notes: list[str]
 
 
 class Det3dBatch(NamedTuple):
@@ -75,6 +73,7 @@ class Det3dBatch(NamedTuple):
     kind_BG: Tensor
     mask_BG: Tensor
     damaged: list[Damaged]
+    notes: list[str]
 
 
 class Det3dSamples(torch.utils.data.Dataset):
@@ -169,18 +168,14 @@ def in_voxels(name: str, scene: Scene, voxel_m: float, by_points: bool) -> Sampl
         in_object,
         scene.boxes,
         scene.kind,
+        scene.notes,
     )
 
 
 def collate_scenes(samples: list[Sample | Damaged]) -> Det3dBatch:
     good = [sample for sample in samples if isinstance(sample, Sample)]
     damaged = [sample for sample in samples if isinstance(sample, Damaged)]
-    for sample in list(good):
-        if len(sample.kind) > MOST_BOXES:
-            reason = f"{sample.name}: has {len(sample.kind)} boxes, more than {MOST_BOXES}"
-            good.remove(sample)
-            damaged.append(Damaged(sample.name, reason))
-    shape = len(good), MOST_BOXES
+    shape = len(good), max([1, *(len(sample.kind) for sample in good)])
     center, size = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)
     heading, mask = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     kind = np.zeros(shape, np.int64)
@@ -202,6 +197,7 @@ def collate_scenes(samples: list[Sample | Damaged]) -> Det3dBatch:
         [len(s.voxel_V3) for s in good],
         *(torch.from_numpy(array) for array in (center, size, heading, kind, mask)),
         damaged,
+        [note for sample in good for note in sample.notes],
     )
 
 
@@ -262,7 +258,7 @@ def detect(nets: nn.ModuleDict, batch: Det3dBatch) -> Detected:
 
 def losses(nets: nn.ModuleDict, batch: Det3dBatch, settings: Det3d) -> dict[str, Tensor]:
     """VoteNet's terms, weighted as they are added up."""
-    if not batch.counts:
+    if not enough_cells(batch.voxel_V3, batch.counts):
         return {}
     found = detect(nets, batch)
     mean_size = nets["detector"].mean_size
@@ -288,51 +284,3 @@ def truth_of(batch: Det3dBatch, row_BS: Tensor, mean_size_C3: Tensor, headings: 
         *(batch.center_BG3, batch.mask_BG, bins, residual, batch.kind_BG, size, batch.kind_BG),
         *(batch.votes_V9[row_BS], batch.in_object_V[row_BS]),
     )
-
-
-def predictions(
-    proposals: Proposals,
-    mean_size_Z3: Tensor,
-    scene: int,
-    cloud: np.ndarray | None = None,
-    by_class: bool = True,
-    all_classes: bool = True,
-    in_plane: bool = False,
-    of_smaller: bool = False,
-    threshold: float = 0.25,
-    least: float = 0.05,
-) -> tuple[np.ndarray, list[Found]]:
-    """Which proposals [K] of a scene of the batch remain, and the boxes that they are.
-
-    cloud: the scene's points [P, 3]; boxes with fewer than five are left out. by_class: only boxes
-    of one class suppress each other. all_classes: every box is given for every class, with the
-    class's probability as a factor of its score. in_plane: suppression by the footprints' hulls,
-    and of_smaller as in `boxes3d.suppress`. least: lowest score of an object.
-    """
-    center, size, heading = (
-        part[scene].detach().double().cpu().numpy() for part in boxes_of(proposals, mean_size_Z3)
-    )
-    boxes = Boxes(center, size, heading)
-    score = torch.softmax(proposals.objectness[scene].detach().double(), dim=1)[:, 1].cpu().numpy()
-    kinds = torch.softmax(proposals.classes[scene].detach().double(), dim=1).cpu().numpy()
-    kind = kinds.argmax(axis=1)
-    rows = np.arange(len(score))
-    if cloud is not None:
-        number = [boxes3d.inside(cloud, *box).sum() for box in zip(center, size, heading)]
-        rows = rows[np.array(number) >= LEAST_POINTS]
-    hull = boxes3d.hulls(boxes)[rows]
-    if in_plane:
-        hull = hull[:, [0, 1, 3, 4]]
-    same = kind[rows] if by_class and not in_plane else None
-    picked = rows[boxes3d.suppress(hull, score[rows], threshold, same, of_smaller)]
-    remains = np.zeros(len(score), bool)
-    remains[picked] = True
-    kept = np.flatnonzero(remains & (score > least))
-
-    def found(row: int, cls: int, value: float) -> Found:
-        return Found(scene, int(cls), float(value), center[row], size[row], float(heading[row]))
-
-    if all_classes:
-        every = range(kinds.shape[1])
-        return remains, [found(i, cls, kinds[i, cls] * score[i]) for cls in every for i in kept]
-    return remains, [found(i, kind[i], score[i]) for i in kept]

@@ -8,18 +8,22 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pri3d import checkpoint, processes, store
+from pri3d.boxes import Boxes, hulls, inside
 from pri3d.checkpoint import first_line
 from pri3d.config import TASKS, Det3d
 from pri3d.datasets.objects3d import open_objects
 from pri3d.errors import Pri3DError
 from pri3d.finetune import det3d
 from pri3d.metrics import boxes3d
+from pri3d.metrics.boxes3d import Found
+from pri3d.models.votenet import Proposals, boxes_of
 
 THRESHOLDS = (0.25, 0.5)
+LEAST_POINTS = 5  # a box with fewer is empty
 
 
 def load_run(run: Path, data) -> tuple[Det3d, nn.ModuleDict]:
@@ -79,7 +83,7 @@ def run(
         with torch.no_grad():
             proposals = det3d.detect(nets, batch).proposals
         mean_size = nets["detector"].mean_size
-        _, boxes = det3d.predictions(proposals, mean_size, 0, scene.points, least=settings.score)
+        _, boxes = predictions(proposals, mean_size, 0, scene.points, least=settings.score)
         found += [box._replace(scene=i) for box in boxes]
         truths[i] = scene.kind, scene.boxes
     if not truths:
@@ -106,11 +110,60 @@ def run(
         "clouds_of_split": len(data.frames),
         "left_out": left_out,
         "notes": notes,
+        "described_by": getattr(data, "described_by", None),
         "objects": int(sum(len(kind) for kind, _ in truths.values())),
         "boxes": figures,
     }
     checkpoint.save_json(out, checkpoint.without_nan(result))
     return result
+
+
+def predictions(
+    proposals: Proposals,
+    mean_size_Z3: Tensor,
+    scene: int,
+    cloud: np.ndarray | None = None,
+    by_class: bool = True,
+    all_classes: bool = True,
+    in_plane: bool = False,
+    of_smaller: bool = False,
+    threshold: float = 0.25,
+    least: float = 0.05,
+) -> tuple[np.ndarray, list[Found]]:
+    """Which proposals [K] of a scene of the batch remain, and the boxes that they are.
+
+    cloud: the scene's points [P, 3]; boxes with fewer than five are left out. by_class: only boxes
+    of one class suppress each other. all_classes: every box is given for every class, with the
+    class's probability as a factor of its score. in_plane: suppression by the footprints' hulls,
+    and of_smaller as in `boxes3d.suppress`. least: lowest score of an object.
+    """
+    center, size, heading = (
+        part[scene].detach().double().cpu().numpy() for part in boxes_of(proposals, mean_size_Z3)
+    )
+    boxes = Boxes(center, size, heading)
+    score = torch.softmax(proposals.objectness[scene].detach().double(), dim=1)[:, 1].cpu().numpy()
+    kinds = torch.softmax(proposals.classes[scene].detach().double(), dim=1).cpu().numpy()
+    kind = kinds.argmax(axis=1)
+    rows = np.arange(len(score))
+    if cloud is not None:
+        number = [inside(cloud, *box).sum() for box in zip(center, size, heading)]
+        rows = rows[np.array(number) >= LEAST_POINTS]
+    hull = hulls(boxes)[rows]
+    if in_plane:
+        hull = hull[:, [0, 1, 3, 4]]
+    same = kind[rows] if by_class and not in_plane else None
+    picked = rows[boxes3d.suppress(hull, score[rows], threshold, same, of_smaller)]
+    remains = np.zeros(len(score), bool)
+    remains[picked] = True
+    kept = np.flatnonzero(remains & (score > least))
+
+    def found(row: int, cls: int, value: float) -> Found:
+        return Found(scene, int(cls), float(value), center[row], size[row], float(heading[row]))
+
+    if all_classes:
+        every = range(kinds.shape[1])
+        return remains, [found(i, cls, kinds[i, cls] * score[i]) for cls in every for i in kept]
+    return remains, [found(i, kind[i], score[i]) for i in kept]
 
 
 def as_lines(told: dict[str, Any]) -> list[str]:

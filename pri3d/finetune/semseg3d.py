@@ -21,6 +21,8 @@ from pri3d.matching.voxels import merge
 from pri3d.models.minkunet import minkunet
 from pri3d.sparse.coordinates import collate
 
+COARSEST_VOXELS = 16  # edge of the network's coarsest cells
+
 
 class Voxels(NamedTuple):
     """A cloud in voxels: voxel int32 [V, 3]; color float32 [V, 3] in 0..1, of the first point of
@@ -33,10 +35,11 @@ class Voxels(NamedTuple):
     color_V3: np.ndarray
     target_V: np.ndarray
     of_point_N: np.ndarray
+    notes: list[str]
 
 
 class Semseg3dBatch(NamedTuple):
-    """Clouds of a step one after another; counts: voxels of each."""
+    """Clouds of a step one after another; counts: voxels of each; notes: what is odd about them."""
 
     names: list[str]
     voxel_V3: Tensor
@@ -44,6 +47,7 @@ class Semseg3dBatch(NamedTuple):
     target_V: Tensor
     counts: list[int]
     damaged: list[Damaged]
+    notes: list[str]
 
 
 class Semseg3dSamples(torch.utils.data.Dataset):
@@ -100,7 +104,8 @@ def in_voxels(name: str, cloud: Cloud, voxel_m: float) -> Voxels:
     target_V = label_V - np.uint8(1)  # 0 becomes IGNORED
     target_V[mixed] = IGNORED
     color_V3 = cloud.color[first] / np.float32(255)
-    return Voxels(name, voxel_N3[first].astype(np.int32), color_V3, target_V, of_point)
+    voxel_V3 = voxel_N3[first].astype(np.int32)
+    return Voxels(name, voxel_V3, color_V3, target_V, of_point, cloud.notes)
 
 
 def collate_voxels(samples: list[Voxels | Damaged]) -> Semseg3dBatch:
@@ -109,8 +114,11 @@ def collate_voxels(samples: list[Voxels | Damaged]) -> Semseg3dBatch:
     columns = [(s.voxel_V3, s.color_V3, s.target_V) for s in good] or [
         (np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32), np.zeros(0, np.uint8))
     ]
+    notes = [note for sample in good for note in sample.notes]
     tensors = [torch.from_numpy(np.concatenate(column)) for column in zip(*columns)]
-    return Semseg3dBatch([s.name for s in good], *tensors, [len(s.target_V) for s in good], damaged)
+    return Semseg3dBatch(
+        [s.name for s in good], *tensors, [len(s.target_V) for s in good], damaged, notes
+    )
 
 
 def networks(settings: Semseg3d, classes: int) -> nn.ModuleDict:
@@ -135,9 +143,17 @@ def logits(nets: nn.ModuleDict, batch: Semseg3dBatch) -> Tensor:
     return nets["backbone3d"](collate(list(clouds))).features
 
 
+def enough_cells(voxel_V3: Tensor, counts: list[int]) -> bool:
+    """Whether the coarsest grid has two cells or more: batch norm needs them when training."""
+    if len(counts) != 1:
+        return bool(counts)
+    cells = torch.div(voxel_V3, COARSEST_VOXELS, rounding_mode="floor")
+    return bool((cells != cells[:1]).any())
+
+
 def losses(nets: nn.ModuleDict, batch: Semseg3dBatch, settings: Semseg3d) -> dict[str, Tensor]:
     """Cross entropy, the mean over all annotated voxels; none where nothing is annotated."""
-    if not batch.counts or not (batch.target_V != IGNORED).any():
+    if not (batch.target_V != IGNORED).any() or not enough_cells(batch.voxel_V3, batch.counts):
         return {}
     target_V = batch.target_V.long()
     return {"voxels": cross_entropy(logits(nets, batch), target_V, ignore_index=IGNORED)}

@@ -24,7 +24,16 @@ from tqdm import tqdm
 
 import pri3d
 from pri3d import checkpoint, closure, processes, store
-from pri3d.config import SECTIONS, TASKS, Det3d, Insseg, Semseg, Semseg3d, finetune_unused
+from pri3d.config import (
+    SECTIONS,
+    TASKS,
+    WITH_CLOUDS,
+    Det3d,
+    Insseg,
+    Semseg,
+    Semseg3d,
+    finetune_unused,
+)
 from pri3d.datasets import open_split
 from pri3d.datasets.objects3d import open_objects
 from pri3d.datasets.rooms import open_rooms
@@ -96,7 +105,8 @@ def run(task: str, data_dir: Path, out: Path, settings: AnySettings) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     data = OPENED[type(settings)](TASKS[task][1], data_dir, "train")
-    chosen = subset(data.frames, settings.percent, settings.subset, settings.seed)
+    whole = TASKS[task][0] in WITH_CLOUDS
+    chosen = subset(data.frames, settings.percent, settings.subset, settings.seed, whole)
     if not chosen:
         raise Pri3DError(
             f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled ones are none; "
@@ -131,7 +141,7 @@ def _tell_data(plan: Plan) -> None:
     for problem in lost[:5]:
         print(f"  left out: {problem}", file=sys.stderr)
     if len(lost) > 5:
-        print(f"  and {len(lost) - 5:,} more (pri3d data check)", file=sys.stderr)
+        print(f"  and {len(lost) - 5:,} more", file=sys.stderr)
 
 
 def _made_from(plan: Plan) -> dict[str, Any]:
@@ -234,6 +244,10 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
                 if damaged.name not in told:
                     told.add(damaged.name)
                     bar.write(f"left out: {damaged.reason}", file=sys.stderr)
+            for note in getattr(batch, "notes", []):
+                if note not in told:
+                    told.add(note)
+                    bar.write(f"noted: {note}", file=sys.stderr)
             waited = time.perf_counter() - began
             rate = learning_rate(settings, number, plan.steps)
             for group in optimizer.param_groups:

@@ -4,6 +4,8 @@ the resolution of pixels (PPKT, Liu et al., arXiv 2104.04687).
 Shapes: B images, C channels, H x W pixels, h x w places of the last feature map, N pixels.
 """
 
+from collections.abc import Callable
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ class Teacher(nn.Module):
     """A frozen network: images [B, 3, H, W] to its last feature map [B, channels, h, w].
 
     name: an encoder of `ENCODERS`, "torchvision:NAME" (a classifier with convolutions, whose map
-    before its `avgpool` is taken) or "timm:NAME" (the last of its `features_only` maps). It has no
+    before its `avgpool` is taken) or "timm:NAME" (what its `forward_features` gives). It has no
     gradient, and its batch norm keeps its statistics in training too. Raises Pri3DError where there
     is no such network, or no map can be had of it.
     """
@@ -41,7 +43,9 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, image_BCHW: Tensor) -> Tensor:
         image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
-        if self.kind:
+        if self.kind == "timm":
+            return _timm_map(self.network, image_BCHW)
+        if self.kind == "torchvision":
             return _last_map(self.network, image_BCHW)
         x = stem(self.network, image_BCHW)
         for stage in range(1, 5):
@@ -57,28 +61,50 @@ def _of_timm(name: str) -> tuple[nn.Module, int]:
             f"pretrain.teacher: timm:{name} needs timm; pip install 'pri3d[timm]'"
         ) from None
     try:
-        network = timm.create_model(name, pretrained=False, features_only=True, out_indices=(-1,))
-    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise Pri3DError(
-            f"pretrain.teacher: timm has no feature maps of {name} ({error}); take another"
-        ) from None
-    return network, network.feature_info.channels()[-1]
+        network = timm.create_model(name, pretrained=False)
+    except RuntimeError as error:
+        raise Pri3DError(f"pretrain.teacher: timm: {error}; take another") from None
+    return network, _channels(f"timm:{name}", network, _timm_map)
+
+
+def _timm_map(network: nn.Module, image_BCHW: Tensor) -> Tensor:
+    map_BChw = network.forward_features(image_BCHW)
+    if map_BChw.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NHWC":
+        map_BChw = map_BChw.permute(0, 3, 1, 2)
+    return map_BChw
 
 
 def _of_torchvision(name: str) -> tuple[nn.Module, int]:
-    try:
-        network = torchvision.models.get_model(name, weights=None)
-    except ValueError as error:
-        raise Pri3DError(f"pretrain.teacher: torchvision: {error}; take another") from None
+    if name not in torchvision.models.list_models(torchvision.models):
+        raise Pri3DError(
+            f"pretrain.teacher: torchvision has no classifier {name}; take one of "
+            "torchvision.models.list_models(torchvision.models)"
+        )
+    network = torchvision.models.get_model(name, weights=None)
     if not hasattr(network, "avgpool"):
         raise Pri3DError(
             f"pretrain.teacher: torchvision's {name} has no map before an average; take another, "
             f"or timm:{name}"
         )
     network.avgpool = _Keep()
-    with torch.no_grad():
-        map_BCHW = _last_map(network.eval(), torch.zeros(1, 3, 64, 64))
-    return network, map_BCHW.shape[1]
+    return network, _channels(f"torchvision:{name}", network, _last_map)
+
+
+def _channels(name: str, network: nn.Module, map_of: Callable) -> int:
+    """Of the map that a network makes, told by trying."""
+    try:
+        with torch.no_grad():
+            map_BChw = map_of(network.eval(), torch.zeros(1, 3, 224, 224))
+    except Exception as error:  # what they raise depends on the network
+        raise Pri3DError(
+            f"pretrain.teacher: {name} makes no map of a 224 x 224 image ({error}); take another"
+        ) from None
+    if map_BChw.ndim != 4:
+        raise Pri3DError(
+            f"pretrain.teacher: {name} has no map of its features, but {list(map_BChw.shape)}; "
+            "take a network with convolutions"
+        )
+    return map_BChw.shape[1]
 
 
 class _Keep(nn.Module):
@@ -93,7 +119,7 @@ class _Keep(nn.Module):
 
 def _last_map(network: nn.Module, image_BCHW: Tensor) -> Tensor:
     try:
-        return network(image_BCHW)[-1]
+        return network(image_BCHW)
     except _Keep.Reached as reached:
         return reached.args[0]
 

@@ -153,7 +153,7 @@ def farthest_points(point_N3: Tensor, number: int) -> Tensor:
     chosen = torch.zeros(number, dtype=torch.int64, device=point_N3.device)
     nearest_N = torch.full((n,), torch.inf, dtype=point_N3.dtype, device=point_N3.device)
     for i in range(1, number):
-        last = point_N3[chosen[i - 1]]
+        last = point_N3[chosen[i - 1 : i]]  # no single number, which a GPU would have to send
         nearest_N = torch.minimum(nearest_N, (point_N3 - last).square().sum(dim=1))
         chosen[i] = nearest_N.argmax()
     return chosen

@@ -83,12 +83,16 @@ def _hardest(features: list[Tensor], batch: CloudPairBatch) -> Terms:
     starts = [torch.tensor([0, *side.counts]).cumsum(0) for side in (batch.side_a, batch.side_b)]
     sides = zip(*(f.split(s.counts) for f, s in zip(features, (batch.side_a, batch.side_b))))
     rows = zip(batch.pairs.anchor_N.split(counts), batch.pairs.positive_N.split(counts))
-    for i, ((a_MC, b_MC), (row_a, row_b)) in enumerate(zip(sides, rows)):
+    listed = batch.listed_L2.split(batch.listed_counts)
+    for i, ((a_MC, b_MC), (row_a, row_b), listed_L2) in enumerate(zip(sides, rows, listed)):
         pairs_N2 = torch.stack([row_a - starts[0][i], row_b - starts[1][i]], dim=1)
         a_MC, b_MC = (nn.functional.normalize(f, dim=1) for f in (a_MC, b_MC))
-        # Matches are in random order: so are the first of them.
+        # Negatives are sought among rows that match something. Matches are in random order: so are
+        # the first of them.
         drawn = pairs_N2[:HARDEST_DRAWN]
-        positive, negative = hardest_contrastive(a_MC, b_MC, pairs_N2, drawn[:, 0], drawn[:, 1])
+        positive, negative = hardest_contrastive(
+            *(a_MC, b_MC, pairs_N2, drawn[:, 0], drawn[:, 1]), listed_N2=listed_L2
+        )
         losses.append(positive + negative)
         recall.append(match_recall(a_MC[pairs_N2[:, 0]], b_MC[pairs_N2[:, 1]]))
     loss_S = torch.stack(losses) if losses else features[0].new_zeros(0)
@@ -137,7 +141,7 @@ def gupta(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[st
     """
     teacher_BC, student_BC = _global_features(nets, batch, settings)
     loss_B = (nets["w3d"](student_BC) - teacher_BC).square().mean(dim=1)
-    variance = teacher_BC.var(dim=0).mean().item()
+    variance = teacher_BC.var(dim=0, correction=0).mean().item()
     return {"gupta": Terms(loss_B, [variance] * len(loss_B), [], [])}
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from pri3d import geometry
 from pri3d.artefacts import Clouds
@@ -26,21 +27,26 @@ from pri3d.pretrain.samples import LEAST_MATCHES, PairSamples, unusable
 
 
 class CloudPair(NamedTuple):
-    """One pair: two clouds, and the voxels [N], [N] that match; None where it cannot be used."""
+    """One pair: two clouds, the voxels [N], [N] that match, and all voxels of the second that lie
+    within the radius of those of the first, int64 [L, 2]; None where it cannot be used."""
 
     name: str
     clouds: tuple[Chunk, Chunk] | None
     matches: tuple[np.ndarray, np.ndarray] | None
+    listed: np.ndarray | None
     skipped: list[str]
 
 
 class CloudPairBatch(NamedTuple):
-    """Pairs of a micro-batch. pairs: anchors are voxels of side_a, positives of side_b."""
+    """Pairs of a micro-batch. pairs: anchors are voxels of side_a, positives of side_b. listed_L2,
+    listed_counts: all voxels within the radius, counted within each pair."""
 
     names: list[str]
     side_a: Side
     side_b: Side
     pairs: Matches
+    listed_L2: Tensor
+    listed_counts: list[int]
     skipped: list[str]
 
 
@@ -67,25 +73,25 @@ class CloudPairs(torch.utils.data.Dataset):
         name, scan, numbers, rng = self.pairs.asked(index)
         rngs = rng.spawn(3)
         with damage_is_named(scan, name):
-            try:
-                return self._sample(name, scan.clouds, numbers, rngs)
-            except ValueError as error:
-                return CloudPair(name, None, None, [str(error)])
+            return self._sample(name, scan.clouds, numbers, rngs)
 
     def _sample(self, name: str, clouds: Clouds, numbers: list[int], rngs) -> CloudPair:
         settings, sides, world = self.settings, [], []
         for number, rng in zip(numbers, rngs):
-            points, color = colored_cloud(clouds, row_of(clouds, number))
+            try:
+                points, color = colored_cloud(clouds, row_of(clouds, number))
+            except ValueError as error:  # of the image
+                return CloudPair(name, None, None, None, [str(error)])
             side = cloud_in_voxels(points, color, np.arange(len(points)), settings, rng)
             if reason := unusable(side):
-                return CloudPair(name, None, None, [f"cloud: {reason}"])
+                return CloudPair(name, None, None, None, [f"cloud: {reason}"])
             sides.append(side)
             world.append(points[side.cell_N])
-        found = matching(*world, settings.radius_m, settings.matches, rngs[2])
+        *found, listed = matching(*world, settings.radius_m, settings.matches, rngs[2])
         if len(found[0]) < LEAST_MATCHES:
             reason = f"cloud: fewer than {LEAST_MATCHES} matches"
-            return CloudPair(name, None, None, [reason])
-        return CloudPair(name, tuple(sides), found, [])
+            return CloudPair(name, None, None, None, [reason])
+        return CloudPair(name, tuple(sides), tuple(found), listed, [])
 
 
 def colored_cloud(clouds: Clouds, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,12 +108,12 @@ def colored_cloud(clouds: Clouds, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 def matching(
     a_N3: np.ndarray, b_N3: np.ndarray, radius: float, at_most: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of A, each at most once and in random order, and for each a random one of the rows of B
-    that are closer than the radius: int64 [n], [n].
+    that are closer than the radius: int64 [n], [n]; and all of those, int64 [L, 2].
     """
     rows = rng.permutation(len(a_N3))
-    tree, found = cKDTree(b_N3), [np.zeros((2, 0), np.int64)]
+    tree, found, listed = cKDTree(b_N3), [np.zeros((2, 0), np.int64)], []
     missing = at_most
     for start in range(0, len(rows), step := max(64, 2 * at_most)):
         asked = rows[start : start + step]
@@ -117,10 +123,12 @@ def matching(
         has = np.flatnonzero(number)[:missing]
         partner = np.fromiter((near[i][int(draws[i] * number[i])] for i in has), np.int64, len(has))
         found.append(np.stack([asked[has], partner]))
+        listed += [(asked[i], j) for i in has for j in near[i]]
         missing -= len(has)
         if not missing:
             break
-    return tuple(np.concatenate(found, axis=1))
+    row_a, row_b = np.concatenate(found, axis=1)
+    return row_a, row_b, np.array(listed, np.int64).reshape(-1, 2)
 
 
 def collate_cloud_pairs(samples: Sequence[CloudPair]) -> CloudPairBatch:
@@ -136,5 +144,7 @@ def collate_cloud_pairs(samples: Sequence[CloudPair]) -> CloudPairBatch:
         [sample.name for sample in samples],
         *sides,
         collate_matches(matches),
+        torch.from_numpy(np.concatenate([s.listed for s in used] or [np.zeros((0, 2), np.int64)])),
+        [len(s.listed) for s in used],
         [reason for sample in samples for reason in sample.skipped],
     )

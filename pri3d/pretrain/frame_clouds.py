@@ -71,8 +71,9 @@ class FrameClouds(torch.utils.data.Dataset):
         least: int = 1,
     ):
         self.clouds_dir, self.settings = Path(clouds_dir), settings
-        scenes = list(scenes) or sorted(path.stem for path in self.clouds_dir.glob("*.h5"))
-        if unknown := sorted(set(held_out) - set(scenes)):
+        there = {path.stem for path in self.clouds_dir.glob("*.h5")}
+        scenes = sorted(set(scenes) or there)  # in whatever order they are given
+        if unknown := sorted(set(held_out) - there):
             raise Pri3DError(f"{clouds_dir}: has no scene {', '.join(unknown)} to hold out")
         self.scenes = [scene for scene in scenes if scene not in held_out]
         frames = []
@@ -103,18 +104,17 @@ class FrameClouds(torch.utils.data.Dataset):
         name = f"{self.scenes[scene]} frame {scan.clouds.index[row]}"
         rngs = np.random.default_rng([self.settings.seed, 3, epoch, frame]).spawn(4)
         with damage_is_named(scan, name):
-            try:
-                return self._sample(name, scan.clouds, int(row), rngs)
-            except ValueError as error:
-                return FrameCloud(name, None, None, [str(error)])
+            return self._sample(name, scan.clouds, int(row), rngs)
 
     def _sample(self, name: str, clouds: Clouds, row: int, rngs) -> FrameCloud:
         settings = self.settings
         shape = settings.height, settings.width
         place = draw_placement(clouds.color_shape, settings.crop, settings.flip, rngs[0])
-        image_CHW = torch.from_numpy(
-            placed_image(stored_image(clouds, row), clouds.color_shape, place, shape)
-        )
+        try:
+            rgb = stored_image(clouds, row)
+        except ValueError as error:
+            return FrameCloud(name, None, None, [str(error)])
+        image_CHW = torch.from_numpy(placed_image(rgb, clouds.color_shape, place, shape))
         points, pixels = points_in_image(clouds, row, place, shape)
         color_N3 = image_CHW.numpy().reshape(3, -1).T[pixels]
         cloud = cloud_in_voxels(points @ UPRIGHT.T, color_N3, pixels, settings, rngs[1])

@@ -25,7 +25,7 @@ def load_starts(
     with contextlib.nullcontext() if told else contextlib.redirect_stderr(io.StringIO()):
         starts = {}
         if "teacher" in nets:
-            starts["init2d"] = _start_teacher(nets["teacher"], settings)
+            starts["teacher_init"] = _start_teacher(nets["teacher"], settings)
         elif "backbone" in nets:
             starts["init2d"] = _start_2d(nets["backbone"], settings)
         if "backbone3d" in nets:
@@ -48,21 +48,23 @@ def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
 
 def _start_teacher(teacher: Teacher, settings: Pretrain) -> str:
     """An encoder takes what `init2d` takes; others a file that has exactly their entries."""
-    name, init, network = settings.teacher, settings.init2d, teacher.network
+    name, init, network = settings.teacher, settings.teacher_init, teacher.network
     if init == "random":
         print(
-            f"pri3d: the teacher {name} has RANDOM weights and knows nothing; set pretrain.init2d",
+            f"pri3d: the teacher {name} has RANDOM weights and knows nothing; set "
+            "pretrain.teacher_init",
             file=sys.stderr,
         )
         return "random"
     if not teacher.kind:
         if init in INIT:
-            return load_imagenet_into(network, name, init, "pretrain.init2d")
+            return load_imagenet_into(network, name, init, "pretrain.teacher_init")
         holder = nn.ModuleDict({"encoder": network})
-        return load_file_into(holder, init, "backbone", whole=("backbone.encoder",))
+        whole = ("backbone.encoder",)
+        return load_file_into(holder, init, "backbone", whole, named="pretrain.teacher")
     if init in INIT:
         raise Pri3DError(
-            f"pretrain.init2d: for the teacher {name} give a file of its weights, as "
+            f"pretrain.teacher_init: for the teacher {name} give a file of its weights, as "
             f"{teacher.kind} has them"
         )
     return load_exactly(network, init)

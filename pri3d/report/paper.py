@@ -65,6 +65,10 @@ DET3D = {
 CLOUDS = {"semseg3d_s3dis": 68, "semseg3d_scannet": 312}
 CLOUDS |= {"det3d_scannet": 312, "det3d_sunrgbd": 5050}
 
+WIDTHS, BLOCKS = [32, 64, 128, 256, 256, 128, 96, 96], [2, 3, 4, 6, 2, 2, 2, 2]
+VOXELS = {"semseg3d_s3dis": 0.05, "semseg3d_scannet": 0.02}
+VOXELS |= {"det3d_scannet": 0.025, "det3d_sunrgbd": 0.025}
+
 # What the paper's validation splits have: ScanNet's scenes, and NYUv2's images.
 VAL_SCENES, VAL_IMAGES = 312, 654
 # Published detections were cut at this score.

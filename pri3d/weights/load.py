@@ -53,7 +53,11 @@ def load_exactly(network: nn.Module, file: str | Path) -> str:
         state = next(
             (s for k in ("state_dict", "model") if isinstance(s := state.get(k), dict)), state
         )
-        state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        state = {
+            name.removeprefix("module."): value  # of files written in several processes
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        }
     own = network.state_dict()
     if not isinstance(state, dict):
         raise Pri3DError(f"{path}: holds no weights; give another file")
@@ -72,7 +76,7 @@ def load_exactly(network: nn.Module, file: str | Path) -> str:
     network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
     left_out = [name for name in state if name not in own]
     print(
-        f"{path.name}: {len(own)} of {len(own)} entries loaded",
+        f"{path.name}: {sum(name in state for name in own)} of {len(own)} entries loaded",
         *([f"left out: {grouped(left_out)}"] if left_out else []),
         sep="; ",
         file=sys.stderr,
@@ -86,16 +90,17 @@ def load_file_into(
     part: str,
     whole: Collection[str] = (),
     section: str = "pretrain",
+    named: str | None = None,
 ) -> str:
     """Load what a file, in any form that `load` knows, has for a network.
 
     part: "backbone" for a ResUNet, or a module that has its `encoder` alone; "backbone3d" for a
     MinkUNet, whose stem and last layer may be of another size than the file's and then keep what
     they have. whole: parts of which the file must have every entry ("backbone.encoder"), or every
-    or none ("backbone.decoder"). section: of the settings, whose net2d or width3d a message names.
-    What was loaded and what not goes to stderr; returned is the first
-    in short, with the file's SHA-256. Raises Pri3DError when the file cannot be read, has nothing
-    for this part, or is of a network of another depth or width.
+    or none ("backbone.decoder"). section: of the settings, whose net2d or width3d a message names;
+    named: another setting in place of net2d. What was loaded and what not goes to stderr; returned
+    is the first in short, with the file's SHA-256. Raises Pri3DError when the file cannot be read,
+    has nothing for this part, or is of a network of another depth or width.
     """
     path, prefix = Path(file), f"{part}."
     weights = load(path)
@@ -103,7 +108,7 @@ def load_file_into(
     found = {name: value for name, value in weights.state.items() if name.startswith(prefix)}
     if found:
         fit(path, found)
-        _check_same_network(path, under(own, prefix), under(found, prefix), part, section)
+        _check_same_network(path, under(own, prefix), under(found, prefix), part, section, named)
     shaped = {n: value for n, value in found.items() if n in own and own[n].shape == value.shape}
     if not shaped:
         raise Pri3DError(
@@ -154,7 +159,12 @@ def load_file_into(
 
 
 def _check_same_network(
-    path: Path, own: dict[str, Any], found: dict[str, Tensor], part: str, section: str
+    path: Path,
+    own: dict[str, Any],
+    found: dict[str, Tensor],
+    part: str,
+    section: str,
+    named: str | None,
 ) -> None:
     """Where only some shapes agree, loading those would mix two networks."""
     if part + "." == BACKBONE3D:
@@ -169,6 +179,6 @@ def _check_same_network(
         here, there = encoder_name(path, under(own, "encoder.")), encoder_name(path, encoder)
         if here != there:
             raise Pri3DError(
-                f"{path}: holds a {there}, and the network here is a {here}; set {section}.net2d "
-                f"to {there}, or give another file"
+                f"{path}: holds a {there}, and the network here is a {here}; set "
+                f"{named or f'{section}.net2d'} to {there}, or give another file"
             )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from golden_vectors import Golden, cases
 
+from pri3d.boxes import Boxes, corners
 from pri3d.finetune import votenet_loss
 from pri3d.finetune.votenet_loss import Truth
 from pri3d.metrics import boxes3d
@@ -129,8 +130,8 @@ def test_overlap_of_boxes(file):
     sides = []
     for i in (0, 1):
         center = to_upright(arrays["iou.center"][i])
-        boxes = boxes3d.Boxes(center, arrays["iou.size"][i], arrays["iou.angle"][i])
-        found = to_camera(boxes3d.corners(boxes))
+        boxes = Boxes(center, arrays["iou.size"][i], arrays["iou.angle"][i])
+        found = to_camera(corners(boxes))
         np.testing.assert_allclose(found, arrays["iou.corners"][i], atol=1e-12)
         sides.append(boxes)
     found = np.diagonal(boxes3d.iou(*sides))
@@ -180,9 +181,9 @@ def test_boxes_and_average_precision(file, kind, name):
     if f"{kind}.{name}.pred_class" in arrays:
         np.testing.assert_array_equal([f.kind for f in found], arrays[f"{kind}.{name}.pred_class"])
         np.testing.assert_allclose([f.score for f in found], arrays[f"{kind}.{name}.pred_score"])
-        corners = [boxes3d.corners(_as_boxes(f))[0] for f in found]
+        eight = [corners(_as_boxes(f))[0] for f in found]
         expected = arrays[f"{kind}.{name}.pred_corners"]
-        np.testing.assert_allclose(to_camera(np.array(corners)), expected, atol=1e-9)
+        np.testing.assert_allclose(to_camera(np.array(eight)), expected, atol=1e-9)
     truths = truths_of(golden, kind, mean.numpy(), bins)
     for threshold, metrics in about["metrics"].items():
         ours = boxes3d.average_precision(truths, found, float(threshold))
@@ -195,11 +196,11 @@ def test_boxes_and_average_precision(file, kind, name):
 
 
 def _as_boxes(found):
-    return boxes3d.Boxes(found.center[None], found.size[None], np.array([found.heading]))
+    return Boxes(found.center[None], found.size[None], np.array([found.heading]))
 
 
 def boxes3d_of(proposals, mean, scene, cloud, options):
-    from pri3d.finetune.det3d import predictions
+    from pri3d.finetune.measure_boxes import predictions
 
     return predictions(
         proposals,
@@ -228,6 +229,6 @@ def truths_of(golden, kind, mean, bins):
         heading = heading + given("heading_residual_label")[scene][rows]
         if bins == 1:
             heading = np.zeros(len(rows))
-        boxes = boxes3d.Boxes(given("center_label")[scene][rows], size, heading)
+        boxes = Boxes(given("center_label")[scene][rows], size, heading)
         truths[scene] = given("sem_cls_label")[scene][rows].astype(int), boxes
     return truths

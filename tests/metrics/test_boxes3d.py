@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pri3d.boxes import Boxes, corners, inside
 from pri3d.metrics import boxes3d
-from pri3d.metrics.boxes3d import Boxes, Found
+from pri3d.metrics.boxes3d import Found
 
 
 def random_boxes(rng, n: int) -> Boxes:
@@ -24,7 +25,7 @@ def test_overlap_is_what_counting_points_gives(seed):
     rng = np.random.default_rng(seed)
     a, b = random_boxes(rng, 1), random_boxes(rng, 1)
     points = rng.uniform(-2, 2, (200_000, 3))
-    in_a, in_b = (boxes3d.inside(points, *(part[0] for part in boxes)) for boxes in (a, b))
+    in_a, in_b = (inside(points, *(part[0] for part in boxes)) for boxes in (a, b))
     expected = (in_a & in_b).sum() / (in_a | in_b).sum()
     assert boxes3d.iou(a, b)[0, 0] == pytest.approx(expected, abs=0.03)
 
@@ -47,13 +48,13 @@ def test_overlap_is_symmetric_and_moves_with_both(seed):
 
 def test_a_heading_turns_from_x_towards_minus_y():
     long = box((0, 0, 0), (4, 1, 1), np.pi / 2 - 0.1)
-    assert boxes3d.inside([(0, -1.9, 0)], *(part[0] for part in long)).all()
+    assert inside([(0, -1.9, 0)], *(part[0] for part in long)).all()
     a_quarter = box((0, 0, 0), (4, 1, 1), np.pi / 4)
     diagonal = np.array([(1.2, -1.2, 0), (1.2, 1.2, 0)])
-    found = boxes3d.inside(diagonal, *(part[0] for part in a_quarter))
+    found = inside(diagonal, *(part[0] for part in a_quarter))
     np.testing.assert_array_equal(found, [True, False])
     # Corners say the same.
-    eight = boxes3d.corners(a_quarter)[0]
+    eight = corners(a_quarter)[0]
     far = eight[np.argmax(eight[:, 0] - eight[:, 1])]
     assert far[0] > 1
     assert far[1] < -1

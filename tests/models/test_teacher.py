@@ -6,6 +6,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from pri3d import processes
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.teacher import Teacher, UpsamplingProjection
@@ -51,28 +52,34 @@ def test_an_encoder_gives_its_last_stage():
         ("torchvision:vgg11", 512, 32),
         ("torchvision:resnet18", 512, 32),
         ("timm:resnet18", 512, 32),
-        ("timm:mobilenetv3_small_100", 576, 32),
+        ("timm:mobilenetv3_small_050", 288, 32),
+        ("timm:convnext_atto", 320, 32),
+        ("timm:swin_tiny_patch4_window7_224", 768, 32),
     ],
 )
 def test_networks_of_other_libraries(name, channels, stride, tmp_path):
     torch.manual_seed(1)
     kind, _, inner = name.partition(":")
     if kind == "timm":
-        whole = timm.create_model(inner, features_only=True, out_indices=(-1,))
+        whole = timm.create_model(inner)
     else:
         whole = torchvision.models.get_model(inner, weights=None)
     file = tmp_path / "weights.safetensors"
     save_file(whole.state_dict(), file)
     settings = Pretrain(
-        teacher=name, init2d=str(file), width3d=[8] * 8, blocks3d=[1] * 8, projected=16
+        teacher=name, teacher_init=str(file), width3d=[8] * 8, blocks3d=[1] * 8, projected=16
     )
     nets = modes.networks("ppkt", settings)
     starts = load_starts(nets, "ppkt", settings)
-    assert "entries loaded" in starts["init2d"]
+    assert "entries loaded" in starts["teacher_init"]
     teacher = nets["teacher"]
-    image = torch.randn(1, 3, 64, 96)
+    shape = (224, 224) if "swin" in name else (64, 96)
+    image = torch.randn(1, 3, *shape)
     found = teacher(image)
-    assert found.shape == (1, channels, 64 // stride, 96 // stride)
+    assert found.shape == (1, channels, shape[0] // stride, shape[1] // stride)
+    before = found.clone()
+    processes.synchronise_batch_norm(nets["teacher"])
+    torch.testing.assert_close(teacher(image), before, rtol=1e-4, atol=1e-4)
     assert teacher.channels == channels
     own = teacher.network.state_dict()
     assert all(torch.equal(own[n], value) for n, value in whole.state_dict().items() if n in own)
@@ -82,16 +89,18 @@ def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
     for name, said in [
         ("torchvision:nonsense", "nonsense"),
         ("torchvision:vit_b_16", "no map before an average"),
-        ("timm:nonsense", "timm has no feature maps of nonsense"),
+        ("torchvision:fcn_resnet50", "has no classifier fcn_resnet50"),
+        ("timm:nonsense", "Unknown model"),
+        ("timm:vit_tiny_patch16_224", "has no map of its features"),
     ]:
         with pytest.raises(Pri3DError, match=said):
             Teacher(name)
     file = tmp_path / "weights.safetensors"
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
-    settings = Pretrain(teacher="torchvision:resnet18", init2d=str(file))
+    settings = Pretrain(teacher="torchvision:resnet18", teacher_init=str(file))
     with pytest.raises(Pri3DError, match=r"lacks \d+ of 1\d\d entries"):
         load_starts(modes.networks("ppkt", settings), "ppkt", settings)
-    settings = Pretrain(teacher="torchvision:resnet18", init2d="imagenet")
+    settings = Pretrain(teacher="torchvision:resnet18", teacher_init="imagenet")
     with pytest.raises(Pri3DError, match="give a file of its weights"):
         load_starts(modes.networks("ppkt", settings), "ppkt", settings)
 
@@ -99,5 +108,5 @@ def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
 def test_a_teacher_that_knows_nothing_is_told(capsys):
     settings = Pretrain(teacher="resnet18_half")
     nets = modes.networks("ppkt", settings)
-    assert load_starts(nets, "ppkt", settings) == {"init2d": "random", "init3d": "random"}
+    assert load_starts(nets, "ppkt", settings) == {"teacher_init": "random", "init3d": "random"}
     assert "RANDOM weights and knows nothing" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def teacher(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", PRETRAINED_3D)
 def test_the_loss_falls_below_chance(scans, teacher, tmp_path, mode):
-    given = SETTINGS | {"init2d": str(teacher), "lr": RATE.get(mode, 0.1)}
+    given = SETTINGS | {"teacher_init": str(teacher), "lr": RATE.get(mode, 0.1)}
     given |= {"steps": 150 if mode in ("global_kd", "crd", "gupta") else 80}
     training.run(**scans, out=tmp_path / "run", mode=mode, settings=Pretrain(**given))
     last = read_metrics(tmp_path / "run")[-1]

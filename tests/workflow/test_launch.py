@@ -69,6 +69,10 @@ def test_modes_of_single_frames_need_no_chunks_and_with_a_teacher_no_pairs(scans
     assert ("--held-out attic " in command) == with_pairs
     assert ("attic" in command) == with_pairs
     assert command.count("--scene ") == (0 if with_pairs else 2)
+    assert "--set lr=0.1 " in command
+    other = f'modes={{"{mode}": {{"lr": 0.03}}}}'
+    found, _ = commands(tmp_path, *config[:3], other, *config[3:])
+    assert "--set lr=0.03 " in next(line for line in found if line.startswith("pretrain "))
 
 
 def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):

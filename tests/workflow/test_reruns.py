@@ -261,7 +261,7 @@ def test_what_the_demo_finetunes(prepared, tmp_path):
 
 
 def test_the_comparison_of_3d_pretrainings_has_every_mode_and_task(prepared, tmp_path):
-    words = ["--config", 'demo={"scans": 2}', 'compare_3d={"percents": [50]}', "--", "compare_3d"]
+    words = ["--config", 'demo={"scans": 3}', 'compare_3d={"percents": [50]}', "--", "compare_3d"]
     plan = planned(prepared / "tree", tmp_path, *words)
     modes = ("ppkt", "pointcontrast", "global_kd", "crd", "gupta")
     tasks = ("semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd")

@@ -44,6 +44,8 @@ def choose(found, wanted):
     return {scene: found[scene] for scene in wanted if scene in found}, missing
 
 
+MODES = [*PRETRAINED, *PRETRAINED_3D]
+
 try:
     settings = parse_settings(config)
     FOUND = find_all(settings)
@@ -62,6 +64,10 @@ try:
         for start in chosen:
             if start not in known:
                 raise Pri3DError(f"starts: there is no {start}; there are {', '.join(known)}")
+    if taken := sorted({"scratch", "imagenet", *MODES}.intersection(settings.finetune.files)):
+        raise Pri3DError(
+            f"finetune.files: {', '.join(taken)} is a start already; name it otherwise"
+        )
     for section in ("semseg", "insseg", "semseg3d", "det3d"):
         if getattr(settings, section).init != "random":
             raise Pri3DError(
@@ -76,7 +82,6 @@ if MISSING:
 if UNKNOWN:
     logger.warning(f"held_out: {len(UNKNOWN)} scenes are not among the scans: {' '.join(UNKNOWN)}")
 
-MODES = [*PRETRAINED, *PRETRAINED_3D]
 # Networks of which a measure without labels asks how well they find matches.
 MEASURED_MODES = [mode for mode in settings.report.runs if mode in PRETRAINED and HELD_OUT]
 
@@ -128,6 +133,10 @@ def runs_of_all(section):
     ]
 
 
+# What measures a task; images: pri3d.finetune.measure.
+MEASURES = {"semseg3d": "pri3d.finetune.measure3d", "det3d": "pri3d.finetune.measure_boxes"}
+
+
 def starts_of(task):
     """What a task is finetuned from."""
     with_clouds = TASKS[task][0] in WITH_CLOUDS
@@ -135,7 +144,7 @@ def starts_of(task):
 
 
 def finetune_settings(w):
-    section = getattr(settings, TASKS[w.task][0])
+    section = settings.of_task(w.task)
     start = {"scratch": "random", **settings.finetune.files}.get(w.start, w.start)
     start = f"results/runs/{start}" if w.start in MODES else start
     chosen = {"init": start, "percent": float(w.percent), "seed": section.seed + int(w.seed)}

@@ -19,7 +19,7 @@ rule finetune:
     params:
         data=lambda w: labelled(w.task),
         settings=finetune_settings,
-        how=lambda w, threads: assignments(getattr(settings, TASKS[w.task][0]), only=FINETUNE_HOW),
+        how=lambda w, threads: assignments(settings.of_task(w.task), only=FINETUNE_HOW),
         code=code_digest("pri3d.finetune.train"),
     log:
         f"results/logs/finetune/{RUN}.log",
@@ -47,10 +47,8 @@ rule evaluate_finetuned:
         f"results/evaluation/{RUN}.json",
     params:
         data=rules.finetune.params.data,
-        how=lambda w, threads: (
-            f"--device {getattr(settings, TASKS[w.task][0]).device} --threads {threads}"
-        ),
-        code=code_digest("pri3d.finetune.measure"),
+        how=lambda w, threads: (f"--device {settings.of_task(w.task).device} --threads {threads}"),
+        code=lambda w: code_digest(MEASURES.get(TASKS[w.task][0], "pri3d.finetune.measure")),
     log:
         f"results/logs/evaluate/{RUN}.log",
     benchmark:
@@ -69,8 +67,7 @@ rule evaluate_finetuned:
 
 
 FINETUNED = {
-    task: runs_of(task, starts_of(task), [getattr(settings, TASKS[task][0]).percent], 1)
-    for task in TASKS
+    task: runs_of(task, starts_of(task), [settings.of_task(task).percent], 1) for task in TASKS
 }
 COMPARE_3D = runs_of_all(settings.compare_3d)
 LOW_DATA = runs_of_all(settings.low_data)

@@ -50,7 +50,7 @@ rule labelled_rendered:
 
 rule labelled_clouds:
     input:
-        expand(rules.demo.output.sens, scene=DEMO_SCENES),
+        expand(rules.demo.output, scene=DEMO_SCENES),
     output:
         directory("results/labelled/{cloud_set}"),
     params:

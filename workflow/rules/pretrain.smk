@@ -17,19 +17,19 @@ rule pretrain:
         # Files of weights to start from.
         starts=lambda w: [
             start
-            for name in ("init2d", "init3d")
+            for name in ("init2d", "init3d", "teacher_init")
             if name not in PRETRAIN_UNUSED[w.mode]
-            and (start := getattr(settings.pretrain, name)) not in INIT
+            and (start := getattr(settings.of_mode(w.mode), name)) not in INIT
         ],
     output:
         "results/runs/{mode}/model.safetensors",
     params:
         settings=lambda w: assignments(
-            settings.pretrain, leave_out=PRETRAIN_HOW + PRETRAIN_UNUSED[w.mode]
+            settings.of_mode(w.mode), leave_out=PRETRAIN_HOW + PRETRAIN_UNUSED[w.mode]
         ),
         scenes=lambda w: scenes_of(w.mode),
-        how=lambda wildcards, threads: (
-            f"{assignments(settings.pretrain, only=PRETRAIN_HOW)} {options(settings.sparse)}"
+        how=lambda w, threads: (
+            f"{assignments(settings.of_mode(w.mode), only=PRETRAIN_HOW)} {options(settings.sparse)}"
         ),
         code=code_digest("pri3d.training"),
     log:
