@@ -286,7 +286,9 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
                 )
 
     if not ever["updates"]:
-        raise Pri3DError(f"{out}: no image had anything to learn from; look at pri3d data check")
+        raise Pri3DError(
+            f"{out}: none of the {plan.unit} had anything to learn from; are their labels there?"
+        )
     versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
     checkpoint.save_json(out / "settings.json", {"task": plan.task, **settings.model_dump()})
     checkpoint.save_json(
