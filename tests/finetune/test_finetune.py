@@ -398,7 +398,7 @@ def test_images_without_an_instance_file_have_no_part_in_objects(data, tmp_path)
 def test_images_in_which_nothing_is_annotated_teach_nothing(tmp_path):
     root = write_frames25k(tmp_path / "x", train=1, classes=(0,))
     result = finetune("semseg_scannet", root, tmp_path / "run", **SMALL, steps=2)
-    assert "no image had anything to learn from" in str(result.exception)
+    assert "none of the images had anything to learn from" in str(result.exception)
     objects = done("insseg_scannet", root, tmp_path / "objects", **TINY, steps=1)
     assert objects["loss"] > 0  # that there is nothing can be learned
 
