@@ -49,7 +49,7 @@ def test_an_encoder_gives_its_last_stage():
     ("name", "channels", "stride"),
     [
         ("torchvision:mobilenet_v3_small", 576, 32),
-        ("torchvision:vgg11", 512, 32),
+        ("torchvision:regnet_y_400mf", 440, 32),
         ("torchvision:resnet18", 512, 32),
         ("timm:resnet18", 512, 32),
         ("timm:mobilenetv3_small_050", 288, 32),
