@@ -50,7 +50,13 @@ def start(device: str) -> Processes:
     if on_gpu:
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=size)
+        try:
+            dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=size)
+        except RuntimeError as error:  # another one has ended, or the network is in the way
+            raise Pri3DError(
+                f"pretrain.processes: process {rank} cannot reach the others "
+                f"({str(error).splitlines()[0]}); look at what they said"
+            ) from None
     return Processes(rank, size, chosen)
 
 

@@ -373,11 +373,11 @@ def test_few_labels_and_left_out_frames_are_counted(data, tmp_path):
     done("semseg_scannet", root, few, **SMALL, steps=1, percent=40, subset="random")
     assert json.loads((few / "provenance.json").read_text())["made_from"]["images"] in (3, 4)
     result = finetune("semseg_scannet", root, tmp_path / "none", **SMALL, steps=1, percent=1)
-    assert "1 % of the 11 labelled images are none" in str(result.exception)
+    assert "1 % of the 11 labelled ones are none" in str(result.exception)
     # Nor are missing instance images to blame, where labels alone are asked for.
     (root / "scene0001_00" / "instance" / "000200.png").unlink()
     result = finetune("semseg_scannet", root, tmp_path / "none", **SMALL, steps=1, percent=1)
-    assert "1 % of the 11 labelled images are none" in str(result.exception)
+    assert "1 % of the 11 labelled ones are none" in str(result.exception)
 
 
 def test_images_without_an_instance_file_have_no_part_in_objects(data, tmp_path):

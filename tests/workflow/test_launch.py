@@ -282,7 +282,7 @@ KEYS = [
 @pytest.mark.parametrize(("name", "body"), RULES, ids=[name for name, _ in RULES])
 def test_every_rule_has_the_same_keys_in_the_same_order(name, body):
     keys = re.findall(r"^    (\w+):", body, re.MULTILINE)
-    from_nothing = name in ("demo", "labelled_nyuv2")
+    from_nothing = name in ("demo", "labelled_rendered")
     assert keys == [key for key in KEYS if key != "input" or not from_nothing]
     assert "code_digest(" in body
 
