@@ -17,6 +17,9 @@ from pri3d.errors import Pri3DError
 from pri3d.pretrain import modes
 from pri3d.pretrain.samples import PairSamples, collate
 
+# Its fixtures are whole runs: one process makes them.
+pytestmark = pytest.mark.xdist_group("evaluate")
+
 HOW = Pretrain(
     height=64,
     width=84,

@@ -26,6 +26,9 @@ from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain import modes
 
+# Its fixtures are whole runs: one process makes them.
+pytestmark = pytest.mark.xdist_group("training")
+
 TINY = {
     "height": 64,
     "width": 64,

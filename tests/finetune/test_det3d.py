@@ -21,6 +21,9 @@ from pri3d.finetune import det3d, measure_boxes, train, votenet_loss
 from pri3d.metrics import boxes3d
 from pri3d.models import votenet
 
+# Its fixtures are whole runs: one process makes them.
+pytestmark = pytest.mark.xdist_group("det3d")
+
 SMALL = {"width3d": [8] * 8, "blocks3d": [1] * 8, "voxel_m": 0.1, "batch": 2, "workers": 0}
 SMALL |= {"threads": 1, "device": "cpu", "log_every": 5, "points": 3000, "seeds": 64}
 SMALL |= {"stem3d": 3, "proposals": 16, "augment3d": False, "colors": False}

@@ -21,6 +21,9 @@ from pri3d.errors import Pri3DError
 from pri3d.finetune import insseg, measure, probe, semseg, starts, train
 from pri3d.models.resunet import resnet_encoder, resunet
 
+# Its fixtures are whole runs: one process makes them.
+pytestmark = pytest.mark.xdist_group("finetune")
+
 DETECTOR_PARAMETERS = 44_067_009  # of torchvision's R50-FPN with 18 classes and the background
 SMALL = {"net2d": "resnet18_half", "height": 64, "width": 96, "batch": 2, "workers": 0}
 SMALL |= {"threads": 1, "device": "cpu", "log_every": 2}

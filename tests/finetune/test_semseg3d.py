@@ -20,6 +20,9 @@ from pri3d.finetune import measure3d, semseg3d, train
 from pri3d.finetune.samples import IGNORED
 from pri3d.models.minkunet import minkunet
 
+# Its fixtures are whole runs: one process makes them.
+pytestmark = pytest.mark.xdist_group("semseg3d")
+
 SMALL = {"width3d": [8] * 8, "blocks3d": [1] * 8, "voxel_m": 0.1, "batch": 2, "workers": 0}
 SMALL |= {"threads": 1, "device": "cpu", "log_every": 2, "augment3d": ["rotate", "flip"]}
 SMALL |= {"stem3d": 3}

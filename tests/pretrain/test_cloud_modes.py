@@ -20,6 +20,9 @@ from pri3d.placement import Placement
 from pri3d.pretrain import cloud_modes, cloud_pairs, frame_clouds, modes
 from pri3d.pretrain.schedules import learning_rate
 
+# Its fixtures are whole runs: one process makes them.
+pytestmark = pytest.mark.xdist_group("cloud_modes")
+
 GLOBAL = ("global_kd", "crd", "gupta")
 TINY = {
     "height": 64,
