@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 WATCH_S = 0.2  # between looks at the processes
+LAST_WORDS = "PRI3D_LAST_WORDS"  # names a file for what a process that fails says
 PATIENCE_S = 60  # for the others to end by themselves after one has failed
 
 
@@ -26,11 +27,15 @@ def launch(words: Sequence[str], number: int) -> int:
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(number)}
     with contextlib.ExitStack() as stack:
+        first_words = stack.enter_context(tempfile.NamedTemporaryFile("r"))
         said = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(number)]
         started = [
             subprocess.Popen(
                 [sys.executable, "-m", "pri3d", *words],
-                env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env=os.environ
+                | place
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                | ({LAST_WORDS: first_words.name} if rank == 0 else {}),
                 stdout=None if rank == 0 else subprocess.DEVNULL,
                 stderr=None if rank == 0 else said[rank],
                 start_new_session=True,  # a Ctrl-C comes once, from here
@@ -48,7 +53,9 @@ def launch(words: Sequence[str], number: int) -> int:
         failed = _watch(started)
         if failed:  # the first one has spoken for itself
             said[failed].seek(0)
-            print(*said[failed].read().splitlines()[-1:], file=sys.stderr)
+            last = said[failed].read().splitlines()[-1:]
+            if last != [first_words.read()]:  # which has been shown
+                print(*last, file=sys.stderr)
         return 0 if failed is None else started[failed].returncode
 
 

@@ -10,7 +10,9 @@ interrupted. Results of `--json` go to stdout, everything else to stderr.
     results    the report, verification
 """
 
+import os
 import sys
+from pathlib import Path
 
 # In the order of --help.
 # isort: off
@@ -19,6 +21,7 @@ from pri3d.cli import scans, networks, labels, results
 # isort: on
 from pri3d.cli.words import app, assignments, options
 from pri3d.errors import Pri3DError
+from pri3d.launch import LAST_WORDS
 
 __all__ = ["app", "assignments", "labels", "main", "networks", "options", "results", "scans"]
 
@@ -45,5 +48,8 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print("pri3d:", " ".join(message.split()), file=sys.stderr)
+    said = " ".join(["pri3d:", *message.split()])
+    print(said, file=sys.stderr)
+    if path := os.environ.get(LAST_WORDS):
+        Path(path).write_text(said)
     sys.exit(1)
