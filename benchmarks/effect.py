@@ -152,23 +152,31 @@ def finetune(work: Path, start: str, percent: int, subset: int) -> None:
 
 def figures(work: Path) -> dict[tuple[str, int], dict[int, dict]]:
     """(start, percent) -> subset -> what was measured."""
+
+    def told_of(result: dict, images: int) -> dict:
+        rule = result["rules"]["scannet"]
+        return {
+            "miou": round(100 * rule["mean_iou"], 3),
+            "pixel_accuracy": round(100 * rule["pixel_accuracy"], 3),
+            "images": images,
+        }
+
+    jobs = [(s, p, i) for s in [*STARTS, LONGER] for p in STEPS for i in subsets(s, p)]
+    return measured_runs(work, jobs, run_name, told_of)
+
+
+def measured_runs(work: Path, jobs: list, name_of, told_of) -> dict[tuple[str, int], dict]:
+    """As `figures`, of the jobs that are done. told_of(evaluation, images trained on): figures."""
     found = defaultdict(dict)
-    for start in [*STARTS, LONGER]:
-        for percent in STEPS:
-            for subset in subsets(start, percent):
-                name = run_name(start, percent, subset)
-                path = work / "evaluation" / f"{name}.json"
-                if path.exists():
-                    run = work / "runs" / name
-                    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-                    origin = json.loads((run / "provenance.json").read_text())
-                    rule = json.loads(path.read_text())["rules"]["scannet"]
-                    found[start, percent][subset] = {
-                        "miou": round(100 * rule["mean_iou"], 3),
-                        "pixel_accuracy": round(100 * rule["pixel_accuracy"], 3),
-                        "images": origin["made_from"]["images"],
-                        "minutes": round(last["elapsed_s"] / 60, 2),
-                    }
+    for start, percent, subset in jobs:
+        name = name_of(start, percent, subset)
+        path, run = work / "evaluation" / f"{name}.json", work / "runs" / name
+        if path.exists():
+            last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+            images = json.loads((run / "provenance.json").read_text())["made_from"]["images"]
+            told = told_of(json.loads(path.read_text()), images)
+            minutes = round(last["elapsed_s"] / 60, 2)
+            found[start, percent][subset] = told | {"minutes": minutes}
     return found
 
 
@@ -208,9 +216,27 @@ def pretrained(work: Path, modes=tuple(MODES)) -> dict[str, dict]:
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = ROOT / "benchmarks/scratch/effect"
+def jobs_of(starts: list[str], seeds: int, steps: dict, subsets_of) -> tuple[list, list]:
+    """All pretrainings (mode, seed), and all finetunings (start, percent, subset) after them."""
+    before = [(mode, seed) for mode in starts if mode != "scratch" for seed in range(seeds)]
+    after = [
+        (start, percent, subset)
+        for subset in range(max(len(subsets_of("scratch", percent)) for percent in steps))
+        for percent in steps
+        for start in [*starts, LONGER]
+        if subset in subsets_of(start, percent)
+    ]
+    return before, after
+
+
+def carry_out(doc: str, name: str, prepare, stages, results) -> None:
+    """What a benchmark's command line does.
+
+    prepare(work); stages: (what does a job: work, *job; its jobs), one after another, two jobs at
+    once; results(work) -> what is written between the date and the runs, and the runs (`figures`).
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    default = ROOT / "benchmarks/scratch" / name
     parser.add_argument("--work", type=Path, default=default, help="artefacts and runs; is kept")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--only-told", action="store_true", help="run nothing, tell what is there")
@@ -218,33 +244,16 @@ def main() -> None:
     work, began = options.work.resolve(), time.time()
     if not options.only_told:
         prepare(work)
-        before = [(mode, seed) for mode in MODES for seed in range(PRETRAINING_SEEDS)]
-        after = [
-            (start, percent, subset)
-            for subset in range(max(SUBSETS.values()))
-            for percent in STEPS
-            for start in [*STARTS, LONGER]
-            if subset in subsets(start, percent)
-        ]
         with ThreadPoolExecutor(2) as pool:
-            for work_on, jobs in ((pretrain, before), (finetune, after)):
+            for work_on, jobs in stages:
                 list(pool.map(lambda job, do=work_on: do(work, *job), jobs))
-    found = figures(work)
+    settings, own, found = results(work)
     result = {
         "date": date.today().isoformat(),
         "machine": machine(),
-        "settings": {
-            "data": DATA | {"held_out": f"the last {UNSEEN} scans"},
-            "input": INPUT,
-            "pretrain": PRETRAIN,
-            "modes": MODES,
-            "finetune": FINETUNE,
-            "steps": STEPS,
-            "subsets": SUBSETS,
-            "subsets_of_longer_runs": LONGER_SUBSETS,
-        },
+        "settings": settings,
         "minutes_of_this_call": round((time.time() - began) / 60, 1),
-        "pretrained": pretrained(work),
+        **own,
         "summary": summary(found),
         "runs": {f"{p} %, {start}": runs for (start, p), runs in found.items()},
     }
@@ -253,5 +262,20 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def results(work: Path) -> tuple[dict, dict, dict]:
+    settings = {
+        "data": DATA | {"held_out": f"the last {UNSEEN} scans"},
+        "input": INPUT,
+        "pretrain": PRETRAIN,
+        "modes": MODES,
+        "finetune": FINETUNE,
+        "steps": STEPS,
+        "subsets": SUBSETS,
+        "subsets_of_longer_runs": LONGER_SUBSETS,
+    }
+    return settings, {"pretrained": pretrained(work)}, figures(work)
+
+
 if __name__ == "__main__":
-    main()
+    before, after = jobs_of(STARTS, PRETRAINING_SEEDS, STEPS, subsets)
+    carry_out(__doc__, "effect", prepare, [(pretrain, before), (finetune, after)], results)

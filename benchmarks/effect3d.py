@@ -12,17 +12,11 @@ and begin with the same last layer. Everything goes through the command line, tw
 at once. What is there already is not done again.
 """
 
-import argparse
 import json
-import time
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 
 import effect
-from effect import HELD_OUT, HOW, ROOMS, ROOT, UNSEEN, assigned, call, is_there, told
-from overlap import machine
+from effect import HELD_OUT, HOW, ROOMS, UNSEEN, assigned, call, is_there, told
 
 TEACHER_ROOMS, TEACHER_UNSEEN = 40, 4
 DATA = {name: value for name, value in effect.DATA.items() if name != "chunks"}
@@ -46,13 +40,7 @@ PRETRAIN = NETWORK | {
     "teacher": "resnet18_half",
     "precision": "bf16",
 }
-MODES = {
-    "ppkt": {},
-    "pointcontrast": {},
-    "global_kd": {},
-    "crd": {},
-    "gupta": {},
-}
+MODES = ("ppkt", "pointcontrast", "global_kd", "crd", "gupta")
 PRETRAINING_SEEDS = 2
 FINETUNE = NETWORK | {"voxel_m": 0.08, "batch": 4, "lr": 0.1, "warmup": 0.1, "subset": "random"}
 STEPS = {5: 200, 20: 300}
@@ -92,7 +80,7 @@ def prepare(work: Path) -> None:
 
 def pretrain(work: Path, mode: str, seed: int) -> None:
     out = work / "runs" / f"{mode}-{seed}"
-    settings = PRETRAIN | HOW | MODES[mode] | {"seed": seed}
+    settings = PRETRAIN | HOW | {"seed": seed}
     if mode != "pointcontrast":
         settings["teacher_init"] = str(work / "runs" / "teacher" / "model.safetensors")
     if is_there(out, settings):
@@ -127,23 +115,17 @@ def finetune(work: Path, start: str, percent: int, subset: int) -> None:
 
 def figures(work: Path) -> dict[tuple[str, int], dict[int, dict]]:
     """(start, percent) -> subset -> what was measured."""
-    found = defaultdict(dict)
-    for start in [*STARTS, LONGER]:
-        for percent in STEPS:
-            for subset in subsets(start, percent):
-                path = work / "evaluation" / f"{run_name(start, percent, subset)}.json"
-                if path.exists():
-                    run = work / "runs" / path.stem
-                    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-                    origin = json.loads((run / "provenance.json").read_text())
-                    rule = json.loads(path.read_text())["rules"]["points"]
-                    found[start, percent][subset] = {
-                        "miou": round(100 * rule["mean_iou"], 3),
-                        "overall_accuracy": round(100 * rule["pixel_accuracy"], 3),
-                        "clouds": origin["made_from"]["images"],
-                        "minutes": round(last["elapsed_s"] / 60, 2),
-                    }
-    return found
+
+    def told_of(result: dict, clouds: int) -> dict:
+        rule = result["rules"]["points"]
+        return {
+            "miou": round(100 * rule["mean_iou"], 3),
+            "overall_accuracy": round(100 * rule["pixel_accuracy"], 3),
+            "clouds": clouds,
+        }
+
+    jobs = [(s, p, i) for s in [*STARTS, LONGER] for p in STEPS for i in subsets(s, p)]
+    return effect.measured_runs(work, jobs, run_name, told_of)
 
 
 def teacher(work: Path) -> dict:
@@ -154,51 +136,22 @@ def teacher(work: Path) -> dict:
     return {"rooms": TEACHER_ROOMS - TEACHER_UNSEEN, "miou": round(100 * rule["mean_iou"], 2)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = ROOT / "benchmarks/scratch/effect3d"
-    parser.add_argument("--work", type=Path, default=default, help="artefacts and runs; is kept")
-    parser.add_argument("--json", type=Path, help="write the results here")
-    parser.add_argument("--only-told", action="store_true", help="run nothing, tell what is there")
-    options = parser.parse_args()
-    work, began = options.work.resolve(), time.time()
-    if not options.only_told:
-        prepare(work)
-        before = [(mode, seed) for mode in MODES for seed in range(PRETRAINING_SEEDS)]
-        after = [
-            (start, percent, subset)
-            for subset in range(max(SUBSETS.values()))
-            for percent in STEPS
-            for start in [*STARTS, LONGER]
-            if subset in subsets(start, percent)
-        ]
-        with ThreadPoolExecutor(2) as pool:
-            for work_on, jobs in ((pretrain, before), (finetune, after)):
-                list(pool.map(lambda job, do=work_on: do(work, *job), jobs))
-    found = figures(work)
-    result = {
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "settings": {
-            "rooms": ROOMS,
-            "unseen": UNSEEN,
-            "data": DATA | {"held_out": f"the last {UNSEEN} scans"},
-            "teacher": TEACHER,
-            "pretrain": PRETRAIN,
-            "finetune": FINETUNE,
-            "steps": STEPS,
-            "subsets": SUBSETS,
-        },
-        "minutes_of_this_call": round((time.time() - began) / 60, 1),
-        "teacher": teacher(work),
-        "pretrained": effect.pretrained(work, MODES),
-        "summary": effect.summary(found),
-        "runs": {f"{p} %, {start}": runs for (start, p), runs in found.items()},
+def results(work: Path) -> tuple[dict, dict, dict]:
+    settings = {
+        "rooms": ROOMS,
+        "unseen": UNSEEN,
+        "data": DATA | {"held_out": f"the last {UNSEEN} scans"},
+        "teacher": TEACHER,
+        "pretrain": PRETRAIN,
+        "finetune": FINETUNE,
+        "steps": STEPS,
+        "subsets": SUBSETS,
     }
-    print(json.dumps(result["summary"], indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    own = {"teacher": teacher(work), "pretrained": effect.pretrained(work, MODES)}
+    return settings, own, figures(work)
 
 
 if __name__ == "__main__":
-    main()
+    before, after = effect.jobs_of(STARTS, PRETRAINING_SEEDS, STEPS, subsets)
+    stages = [(pretrain, before), (finetune, after)]
+    effect.carry_out(__doc__, "effect3d", prepare, stages, results)

@@ -140,7 +140,9 @@ class Insseg(Finetuned2d):
     )
 
 
-class Semseg3d(WithSgd):
+class Network3d(Section):
+    """The pretrained 3D network, which a task has to have too."""
+
     width3d: list[Annotated[int, Field(ge=1)]] = Field(
         [32, 64, 128, 256, 256, 128, 96, 96],
         min_length=8,
@@ -156,6 +158,9 @@ class Semseg3d(WithSgd):
     stem3d: Literal[3, 5] = Field(
         5, description="kernel of the 3D network's first convolution, that of the pretraining"
     )
+
+
+class Semseg3d(Network3d, WithSgd):
     voxel_m: float = Field(
         0.02, gt=0, description="metres; edge of a voxel (paper: 0.02 for ScanNet, 0.05 for S3DIS)"
     )
@@ -179,22 +184,7 @@ class Semseg3d(WithSgd):
     lr: float = Field(0.1, gt=0, description="SGD learning rate at its highest")
 
 
-class Det3d(Finetuned):
-    width3d: list[Annotated[int, Field(ge=1)]] = Field(
-        [32, 64, 128, 256, 256, 128, 96, 96],
-        min_length=8,
-        max_length=8,
-        description="channels of the sparse 3D UNet's eight stages, those of the pretraining",
-    )
-    blocks3d: list[Annotated[int, Field(ge=1)]] = Field(
-        [2, 3, 4, 6, 2, 2, 2, 2],
-        min_length=8,
-        max_length=8,
-        description="residual blocks of those stages, those of the pretraining",
-    )
-    stem3d: Literal[3, 5] = Field(
-        5, description="kernel of the 3D network's first convolution, that of the pretraining"
-    )
+class Det3d(Network3d, Finetuned):
     voxel_m: float = Field(0.025, gt=0, description="metres; edge of a voxel (paper: 0.025)")
     points: int = Field(
         40000, ge=1, description="points of a scene, at most (paper: 40000; SUN RGB-D: 20000)"

@@ -17,10 +17,8 @@ import numpy as np
 
 from pri3d.boxes import Boxes
 from pri3d.classes import SCANNET18
-from pri3d.datasets.frames import Frame
 from pri3d.datasets.rooms import check_extent
-from pri3d.datasets.scannet import scene_list
-from pri3d.datasets.scannet3d import OBJECTS, SEGMENTS, SURFACE, read_objects
+from pri3d.datasets.scannet3d import OBJECTS, SEGMENTS, SURFACE, list_scenes, read_objects
 from pri3d.datasets.table import read_names
 from pri3d.errors import Pri3DError
 from pri3d.scans.surface import read_ply
@@ -89,22 +87,9 @@ class ScanNetObjects:
 
     def __init__(self, root: Path, split: str) -> None:
         self.root, self.split = Path(root), split
-        self.frames: list[Frame] = []
-        self.problems: list[str] = []
         self._nyu40_of_name = read_names(self.root)
-        scenes = scene_list(self.root, split)
-        for scene in scenes:
-            parts = (SURFACE, SEGMENTS, OBJECTS)
-            missing = [part for part in parts if not self._file(scene, part).is_file()]
-            if missing:
-                self.problems.append(f"{scene}: has no {scene}{missing[0]}; the scene is left out")
-            else:
-                self.frames.append(Frame(scene, scene))
-        if not self.frames:
-            raise Pri3DError(
-                f"{self.root}: has no surface with objects of the {len(scenes)} scenes in "
-                f"scannetv2_{split}.txt; give {SURFACE}, {SEGMENTS} and {OBJECTS}"
-            )
+        needed = [SURFACE, SEGMENTS, OBJECTS]
+        self.frames, self.problems = list_scenes(self.root, split, lambda scene: needed)
 
     def _file(self, scene: str, part: str) -> Path:
         return self.root / scene / f"{scene}{part}"

@@ -11,6 +11,7 @@ scannetv2-labels.combined.tsv              the nyu40 id of each name
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,25 +40,14 @@ class ScanNet3D:
 
     def __init__(self, root: Path, split: str) -> None:
         self.root, self.split = Path(root), split
-        self.frames: list[Frame] = []
-        self.problems: list[str] = []
         self._nyu40_of_name: dict[str, int] | None = None
-        scenes = scene_list(self.root, split)
-        for scene in scenes:
-            needed = [SURFACE]
-            if split != "test":
-                labelled = self._file(scene, LABELS).is_file()
-                needed += [LABELS] if labelled else [SEGMENTS, OBJECTS]
-            missing = [part for part in needed if not self._file(scene, part).is_file()]
-            if missing:
-                self.problems.append(f"{scene}: has no {scene}{missing[0]}; the scene is left out")
-            else:
-                self.frames.append(Frame(scene, scene))
-        if not self.frames:
-            raise Pri3DError(
-                f"{self.root}: has no labelled surface of the {len(scenes)} scenes in "
-                f"scannetv2_{split}.txt; put <scene>/<scene>{SURFACE} and {LABELS} here"
-            )
+        self.frames, self.problems = list_scenes(self.root, split, self._needed)
+
+    def _needed(self, scene: str) -> list[str]:
+        if self.split == "test":
+            return [SURFACE]
+        labelled = self._file(scene, LABELS).is_file()
+        return [SURFACE, LABELS] if labelled else [SURFACE, SEGMENTS, OBJECTS]
 
     def _file(self, scene: str, part: str) -> Path:
         return self.root / scene / f"{scene}{part}"
@@ -102,6 +92,30 @@ class ScanNet3D:
                 f"{scene}{OBJECTS}: {name!r} ({count} objects) is not in the table of labels"
             )
         return nyu40
+
+
+def list_scenes(
+    root: Path, split: str, needed: Callable[[str], list[str]]
+) -> tuple[list[Frame], list[str]]:
+    """The scenes of a split that have all the files they need, and a sentence for each other one.
+
+    needed: endings of the files of a scene. Raises Pri3DError where no scene has them.
+    """
+    frames, problems = [], []
+    scenes = scene_list(root, split)
+    for scene in scenes:
+        parts = needed(scene)
+        missing = [part for part in parts if not (root / scene / f"{scene}{part}").is_file()]
+        if missing:
+            problems.append(f"{scene}: has no {scene}{missing[0]}; the scene is left out")
+        else:
+            frames.append(Frame(scene, scene))
+    if not frames:
+        raise Pri3DError(
+            f"{root}: has no scene of the {len(scenes)} in scannetv2_{split}.txt with all files; "
+            f"put <scene>/<scene>{' and '.join(needed(scenes[0]))} here"
+        )
+    return frames, problems
 
 
 def check_length(path: Path, found: int, expected: int) -> None:

@@ -14,6 +14,13 @@ SCANNET_SCENES = 1201
 PUBLISHED = {1: 18, 5: 63, 10: 110, 20: 235, 40: 479, 60: 720, 80: 961}
 
 
+def spread(items: list[int], most: int | None) -> list[int]:
+    """At most so many of a list, evenly spread over it, in its order; None: all."""
+    if most is None or len(items) <= most:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
 def subset(
     frames: list[Frame], percent: float, rule: Rule, seed: int, whole: bool = False
 ) -> list[int]:

@@ -31,7 +31,7 @@ from pri3d.models.votenet import (
     Voting,
     farthest_points,
 )
-from pri3d.sparse.coordinates import collate
+from pri3d.sparse.coordinates import collate_counted
 
 CHANNELS = 256  # of the backbone's features (published)
 HEADINGS = 12  # bins, of data sets whose boxes have headings
@@ -242,8 +242,8 @@ class Detected(NamedTuple):
 def detect(nets: nn.ModuleDict, batch: Det3dBatch) -> Detected:
     """Run the network on the scenes of a batch."""
     detector = nets["detector"]
-    clouds = zip(batch.voxel_V3.split(batch.counts), batch.color_V3.split(batch.counts))
-    features_VC = nets["backbone3d"](collate(list(clouds))).features
+    clouds = collate_counted(batch.voxel_V3, batch.color_V3, batch.counts)
+    features_VC = nets["backbone3d"](clouds).features
     start, rows = 0, []
     for point_V3 in batch.point_V3.split(batch.counts):
         rows.append(start + farthest_points(point_V3, detector.seeds))

@@ -19,6 +19,7 @@ from pri3d.checkpoint import first_line
 from pri3d.classes import ClassSet
 from pri3d.config import TASKS, WITH_CLOUDS, Insseg, Semseg
 from pri3d.datasets import NyuV2, Objects, ScanNetFrames, Split, at_size, open_split
+from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
 from pri3d.finetune import coco, insseg, pictures, semseg
 from pri3d.finetune.samples import as_tensor, masks_of
@@ -116,10 +117,10 @@ def run(
     is_semseg = isinstance(settings, Semseg)
     any_will_do = is_semseg or split == "test"
     usable = [i for i in range(len(data.frames)) if any_will_do or data.has_objects(i)]
-    chosen = _spread(usable, most)
+    chosen = spread(usable, most)
     lost = data.problems + ([] if any_will_do else data.without_objects)
     folder = out.with_name(out.stem + "_pictures")
-    asked = Asked(data, chosen, list(lost), set(_spread(chosen, drawn)), folder, submission)
+    asked = Asked(data, chosen, list(lost), set(spread(chosen, drawn)), folder, submission)
     measured = (_semseg if is_semseg else _insseg)(nets, settings, place, asked)
     if not measured["images"]:
         raise Pri3DError(
@@ -139,12 +140,6 @@ def run(
     }
     checkpoint.save_json(out, checkpoint.without_nan(result))
     return result
-
-
-def _spread(items: list[int], most: int | None) -> list[int]:
-    if most is None or len(items) <= most:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
 def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:

@@ -6,35 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 from tqdm import tqdm
 
 from pri3d import checkpoint, processes, store
-from pri3d.checkpoint import first_line
-from pri3d.config import TASKS, Semseg3d
+from pri3d.config import TASKS
 from pri3d.datasets.rooms import open_rooms
+from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
 from pri3d.finetune import semseg3d
+from pri3d.finetune.finished import load_run, task_of
 from pri3d.finetune.samples import IGNORED
 from pri3d.metrics import semantic
-
-
-def load_run(run: Path, classes: int) -> tuple[Semseg3d, nn.ModuleDict]:
-    """Settings and trained network of a finished run. Raises Pri3DError when it holds none."""
-    try:
-        given = json.loads((run / "settings.json").read_text())
-        del given["task"]
-        settings = Semseg3d.model_validate(given)
-        nets = semseg3d.networks(settings, classes)
-        nets.load_state_dict(load_file(run / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise Pri3DError(
-            f"{run}: is no finished finetuning run ({first_line(error)}); give a folder that "
-            "`pri3d finetune` has filled"
-        ) from None
-    return settings, nets.eval()
 
 
 def run(
@@ -57,17 +39,17 @@ def run(
     """
     if threads:
         torch.set_num_threads(threads)
-    task = json.loads((trained / "settings.json").read_text())["task"]
+    task = task_of(trained)
     data = open_rooms(TASKS[task][1], data_dir, split)
     if submission is not None and data.name != "scannet3d":
         raise Pri3DError("--submission: there is a benchmark of ScanNet only")
     classes = data.classes
-    settings, nets = load_run(trained, len(classes.names))
+    settings, nets = load_run(
+        trained, lambda settings: semseg3d.networks(settings, len(classes.names))
+    )
     place = processes.start(device).device
     nets.to(place)
-    chosen = list(range(len(data.frames)))
-    if most is not None and most < len(chosen):
-        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, most).round().astype(int)]
+    chosen = spread(list(range(len(data.frames))), most)
     counted = {on: np.zeros((len(classes.names) + 1,) * 2, np.int64) for on in ("voxels", "points")}
     left_out, notes, measured = list(data.problems), [], 0
     for i in tqdm(chosen, "clouds", disable=None):

@@ -6,40 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from pri3d import checkpoint, processes, store
 from pri3d.boxes import Boxes, hulls, inside
-from pri3d.checkpoint import first_line
-from pri3d.config import TASKS, Det3d
+from pri3d.config import TASKS
 from pri3d.datasets.objects3d import open_objects
+from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
 from pri3d.finetune import det3d
+from pri3d.finetune.finished import load_run, task_of
 from pri3d.metrics import boxes3d
 from pri3d.metrics.boxes3d import Found
 from pri3d.models.votenet import Proposals, boxes_of
 
 THRESHOLDS = (0.25, 0.5)
 LEAST_POINTS = 5  # a box with fewer is empty
-
-
-def load_run(run: Path, data) -> tuple[Det3d, nn.ModuleDict]:
-    """Settings and trained network of a finished run. Raises Pri3DError when it holds none."""
-    try:
-        given = json.loads((run / "settings.json").read_text())
-        del given["task"]
-        settings = Det3d.model_validate(given)
-        nets = det3d.networks(settings, data.classes, data.oriented)
-        nets.load_state_dict(load_file(run / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise Pri3DError(
-            f"{run}: is no finished finetuning run ({first_line(error)}); give a folder that "
-            "`pri3d finetune` has filled"
-        ) from None
-    return settings, nets.eval()
 
 
 def run(
@@ -61,14 +44,14 @@ def run(
     """
     if threads:
         torch.set_num_threads(threads)
-    task = json.loads((trained / "settings.json").read_text())["task"]
+    task = task_of(trained)
     data = open_objects(TASKS[task][1], data_dir, "val")
-    settings, nets = load_run(trained, data)
+    settings, nets = load_run(
+        trained, lambda settings: det3d.networks(settings, data.classes, data.oriented)
+    )
     place = processes.start(device).device
     nets.to(place)
-    chosen = list(range(len(data.frames)))
-    if most is not None and most < len(chosen):
-        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, most).round().astype(int)]
+    chosen = spread(list(range(len(data.frames))), most)
     left_out, notes, truths, found = list(data.problems), [], {}, []
     for i in tqdm(chosen, "scenes", disable=None):
         try:

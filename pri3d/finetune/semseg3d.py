@@ -19,7 +19,7 @@ from pri3d.errors import Pri3DError
 from pri3d.finetune.samples import IGNORED, Damaged, draw
 from pri3d.matching.voxels import merge
 from pri3d.models.minkunet import minkunet
-from pri3d.sparse.coordinates import collate
+from pri3d.sparse.coordinates import collate_counted
 
 COARSEST_VOXELS = 16  # edge of the network's coarsest cells
 
@@ -76,17 +76,17 @@ class Semseg3dSamples(torch.utils.data.Dataset):
 def finite(cloud: Cloud) -> Cloud:
     """A cloud without points that are not finite."""
     kept = np.isfinite(cloud.points).all(axis=1)
-    if kept.all():
-        return cloud
-    return cloud._replace(
-        points=cloud.points[kept], color=cloud.color[kept], label=cloud.label[kept]
-    )
+    return cloud if kept.all() else _some(cloud, kept)
 
 
 def cropped(cloud: Cloud, size_m: float, rng: np.random.Generator) -> Cloud:
     """The part of a cloud in a square column (metres) around one of its points."""
     middle = cloud.points[rng.integers(len(cloud.points)), :2]
     kept = (np.abs(cloud.points[:, :2] - middle) <= size_m / 2).all(axis=1)
+    return _some(cloud, kept)
+
+
+def _some(cloud: Cloud, kept: np.ndarray) -> Cloud:
     return cloud._replace(
         points=cloud.points[kept], color=cloud.color[kept], label=cloud.label[kept]
     )
@@ -139,8 +139,8 @@ def set_training(nets: nn.ModuleDict, settings: Semseg3d) -> None:
 
 def logits(nets: nn.ModuleDict, batch: Semseg3dBatch) -> Tensor:
     """float32 [V, K] of all voxels of a batch."""
-    clouds = zip(batch.voxel_V3.split(batch.counts), batch.color_V3.split(batch.counts))
-    return nets["backbone3d"](collate(list(clouds))).features
+    clouds = collate_counted(batch.voxel_V3, batch.color_V3, batch.counts)
+    return nets["backbone3d"](clouds).features
 
 
 def enough_cells(voxel_V3: Tensor, counts: list[int]) -> bool:

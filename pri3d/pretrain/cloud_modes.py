@@ -23,7 +23,7 @@ from pri3d.pretrain.cloud_pairs import CloudPairBatch
 from pri3d.pretrain.frame_clouds import CloudBatch
 from pri3d.pretrain.losses import hardest_contrastive, match_recall
 from pri3d.pretrain.terms import Terms, contrast
-from pri3d.sparse.coordinates import collate
+from pri3d.sparse.coordinates import collate_counted
 
 HARDEST_DRAWN = 1024  # rows among which hardest-contrastive seeks negatives
 
@@ -168,7 +168,7 @@ def _voxels(nets: nn.ModuleDict, side: Side) -> Tensor:
 
 def sparse(side: Side):
     """Voxels of several clouds and their colours as a sparse tensor, a batch index for each."""
-    return collate(list(zip(side.voxel_V3.split(side.counts), side.color_V3.split(side.counts))))
+    return collate_counted(side.voxel_V3, side.color_V3, side.counts)
 
 
 def _teacher_map(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> Tensor:

@@ -27,7 +27,7 @@ from pri3d.pretrain.batches import Side, collate_side
 from pri3d.pretrain.geometric import placed_K
 from pri3d.pretrain.matches import Chunk
 from pri3d.pretrain.open_scans import OpenScans, damage_is_named, stored_image
-from pri3d.pretrain.samples import unusable
+from pri3d.pretrain.samples import order_of_epoch, unusable
 
 # From the camera's axes (x right, y down, z forward) to upright ones: x right, y forward, z up.
 UPRIGHT = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])
@@ -87,7 +87,6 @@ class FrameClouds(torch.utils.data.Dataset):
         self.frames = np.array(frames)
         self.scans = OpenScans(self.clouds_dir, None)
         self.collate = functools.partial(collate_clouds, least=least)
-        self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch
@@ -98,7 +97,7 @@ class FrameClouds(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> FrameCloud:
         epoch, place = divmod(index, len(self.frames))
-        frame = int(self._epoch_order(epoch)[place])
+        frame = int(order_of_epoch(self.settings.seed, epoch, len(self.frames))[place])
         scene, row = self.frames[frame]
         scan = self.scans[self.scenes[scene]]
         name = f"{self.scenes[scene]} frame {scan.clouds.index[row]}"
@@ -124,12 +123,6 @@ class FrameClouds(torch.utils.data.Dataset):
         cloud = cloud._replace(cell_N=cloud.cell_N[drawn], row_N=cloud.row_N[drawn])
         image_CHW = normalise(augment(image_CHW, rngs[3]) if settings.augment else image_CHW)
         return FrameCloud(name, image_CHW, cloud, [])
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            rng = np.random.default_rng([self.settings.seed, 0, epoch])
-            self._order = epoch, rng.permutation(len(self.frames))
-        return self._order[1]
 
 
 def points_in_image(

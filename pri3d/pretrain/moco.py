@@ -21,7 +21,7 @@ from pri3d.augment import augment, normalise
 from pri3d.config import Pretrain
 from pri3d.models.resunet import ENCODERS, resnet_encoder
 from pri3d.pretrain.open_scans import damage_is_named, row_of, stored_image
-from pri3d.pretrain.samples import PairSamples
+from pri3d.pretrain.samples import PairSamples, order_of_epoch
 from pri3d.processes import gather
 
 CHANNELS = 128  # of the compared features
@@ -49,7 +49,6 @@ class FrameSamples(torch.utils.data.Dataset):
         self.pairs = PairSamples(pairs, clouds_dir, clouds_dir, "view", settings, held_out)
         self.clouds_dir, self.settings, self.with_geo = Path(clouds_dir), settings, False
         self.frames = np.unique(np.concatenate([self.pairs.a, self.pairs.b]))
-        self._order: tuple[int, np.ndarray] | None = None
         self.collate = collate_frames
 
     def __len__(self) -> int:
@@ -61,7 +60,7 @@ class FrameSamples(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[str, list[Tensor] | None, list[str]]:
         epoch, place = divmod(index, len(self.frames))
-        frame = int(self.frames[self._epoch_order(epoch)[place]])
+        frame = int(self.frames[order_of_epoch(self.settings.seed, epoch, len(self.frames))[place]])
         scene = self.pairs.scenes[self.pairs.frame_scene[frame]]
         number = int(self.pairs.frame_index[frame])
         name = f"{scene} frame {number}"
@@ -73,12 +72,6 @@ class FrameSamples(torch.utils.data.Dataset):
             return name, None, [str(error)]
         rngs = np.random.default_rng([self.settings.seed, 2, epoch, frame]).spawn(2)
         return name, [self._view(rgb, rng) for rng in rngs], []
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            rng = np.random.default_rng([self.settings.seed, 0, epoch])
-            self._order = epoch, rng.permutation(len(self.frames))
-        return self._order[1]
 
     def _view(self, rgb: np.ndarray, rng: np.random.Generator) -> Tensor:
         settings = self.settings

@@ -6,6 +6,7 @@ and the place in the data follows from the step, which is what makes a resumed r
 Shapes: V voxels, C = 3 channels, H x W pixels.
 """
 
+import functools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -74,7 +75,6 @@ class PairSamples(torch.utils.data.Dataset):
                     "fewer, or give more scans"
                 )
             self.a, self.b = source.a[kept], source.b[kept]
-        self._order: tuple[int, np.ndarray] | None = None
         self.collate = collate
         self.scans = OpenScans(self.clouds_dir, self.chunks_dir if self.with_geo else None)
 
@@ -94,7 +94,7 @@ class PairSamples(torch.utils.data.Dataset):
         """The pair that an item is: what to call it, its scan, the numbers of its two frames, and
         where all that is random about it comes from."""
         epoch, place = divmod(index, len(self.a))
-        pair = int(self._epoch_order(epoch)[place])
+        pair = int(order_of_epoch(self.settings.seed, epoch, len(self.a))[place])
         draws = np.random.default_rng([self.settings.seed, 1, epoch, pair])
         frames = self.a[pair], self.b[pair]
         scene = self.scenes[self.frame_scene[frames[0]]]
@@ -161,11 +161,11 @@ class PairSamples(torch.utils.data.Dataset):
         radius, at_most = settings.radius_m, settings.matches
         return geo_matches(seen, voxel, color, voxel_m, radius, at_most, rng)
 
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            rng = np.random.default_rng([self.settings.seed, 0, epoch])
-            self._order = epoch, rng.permutation(len(self.a))
-        return self._order[1]
+
+@functools.lru_cache(maxsize=2)
+def order_of_epoch(seed: int, epoch: int, number: int) -> np.ndarray:
+    """The permutation of so many pairs or frames that an epoch is."""
+    return np.random.default_rng([seed, 0, epoch]).permutation(number)
 
 
 def order_of_rank(

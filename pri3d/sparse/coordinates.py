@@ -132,6 +132,11 @@ def collate(clouds: Sequence[tuple[Tensor, Tensor]]) -> SparseTensor:
     return SparseTensor(torch.cat(coordinates), torch.cat(features))
 
 
+def collate_counted(voxel_V3: Tensor, features_VC: Tensor, counts: Sequence[int]) -> SparseTensor:
+    """One batch from clouds that lie one after another; counts: rows of each."""
+    return collate(list(zip(voxel_V3.split(counts), features_VC.split(counts))))
+
+
 def merge_duplicates(
     coordinates_N4: Tensor, features_NC: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

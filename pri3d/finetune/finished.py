@@ -1,0 +1,47 @@
+"""A finished finetuning run on clouds, read back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pri3d.checkpoint import first_line
+from pri3d.config import SECTIONS, TASKS, Det3d, Semseg3d
+from pri3d.errors import Pri3DError
+
+
+def task_of(run: Path) -> str:
+    """The task of a finished run. Raises Pri3DError when the folder holds none."""
+    try:
+        task = json.loads((run / "settings.json").read_text())["task"]
+        TASKS[task]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _none(run, error) from None
+    return task
+
+
+def load_run(
+    run: Path, networks: Callable[[Semseg3d | Det3d], nn.ModuleDict]
+) -> tuple[Semseg3d | Det3d, nn.ModuleDict]:
+    """Settings and trained networks of a finished run. networks: makes them for its settings.
+
+    Raises Pri3DError when the folder holds none.
+    """
+    try:
+        given = json.loads((run / "settings.json").read_text())
+        settings = SECTIONS[TASKS[given.pop("task")][0]].model_validate(given)
+        nets = networks(settings)
+        nets.load_state_dict(load_file(run / "model.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _none(run, error) from None
+    return settings, nets.eval()
+
+
+def _none(run: Path, error: Exception) -> Pri3DError:
+    return Pri3DError(
+        f"{run}: is no finished finetuning run ({first_line(error)}); give a folder that "
+        "`pri3d finetune` has filled"
+    )
