@@ -84,7 +84,7 @@ def useful_gflop(network, x) -> float:
         if layer.kernel.ndim == 3:
             fine = min(inputs[0].stride, out.stride)
             rows = kernel_map(out.cache, fine, layer.kernel_size, layer.stride)
-            pairs = sum(map(len, rows.inputs)) + (rows.identity is not None) * rows.n_inputs
+            pairs = len(rows.pairs().near) + (rows.identity is not None) * rows.n_inputs
         total += 2 * pairs * layer.kernel.shape[-2] * layer.kernel.shape[-1]
 
     hooks = [

@@ -1,13 +1,13 @@
-"""The arithmetic of sparse convolutions, in plain torch: CPU and CUDA; float64, float32, bf16.
+"""The arithmetic of sparse convolutions; CPU and CUDA; float64, float32, bf16.
 
-Pairs of input and output rows are worked off in blocks (`kernel_map`): gather the input rows of
-some offsets, multiply those of each offset by its matrix, add all products to the output rows. The
-matrix products are the cost; everything else is kept small beside them. Autograd keeps the
-features and the weights only, none of the gathered rows.
+On a CPU, float32 and narrower go to `engine_cpu`. Everything else is plain torch: for every block
+of pairs (`kernel_map`), gather the input rows, multiply them by the offset's matrix, add the
+products to the output rows. Autograd keeps the features and the weights only, none of the gathered
+rows.
 
-Blocks depend on the cells alone, and an output row takes its products in their order. On CUDA a
-block has one offset, under which a row occurs at most once. So the order of sums is fixed. (The
-matrix products themselves are the library's; their last bits may depend on the number of threads.)
+Blocks depend on the cells alone; an output row takes its products in their order, and occurs at
+most once in each. So the order of sums is fixed. (Matrix products are the library's; their last
+bits may depend on the number of threads.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pri3d.sparse.coordinates import SparseTensor
-from pri3d.sparse.kernel_map import KernelMap, kernel_map
+from pri3d.sparse.engine_cpu import add_products, add_weight_gradients
+from pri3d.sparse.kernel_map import KernelMap, Pairs, kernel_map
 
 
 def convolve(
@@ -67,24 +68,11 @@ class _SparseConvolution(torch.autograd.Function):
 
 
 def _forward(x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
-    weights = kernel.unbind(0)
     if rows.identity is None:
         out = x.new_zeros(rows.n_outputs, kernel.shape[2], dtype=_sum_type(x))
     else:
-        out = (x @ weights[rows.identity]).to(_sum_type(x))
-    blocks = rows.blocks()
-    # Buffers are made once: allocating them anew for every block costs more than the gathering.
-    longest = max((len(block.near) for block in blocks), default=0)
-    gathered, product = x.new_empty(longest, x.shape[1]), x.new_empty(longest, kernel.shape[2])
-    for block in blocks:
-        n = len(block.near)
-        torch.index_select(x, 0, block.far, out=gathered[:n])
-        parts = zip(
-            block.offsets, gathered[:n].split(block.counts), product[:n].split(block.counts)
-        )
-        for k, x_k, product_k in parts:
-            torch.mm(x_k, weights[k], out=product_k)
-        out.index_add_(0, block.near.long(), product[:n].to(out.dtype))
+        out = (x @ kernel[rows.identity]).to(_sum_type(x))
+    _add_products(x, kernel, rows.pairs(), out)
     return out
 
 
@@ -97,41 +85,41 @@ def _backward(
     wants_kernel: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     grad_x = grad_kernel = None
-    weights = kernel.transpose(1, 2).unbind(0)
+    if wants_x:
+        grad_x = _forward(grad_out, kernel.transpose(1, 2), rows.transposed())
     if wants_kernel:
         grad_kernel = torch.zeros_like(kernel, dtype=_sum_type(x))
         if rows.identity is not None:
             grad_kernel[rows.identity] = x.t() @ grad_out
-    if wants_x and rows.identity is not None:
-        grad_x = (grad_out @ weights[rows.identity]).to(_sum_type(x))
-    elif wants_x:
-        grad_x = torch.zeros_like(x, dtype=_sum_type(x))
-
-    blocks = rows.transposed().blocks()
-    longest = max((len(block.near) for block in blocks), default=0)
-    gathered_grad = x.new_empty(longest, kernel.shape[2])
-    gathered_x = x.new_empty(longest if wants_kernel else 0, x.shape[1])
-    product = x.new_empty(longest if wants_x else 0, x.shape[1])
-    for block in blocks:
-        n = len(block.near)
-        torch.index_select(grad_out, 0, block.far, out=gathered_grad[:n])
-        grad_K = gathered_grad[:n].split(block.counts)
-        if wants_kernel:
-            torch.index_select(x, 0, block.near, out=gathered_x[:n])
-            for k, x_k, grad_k in zip(block.offsets, gathered_x[:n].split(block.counts), grad_K):
-                _add_product(grad_kernel[k], x_k.t(), grad_k)
-        if wants_x:
-            for k, grad_k, product_k in zip(block.offsets, grad_K, product[:n].split(block.counts)):
-                torch.mm(grad_k, weights[k], out=product_k)
-            grad_x.index_add_(0, block.near.long(), product[:n].to(grad_x.dtype))
+        _add_weight_gradients(x, grad_out, rows.pairs(), grad_kernel)
     return grad_x, grad_kernel
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
+def _add_products(x: Tensor, kernel: Tensor, pairs: Pairs, out: Tensor) -> None:
+    """``out[near] += x[far] @ kernel[k]`` for all pairs; out is a new tensor."""
+    if _on_cpu(x):
+        add_products(x.float().contiguous(), kernel.float().contiguous(), pairs, out)
+        return
+    for k, start, end in pairs.blocks_B3.tolist():
+        product = x.index_select(0, pairs.far[start:end]) @ kernel[k]
+        out.index_add_(0, pairs.near[start:end], product.to(out.dtype))
+
+
+def _add_weight_gradients(x: Tensor, grad: Tensor, pairs: Pairs, grad_kernel: Tensor) -> None:
+    """``grad_kernel[k] += x[far].T @ grad[near]`` for all pairs."""
+    if _on_cpu(x):
+        add_weight_gradients(x.float().contiguous(), grad.float().contiguous(), pairs, grad_kernel)
+        return
+    for k, start, end in pairs.blocks_B3.tolist():
+        x_k, grad_k = (
+            rows.index_select(0, places[start:end])
+            for rows, places in ((x, pairs.far), (grad, pairs.near))
+        )
+        grad_kernel[k] += x_k.t() @ grad_k
+
+
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype != torch.float64
 
 
 def _sum_type(x: Tensor) -> torch.dtype:

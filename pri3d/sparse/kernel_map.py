@@ -12,102 +12,89 @@ Conventions (those of MinkowskiEngine, so that its weights can be used as they a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from pri3d.sparse.coordinates import MAX_OFFSET, Cache, Level, coarser_level, key_of
 
-# On a CPU, pairs are worked off in blocks that keep all that is gathered and added up in its
-# caches: those of so many cells next to each other, cut into parts of so many pairs.
-BLOCK_CELLS = 2048
-BLOCK_PAIRS = 4096
+# On a CPU, pairs are worked off in groups that keep all that is read and added up in its caches:
+# those of so many cells next to each other.
+GROUP_CELLS = 2048
 
 
-class Block(NamedTuple):
-    """Pairs of rows for some offsets, one after the other; each has as many as `counts` says."""
+class Pairs(NamedTuple):
+    """Rows that meet, all but those of the identity.
 
-    offsets: list[int]
-    counts: list[int]
+    near, far: int32 [P]. blocks_B3: int64 (offset, first pair, end), in the order of pairs; a row
+    of `near` and one of `far` occur at most once in a block. groups: int64 [G + 1], where each
+    group of blocks begins; groups share no row of `near`.
+    """
+
     near: Tensor
     far: Tensor
+    blocks_B3: np.ndarray
+    groups: np.ndarray
 
 
 @dataclass
 class KernelMap:
-    """Rows that meet, one int32 tensor per kernel offset.
+    """What a convolution reads and writes.
 
-    Within one offset every row occurs at most once in `inputs[k]` and at most once in
-    `outputs[k]`; both are in the order of their cells' keys. `identity` is the offset under which
-    row i meets row i, or None; its tensors are left empty, for it needs no gathering. `mirrored`:
-    the pairs of offset k are those of offset K - 1 - k, swapped.
+    differences_K: an input cell's key less that of the output cell that it meets. `identity` is the
+    offset under which row i meets row i, or None; `pairs` leaves it out, for it needs no gathering.
+    `mirrored`: the pairs of offset k are those of offset K - 1 - k, swapped.
     """
 
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    n_inputs: int
-    n_outputs: int
+    inputs: Level
+    outputs: Level
+    differences_K: np.ndarray
     identity: int | None
     mirrored: bool
-    # Per offset, the number of pairs in every block; blocks, which are made when they are wanted.
-    input_counts: list[list[int]]
-    output_counts: list[list[int]]
-    input_blocks: list[Block] = field(default_factory=list)
-    output_blocks: list[Block] = field(default_factory=list)
+    # Empty until they are wanted.
+    by_output: list[Pairs] = field(default_factory=list)
+    by_input: list[Pairs] = field(default_factory=list)
+
+    @property
+    def n_inputs(self) -> int:
+        """Rows."""
+        return len(self.inputs.keys)
+
+    @property
+    def n_outputs(self) -> int:
+        """Rows."""
+        return len(self.outputs.keys)
 
     def transposed(self) -> KernelMap:
-        """The map of the transposed convolution; both have the same blocks."""
+        """The map of the transposed convolution; both share their pairs."""
         return KernelMap(
             self.outputs,
             self.inputs,
-            self.n_outputs,
-            self.n_inputs,
+            -self.differences_K,
             self.identity,
             self.mirrored,
-            self.output_counts,
-            self.input_counts,
-            self.output_blocks,
-            self.input_blocks,
+            self.by_input,
+            self.by_output,
         )
 
-    def blocks(self) -> list[Block]:
-        """All pairs but those of `identity`: near are output rows, far are input rows."""
-        if not self.output_blocks:
-            if self.mirrored and self.input_blocks:
-                last = len(self.inputs) - 1
-                self.output_blocks += [
-                    block._replace(offsets=[last - k for k in block.offsets])
-                    for block in self.input_blocks
-                ]
+    def pairs(self) -> Pairs:
+        """`near` are output rows, `far` are input rows."""
+        if not self.by_output:
+            if self.mirrored and self.by_input:
+                pairs = self.by_input[0]
+                blocks_B3 = pairs.blocks_B3.copy()
+                blocks_B3[:, 0] = len(self.differences_K) - 1 - blocks_B3[:, 0]
+                self.by_output.append(pairs._replace(blocks_B3=blocks_B3))
             else:
-                self.output_blocks += self._new_blocks()
-        return self.output_blocks
-
-    def _new_blocks(self) -> Iterator[Block]:
-        pairs = list(zip(self.outputs, self.inputs))
-        if pairs[0][0].device.type != "cpu":  # there, few and large products are what is fast
-            yield from (Block([k], [len(o)], o, i) for k, (o, i) in enumerate(pairs) if len(o))
-            return
-        near = zip(*(o.split(counts) for o, counts in zip(self.outputs, self.output_counts)))
-        far = zip(*(i.split(counts) for i, counts in zip(self.inputs, self.output_counts)))
-        for counts, near_K, far_K in zip(zip(*self.output_counts), near, far):
-            offsets: list[int] = []
-            total = 0
-            for k, count in enumerate([*counts, BLOCK_PAIRS]):
-                if offsets and total + count > BLOCK_PAIRS:
-                    yield Block(
-                        offsets,
-                        [counts[i] for i in offsets],
-                        torch.cat([near_K[i] for i in offsets]),
-                        torch.cat([far_K[i] for i in offsets]),
-                    )
-                    offsets, total = [], 0
-                if count:
-                    offsets.append(k)
-                    total += count
+                meet = _meet_cpu if self.outputs.keys.device.type == "cpu" else _meet
+                skipped = -1 if self.identity is None else self.identity
+                pairs = meet(self.outputs, self.inputs, self.differences_K, skipped)
+                self.by_output.append(pairs)
+        return self.by_output[0]
 
 
 def kernel_offsets(size: int, dilation: int = 1) -> Tensor:
@@ -133,80 +120,99 @@ def kernel_map(
 
 
 def _build(cache: Cache, in_stride: int, size: int, factor: int, dilation: int) -> KernelMap:
-    source = cache.levels[in_stride]
-    target = coarser_level(cache, in_stride, factor)
     offsets_K3 = kernel_offsets(size, dilation * in_stride)
     if int(offsets_K3.abs().max()) > MAX_OFFSET:
         raise ValueError(
             f"kernel map: size {size} and dilation {dilation} at stride {in_stride} reach beyond "
             f"{MAX_OFFSET} cells"
         )
-    differences = key_of(torch.nn.functional.pad(offsets_K3, (1, 0))).tolist()
-
-    n_offsets = len(differences)
+    differences_K = key_of(torch.nn.functional.pad(offsets_K3, (1, 0))).numpy()
     same_level = factor == 1
-    mirrored = same_level and size % 2 == 1
-    none = _pairs(source, target, source.rows[:0], source.rows[:0])
-    pairs = [none] * n_offsets
-    starts: dict[int, Tensor] = {}
-    for k, difference in enumerate(differences):
-        if same_level and difference == 0:
-            continue
-        if mirrored and k > n_offsets - 1 - k:
-            inputs, outputs, input_counts, output_counts = pairs[n_offsets - 1 - k]
-            pairs[k] = outputs, inputs, output_counts, input_counts
-            continue
-        start = starts.pop(k, None)
-        inputs, outputs, following = _meetings(source, target, difference, start)
-        pairs[k] = _pairs(source, target, inputs, outputs)
-        if dilation == 1:
-            # The next offset of this column of z is the next cell: nothing can lie in between.
-            starts[k + size * size] = following
-    inputs, outputs, input_counts, output_counts = map(list, zip(*pairs))
     return KernelMap(
-        inputs,
-        outputs,
-        len(source.keys),
-        len(target.keys),
-        differences.index(0) if same_level else None,
-        mirrored,
-        input_counts,
-        output_counts,
+        cache.levels[in_stride],
+        coarser_level(cache, in_stride, factor),
+        differences_K,
+        int(np.flatnonzero(differences_K == 0)[0]) if same_level else None,
+        same_level and size % 2 == 1,
     )
 
 
-def _meetings(
-    source: Level, target: Level, difference: int, start: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions, ascending, in the sorted keys: ``source key = target key + difference``.
-
-    start: where each sought key would stand in the source, if that is known. Third: where the
-    next larger ones stand.
-    """
-    if len(source.keys) == 0:
-        return source.rows, source.rows, source.rows
-    wanted = target.keys + difference
-    if start is None:
-        start = torch.searchsorted(source.keys, wanted)
-    found = source.keys[start.clamp(max=len(source.keys) - 1)] == wanted
-    hits = found.nonzero().squeeze(1)
-    return start[hits], hits, start + found
-
-
-def _pairs(
-    source: Level, target: Level, inputs: Tensor, outputs: Tensor
-) -> tuple[Tensor, Tensor, list[int], list[int]]:
-    """Rows of positions, and how many of them lie in every block of the source and the target."""
-    return (
-        source.rows[inputs].int(),
-        target.rows[outputs].int(),
-        _count(inputs, len(source.keys)),
-        _count(outputs, len(target.keys)),
-    )
+def _meet(near: Level, far: Level, differences_K: np.ndarray, skipped: int) -> Pairs:
+    """Pairs with ``far key = near key + difference``, on any device: one block an offset, which is
+    what is fast where products should be few and large."""
+    near_rows, far_rows, blocks, end = [near.rows[:0].int()], [far.rows[:0].int()], [], 0
+    for k, difference in enumerate(differences_K.tolist()):
+        if k == skipped or not len(far.keys):
+            continue
+        wanted = near.keys + difference
+        place = torch.searchsorted(far.keys, wanted).clamp(max=len(far.keys) - 1)
+        hits = (far.keys[place] == wanted).nonzero().squeeze(1)
+        if len(hits):
+            near_rows.append(near.rows[hits].int())
+            far_rows.append(far.rows[place[hits]].int())
+            blocks.append((k, end, end + len(hits)))
+            end += len(hits)
+    blocks_B3 = np.array(blocks, np.int64).reshape(-1, 3)
+    groups = np.array([0, len(blocks)])
+    return Pairs(torch.cat(near_rows), torch.cat(far_rows), blocks_B3, groups)
 
 
-def _count(positions: Tensor, cells: int) -> list[int]:
-    if positions.device.type != "cpu":
-        return []
-    ends = torch.arange(0, cells + BLOCK_CELLS, BLOCK_CELLS)
-    return torch.searchsorted(positions, ends).diff().tolist()
+def _meet_cpu(near: Level, far: Level, differences_K: np.ndarray, skipped: int) -> Pairs:
+    """The same pairs as `_meet`, in groups of `GROUP_CELLS` cells that lie next to each other."""
+    keys = near.keys.numpy(), far.keys.numpy()
+    n_groups, n_offsets = -(-len(near.keys) // GROUP_CELLS), len(differences_K)
+    counts_GK = np.zeros((n_groups, n_offsets), np.int64)
+    _count(*keys, differences_K, skipped, GROUP_CELLS, counts_GK)
+    ends = counts_GK.cumsum()
+    near_P, far_P = (np.empty(counts_GK.sum(), np.int32) for _ in range(2))
+    rows = near.rows.numpy(), far.rows.numpy()
+    _fill(*keys, *rows, differences_K, skipped, GROUP_CELLS, near_P, far_P)
+    some = counts_GK.ravel() > 0
+    offset = np.tile(np.arange(n_offsets), n_groups)
+    blocks_B3 = np.stack([offset, ends - counts_GK.ravel(), ends], axis=1)[some]
+    groups = np.concatenate([[0], (counts_GK > 0).sum(axis=1).cumsum()])
+    return Pairs(torch.from_numpy(near_P), torch.from_numpy(far_P), blocks_B3, groups)
+
+
+@njit(cache=True, nogil=True)
+def _count(near_keys, far_keys, differences, skipped, group_cells, counts_GK):
+    """How many pairs each group of cells and offset has: both keys ascend, and are walked along."""
+    for g in range(len(counts_GK)):
+        first = g * group_cells
+        end = min(first + group_cells, len(near_keys))
+        for k in range(len(differences)):
+            if k == skipped:
+                continue
+            n = 0
+            j = np.searchsorted(far_keys, near_keys[first] + differences[k])
+            for i in range(first, end):
+                wanted = near_keys[i] + differences[k]
+                while j < len(far_keys) and far_keys[j] < wanted:
+                    j += 1
+                if j == len(far_keys):
+                    break
+                n += far_keys[j] == wanted
+            counts_GK[g, k] = n
+
+
+@njit(cache=True, nogil=True)
+def _fill(
+    near_keys, far_keys, near_rows, far_rows, differences, skipped, group_cells, near_P, far_P
+):
+    """The pairs themselves, in the same order."""
+    p = 0
+    for first in range(0, len(near_keys), group_cells):
+        end = min(first + group_cells, len(near_keys))
+        for k in range(len(differences)):
+            if k == skipped:
+                continue
+            j = np.searchsorted(far_keys, near_keys[first] + differences[k])
+            for i in range(first, end):
+                wanted = near_keys[i] + differences[k]
+                while j < len(far_keys) and far_keys[j] < wanted:
+                    j += 1
+                if j == len(far_keys):
+                    break
+                if far_keys[j] == wanted:
+                    near_P[p], far_P[p] = near_rows[i], far_rows[j]
+                    p += 1

@@ -29,7 +29,9 @@ def pairs_per_offset(x: SparseTensor, about: dict) -> list[int]:
         rows = kernel_map(x.cache, x.stride // stride, size, stride, dilation).transposed()
     else:
         rows = kernel_map(x.cache, x.stride, size, stride, dilation)
-    pairs = [len(inputs) for inputs in rows.inputs]
+    pairs = [0] * len(rows.differences_K)
+    for k, start, end in rows.pairs().blocks_B3.tolist():
+        pairs[k] += end - start
     if rows.identity is not None:
         pairs[rows.identity] = rows.n_inputs
     return pairs

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import conv3d, conv_transpose3d, pad
 
+from pri3d.sparse import engine_cpu
 from pri3d.sparse.convolution import (
     SparseBatchNorm,
     SparseConv,
@@ -195,6 +196,25 @@ def test_results_repeat_bit_for_bit():
     assert torch.equal(grad, torch.autograd.grad(second.sum(), x.features)[0])
 
 
+def test_sums_are_the_same_with_any_number_of_threads(monkeypatch):
+    monkeypatch.setattr(engine_cpu, "SMALL", 0)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            x, features = full_cube(20, torch.float32)
+            torch.manual_seed(0)
+            # Strided: the middle of a kernel is not left to the library's matrix product.
+            layer = SparseConv(20, 40, 3, stride=2)
+            out = layer(x).features
+            gradients = torch.autograd.grad(out.square().sum(), [features, layer.kernel])
+            found.append([out, *gradients])
+    finally:
+        torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], others))
+
+
 def test_autograd_keeps_features_and_weights_only():
     x = clouds(16, torch.float32, rows=6000, batches=1)
     layer = SparseConv(16, 16, 3)
@@ -204,17 +224,23 @@ def test_autograd_keeps_features_and_weights_only():
     assert {t.data_ptr() for t in kept} == {x.features.data_ptr(), layer.kernel.data_ptr()}
 
 
-def test_more_rows_than_a_block():
-    """Clouds large enough that an offset is worked off in several pieces."""
+def full_cube(channels, dtype):
+    """Cells enough for several groups of pairs, and their features [28 ** 3, channels]."""
     side = torch.arange(-14, 14)
     cells = torch.cartesian_prod(side, side, side)
-    features = torch.randn(
-        len(cells), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
-    x = collate([(cells, features.requires_grad_())])
-    layer = SparseConv(2, 3, 3).double()
-    grid = features.reshape(1, 28, 28, 28, 2).permute(0, 4, 1, 2, 3)
-    expected = conv3d(grid, dense_weight(layer), padding=1).permute(0, 2, 3, 4, 1).reshape(-1, 3)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(len(cells), channels, dtype=dtype, generator=generator)
+    return collate([(cells, features.requires_grad_())]), features
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("n_in", "n_out"), [(2, 3), (16, 16), (3, 32), (20, 40), (1, 1)])
+def test_more_rows_than_a_group(n_in, n_out, dtype):
+    x, features = full_cube(n_in, dtype)
+    layer = SparseConv(n_in, n_out, 3).to(dtype)
+    grid = features.reshape(1, 28, 28, 28, n_in).permute(0, 4, 1, 2, 3)
+    grid = conv3d(grid, dense_weight(layer), padding=1)
+    expected = grid.permute(0, 2, 3, 4, 1).reshape(-1, n_out)
     assert_same_values_and_gradients(layer(x).features, expected, [features, layer.kernel])
 
 

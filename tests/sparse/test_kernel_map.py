@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,14 +30,30 @@ def brute_force(source, target, size, reach):
     return found
 
 
-def pairs_of(rows, k):
-    if k == rows.identity:
-        assert len(rows.inputs[k]) == len(rows.outputs[k]) == 0
-        return {(row, row) for row in range(rows.n_inputs)}
-    pairs = list(zip(rows.inputs[k].tolist(), rows.outputs[k].tolist()))
-    assert len(set(rows.inputs[k].tolist())) == len(pairs)
-    assert len(set(rows.outputs[k].tolist())) == len(pairs)
-    return set(pairs)
+def pairs_of(pairs):
+    """{offset number: set of (far row, near row)}, after a look at the blocks and groups."""
+    found, ends = {}, []
+    for k, start, end in pairs.blocks_B3.tolist():
+        far, near = (rows[start:end].tolist() for rows in (pairs.far, pairs.near))
+        assert len(far) == len(set(far)) == len(set(near)) == end - start > 0
+        assert found.setdefault(k, set()).isdisjoint(zip(far, near))
+        found[k].update(zip(far, near))
+        assert start == (ends[-1] if ends else 0)
+        ends.append(end)
+    assert len(pairs.near) == len(pairs.far) == (ends[-1] if ends else 0)
+    assert (pairs.groups[0], pairs.groups[-1]) == (0, len(pairs.blocks_B3))
+    rows_of = [
+        {row for _, start, end in blocks for row in pairs.near[start:end].tolist()}
+        for blocks in np.split(pairs.blocks_B3, pairs.groups[1:-1])
+    ]
+    assert sum(map(len, rows_of)) == len(set().union(*rows_of))
+    return found
+
+
+def expected_pairs(found, rows):
+    if rows.identity is not None:
+        assert found[rows.identity] == {(row, row) for row in range(rows.n_inputs)}
+    return {k: pairs for k, pairs in found.items() if pairs and k != rows.identity}
 
 
 @settings(deadline=None, max_examples=150)
@@ -47,8 +64,12 @@ def pairs_of(rows, k):
     size=st.integers(1, 5),
     factor=st.sampled_from([1, 1, 2, 3]),
     dilation=st.sampled_from([1, 1, 2]),
+    group_cells=st.sampled_from([1, 7, 2048]),
+    other_way_first=st.booleans(),
 )
-def test_kernel_map_is_the_brute_force_one(cells, order, in_stride, size, factor, dilation):
+def test_kernel_map_is_the_brute_force_one(
+    cells, order, in_stride, size, factor, dilation, group_cells, other_way_first
+):
     shuffled = list(cells)
     order.shuffle(shuffled)
     x = SparseTensor(torch.tensor(shuffled), torch.zeros(len(shuffled), 1))
@@ -56,38 +77,21 @@ def test_kernel_map_is_the_brute_force_one(cells, order, in_stride, size, factor
     rows = kernel_map(x.cache, in_stride, size, factor, dilation)
     target = x.cache.levels[in_stride * factor].coordinates_N4.tolist()
 
-    expected = brute_force(source, target, size, in_stride * dilation)
+    expected = expected_pairs(brute_force(source, target, size, in_stride * dilation), rows)
+    swapped_expected = {k: {(b, a) for a, b in pairs} for k, pairs in expected.items()}
     assert (rows.n_inputs, rows.n_outputs) == (len(source), len(target))
     assert (rows.identity is not None) == (factor == 1)
-    assert {k: pairs_of(rows, k) for k in range(len(rows.inputs))} == expected
-
     swapped = rows.transposed()
     assert (swapped.n_inputs, swapped.n_outputs) == (len(target), len(source))
-    for k, pairs in expected.items():
-        assert pairs_of(swapped, k) == {(b, a) for a, b in pairs}
-
-
-@pytest.mark.parametrize(("cells", "pairs"), [(1, 1), (7, 20), (64, 50), (10**6, 10**6)])
-@pytest.mark.parametrize(("size", "factor"), [(3, 1), (2, 1), (5, 1), (2, 2), (3, 2)])
-def test_blocks_have_every_pair_once(monkeypatch, size, factor, cells, pairs):
-    monkeypatch.setattr(module, "BLOCK_CELLS", cells)
-    monkeypatch.setattr(module, "BLOCK_PAIRS", pairs)
-    xyz = torch.cartesian_prod(*[torch.arange(-3, 3)] * 3)
-    xyz = xyz[torch.randperm(len(xyz), generator=torch.Generator().manual_seed(0))[:150]]
-    x = SparseTensor(torch.nn.functional.pad(xyz, (1, 0)), torch.zeros(len(xyz), 1))
-    rows = kernel_map(x.cache, 1, size, factor)
-    for one in (rows, rows.transposed()):
-        expected = [
-            (k, *pair)
-            for k, both in enumerate(zip(one.inputs, one.outputs))
-            for pair in zip(*(rows.tolist() for rows in both))
-        ]
-        found = []
-        for block in one.blocks():
-            offsets = torch.tensor(block.offsets).repeat_interleave(torch.tensor(block.counts))
-            found += zip(offsets.tolist(), block.far.tolist(), block.near.tolist(), strict=True)
-            assert len(block.near) <= max(pairs, max(block.counts))
-        assert sorted(found) == sorted(expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "GROUP_CELLS", group_cells)
+        if other_way_first:  # what comes second can be the first's mirror image
+            assert pairs_of(swapped.pairs()) == swapped_expected
+        assert pairs_of(rows.pairs()) == expected
+        assert pairs_of(swapped.pairs()) == swapped_expected
+    skipped = -1 if rows.identity is None else rows.identity
+    anywhere = module._meet(rows.outputs, rows.inputs, rows.differences_K, skipped)
+    assert pairs_of(anywhere) == expected
 
 
 def test_maps_are_built_once_per_cache():
