@@ -58,7 +58,7 @@ PRETRAINING_SEEDS = 2
 FINETUNE = {"batch": 8, "lr": 0.3, "warmup": 0.1, "crop": 1.0, "subset": "random"}
 STEPS = {5: 300, 20: 450, 100: 600}
 # Of all labels there is one subset; runs differ in the order of images.
-SUBSETS = {5: 4, 20: 6, 100: 2}
+SUBSETS = {5: 6, 20: 6, 100: 2}
 LONGER_SUBSETS = {5: 2, 20: 2, 100: 1}
 STARTS = ["scratch", *MODES]
 LONGER = "scratch, twice the steps"
