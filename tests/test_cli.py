@@ -200,12 +200,28 @@ def test_settings_reach_the_training(tmp_path, monkeypatch):
     )
     assert (engine, held_out) == ("minkowski", ["a", "b"])
     assert settings == config.Pretrain(lr=0.5, steps=3)
+    (tmp_path / "more.yaml").write_text("pretrain: {lr: 0.5}\nmodes: {crd: {lr: 0.2, batch: 4}}\n")
+    settings = trained_with("--mode", "crd", "--config", "more.yaml", "--set", "batch=6")[5]
+    assert settings == config.Pretrain(lr=0.2, batch=6)
     assert (mode, str(out)) == ("view", "results/runs/view")
     assert [str(path) for path in (pairs, clouds, chunks)] == [
         "results/pairs.h5",
         "results/clouds",
         "results/chunks",
     ]
+
+
+def test_settings_of_a_task_reach_its_finetuning(tmp_path):
+    file, out = tmp_path / "more.yaml", tmp_path / "out"
+    file.write_text("semseg3d: {batch: 3}\ntasks: {semseg3d_s3dis: {voxel_m: 0.1}}\n")
+
+    def finish(task, data, out, settings, *engine):
+        (out / "metrics.jsonl").write_text("{}\n")
+
+    for task, voxel_m in (("semseg3d_s3dis", 0.1), ("semseg3d_scannet", 0.02)):
+        with patch("pri3d.finetune.train.run", side_effect=finish) as run:
+            good("finetune", task, "--data", "d", "--out", str(out), "--config", str(file))
+        assert run.call_args.args[3] == config.Semseg3d(batch=3, voxel_m=voxel_m)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import yaml
 
 from pri3d import config
 from pri3d.errors import Pri3DError
+from pri3d.pretrain.cloud_modes import LEAST_FRAMES
+from pri3d.pretrain.samples import micro_batch_of
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "workflow" / "presets"
@@ -26,12 +28,14 @@ def fields():
 
 def overlay(path):
     """Settings of config.yaml with a preset over it, as Snakemake merges them."""
-    merged = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for name, value in yaml.safe_load(path.read_text()).items():
-        if isinstance(value, dict):
-            merged[name] |= value
-        else:
-            merged[name] = value
+    return _over(*(yaml.safe_load(each.read_text()) for each in (ROOT / "config.yaml", path)))
+
+
+def _over(below, above):
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(name), dict)
+        merged[name] = _over(below[name], value) if both else value
     return merged
 
 
@@ -108,6 +112,7 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
     settings = config.parse(merged)
     paper = {("pretrain", "net2d"): "resnet50", ("pretrain", "init2d"): "try_imagenet"}
     paper |= {("pretrain", "workers"): 8, ("pretrain", "micro_batch"): 8}
+    paper |= {("pretrain", "teacher"): "resnet50", ("pretrain", "teacher_init"): "imagenet"}
     paper |= {("semseg", "workers"): 8, ("insseg", "workers"): 8, ("semseg3d", "workers"): 8}
     paper |= {("det3d", "workers"): 8, ("det3d", "stem3d"): 5}
     paper |= {("semseg3d", "stem3d"): 5}  # that of its pretraining
@@ -119,6 +124,22 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
         for name in names:
             value = getattr(value, name)
         assert value == (paper | differences).get(names, default), ".".join(names)
+
+
+@pytest.mark.parametrize("preset", [None, *sorted(path.stem for path in PRESETS.glob("*.yaml"))])
+def test_all_that_is_compared_can_be_trained(preset):
+    path = PRESETS / f"{preset}.yaml" if preset else ROOT / "config.yaml"
+    settings = config.parse(overlay(path))
+    asked = {*settings.compare_3d.starts, *settings.finetune.starts3d, *settings.report.runs}
+    for mode in asked.intersection(config.PRETRAINED_3D):
+        of_mode = settings.of_mode(mode)
+        assert micro_batch_of(of_mode, of_mode.processes) >= LEAST_FRAMES.get(mode, 1), mode
+        # Without a download the demo's teacher knows nothing; a preset's has learned something.
+        if preset and mode in config.WITH_TEACHER:
+            assert of_mode.teacher_init == "imagenet"
+    if preset:  # the demo makes all of them, which on real scans takes weeks
+        assert len(settings.report.runs) == 1
+        assert settings.report.tasks == []
 
 
 @pytest.mark.parametrize(

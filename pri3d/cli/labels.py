@@ -15,6 +15,7 @@ from pri3d.cli.words import (
     Threads,
     app,
     section_of,
+    setting,
 )
 from pri3d.errors import Pri3DError
 
@@ -88,6 +89,9 @@ def finetune(
     out: Annotated[
         Path | None, typer.Option(help="folder of the run; default: results/runs/<task>")
     ] = None,
+    engine: Annotated[
+        Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
+    ] = DEFAULT.sparse.engine,
     config_file: ConfigFile = None,
     assigned: Assigned = [],  # noqa: B006
 ) -> None:
@@ -96,13 +100,13 @@ def finetune(
     A run that was stopped goes on from its last checkpoint. Prints its last figures. A share of
     the labels: `--set percent=20`. A linear probe: `--set frozen=true`.
     """
-    settings = section_of(config.TASKS[task][0], config_file, assigned)
+    settings = section_of(task, config_file, assigned)
     out = out or Path("results/runs", task)
     from pri3d import store
     from pri3d.finetune import train
 
     with store.sole_writer(out):
-        train.run(task, data, out, settings)
+        train.run(task, data, out, settings, engine)
     print((out / "metrics.jsonl").read_text().splitlines()[-1])
 
 
@@ -123,7 +127,7 @@ def probe(
     the training images, and by the linear classifier that fits those best. `--set init=RUN` names
     the features. Prints both figures.
     """
-    settings = section_of("semseg", config_file, assigned)
+    settings = section_of(task, config_file, assigned)
     from pri3d.finetune import probe as stage
 
     told = stage.run(task, data, out, settings, settings.threads)

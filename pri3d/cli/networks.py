@@ -67,7 +67,7 @@ def pretrain(
 
     A run that was stopped goes on from its last checkpoint. Prints its last figures.
     """
-    settings = section_of("pretrain", config_file, assigned)
+    settings = section_of(mode, config_file, assigned)
     out = out or Path("results/runs", mode)
     if settings.processes > 1 and "RANK" not in os.environ:
         from pri3d.launch import launch
@@ -142,7 +142,8 @@ def evaluate(
     if kind == "semseg3d":
         from pri3d.finetune import measure3d
 
-        told = measure3d.run(run, data, out, device, threads, most_images, submission, split)
+        how = device, threads, most_images, submission, split, engine
+        told = measure3d.run(run, data, out, *how)
         print(*measure3d.as_lines(told), sep="\n")
         return
     if kind == "det3d":
@@ -150,7 +151,7 @@ def evaluate(
 
         if submission or split != "val":
             raise typer.BadParameter("--submission and --split are not for boxes in clouds")
-        told = measure_boxes.run(run, data, out, device, threads, most_images)
+        told = measure_boxes.run(run, data, out, device, threads, most_images, engine)
         print(*measure_boxes.as_lines(told), sep="\n")
         return
     if data is not None:

@@ -25,7 +25,9 @@ DEFAULT = config.Settings()
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE.yaml", help="settings; the section of what is done counts"
+        "--config",
+        metavar="FILE.yaml",
+        help="settings; the section of what is done counts, with what `modes` or `tasks` change",
     ),
 ]
 Assigned = Annotated[
@@ -79,9 +81,14 @@ def assignments(
     return " ".join(f"--set {shlex.quote(pair)}" for pair in pairs)
 
 
-def section_of(section: str, config_file: Path | None, assigned: list[str]) -> Any:
-    """A section of the settings: a file's, or the defaults, and what --set changes in it."""
-    given = getattr(config.load(config_file), section).model_dump() if config_file else {}
+def section_of(mode_or_task: str, config_file: Path | None, assigned: list[str]) -> Any:
+    """The settings of a mode or a task: a file's, or the defaults, and what --set changes there."""
+    of_task = mode_or_task in config.TASKS
+    given = {}
+    if config_file:
+        settings = config.load(config_file)
+        given = (settings.of_task if of_task else settings.of_mode)(mode_or_task).model_dump()
+    section = config.TASKS[mode_or_task][0] if of_task else "pretrain"
     return checked(section, **given | dict(map(_assignment, assigned)))
 
 

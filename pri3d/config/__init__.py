@@ -38,6 +38,7 @@ from pri3d.config.pretrain import (
     PRETRAIN_UNUSED,
     PRETRAINED,
     PRETRAINED_3D,
+    WHOLE_FRAMES,
     WITH_TEACHER,
     Mode,
     Net2d,
@@ -55,6 +56,7 @@ __all__ = [
     "PRETRAIN_UNUSED",
     "SECTIONS",
     "TASKS",
+    "WHOLE_FRAMES",
     "WITH_CLOUDS",
     "WITH_TEACHER",
     "AnyTask",
@@ -95,6 +97,9 @@ class Report(Section):
     runs: list[Mode] = Field(["joint"], description="pretraining runs that the report waits for")
     tasks: list[AnyTask] = Field([], description="finetuning tasks that the report waits for")
     low_data: bool = Field(False, description="the report waits for the low-data curve too")
+    compare_3d: bool = Field(
+        False, description="the report waits for the comparison of 3D pretrainings too"
+    )
 
 
 class Settings(Section):

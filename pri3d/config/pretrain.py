@@ -240,7 +240,8 @@ PRETRAIN_HOW = (
 
 Mode = Literal["view", "geo", "joint", "moco", "ppkt", "pointcontrast", "global_kd", "crd", "gupta"]
 PRETRAINED = ("view", "geo", "joint", "moco")  # modes that leave a 2D network
-WITH_TEACHER = ("ppkt", "global_kd", "crd", "gupta")
+WHOLE_FRAMES = ("global_kd", "crd", "gupta")  # modes that train the 3D network's encoder alone
+WITH_TEACHER = ("ppkt", *WHOLE_FRAMES)
 PRETRAINED_3D = (*WITH_TEACHER, "pointcontrast")  # modes that leave a 3D network alone
 
 _OF_CONTRAST = ("matches", "temperature", "normalise", "symmetric", "reduction")

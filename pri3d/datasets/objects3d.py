@@ -101,6 +101,7 @@ class ScanNetObjects:
         alignment = self._alignment(name, notes)
         check_extent(surface.points, str(self._file(name, SURFACE)))
         points = surface.points @ alignment[:3, :3].T + alignment[:3, 3]
+        check_extent(points, str(self._file(name, INFO)))
         lut = SCANNET18.lut()
         of_vertex, groups = read_objects(segments, objects, len(points))
         finite = np.isfinite(points).all(axis=1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -22,14 +23,13 @@ from pri3d.finetune import votenet_loss
 from pri3d.finetune.samples import Damaged, draw
 from pri3d.finetune.semseg3d import enough_cells
 from pri3d.finetune.votenet_loss import Truth
-from pri3d.matching.voxels import merge
+from pri3d.matching.voxels import merge, near_origin
 from pri3d.models.minkunet import minkunet
 from pri3d.models.votenet import (
     ProposalHead,
     Proposals,
     VoteAggregation,
     Voting,
-    farthest_points,
 )
 from pri3d.sparse.coordinates import collate_counted
 
@@ -43,7 +43,8 @@ WEIGHTS |= {"size_cluster": 1, "size": 10, "class": 1}
 class Sample(NamedTuple):
     """A scene in voxels: voxel int32, point and color float32 [V, 3] (each voxel's first point,
     metres, and its colour 0..1); votes float32 [V, 9]: three offsets to the centres of the objects
-    that the point belongs to; in_object [V]. boxes and their classes: those of the scene.
+    that the point belongs to; in_object [V]; seed int64 [S]: rows of the points that vote. boxes
+    and their classes: those of the scene.
     """
 
     name: str
@@ -52,13 +53,15 @@ class Sample(NamedTuple):
     color_V3: np.ndarray
     votes_V9: np.ndarray
     in_object_V: np.ndarray
+    seed_S: np.ndarray
     boxes: Boxes
     kind: np.ndarray
     notes: list[str]
 
 
 class Det3dBatch(NamedTuple):
-    """Scenes of a step; counts: voxels of each. Boxes are padded to G places, `mask` tells them."""
+    """Scenes of a step; counts: voxels of each; row_BS: the voxels that vote, through the batch.
+    Boxes are padded to G places, `mask` tells them."""
 
     names: list[str]
     voxel_V3: Tensor
@@ -67,6 +70,7 @@ class Det3dBatch(NamedTuple):
     votes_V9: Tensor
     in_object_V: Tensor
     counts: list[int]
+    row_BS: Tensor
     center_BG3: Tensor
     size_BG3: Tensor
     heading_BG: Tensor
@@ -88,12 +92,12 @@ class Det3dSamples(torch.utils.data.Dataset):
         points_rng, place_rng, color_rng = draws.spawn(3)
         try:
             scene = self.data.scene(frame)
+            scene = some_points(scene, settings.points, points_rng)
+            if settings.augment3d:
+                scene = moved(scene, self.data.oriented, place_rng)
+            found = in_voxels(name, scene, settings.voxel_m, not self.data.oriented, settings.seeds)
         except Pri3DError as error:
             return Damaged(name, str(error))
-        scene = some_points(scene, settings.points, points_rng)
-        if settings.augment3d:
-            scene = moved(scene, self.data.oriented, place_rng)
-        found = in_voxels(name, scene, settings.voxel_m, not self.data.oriented)
         if settings.colors:
             found = found._replace(color_V3=augment_colors(found.color_V3, color_rng))
         return found
@@ -141,11 +145,13 @@ def moved(scene: Scene, oriented: bool, rng: np.random.Generator) -> Scene:
     return scene._replace(points=points, boxes=Boxes(center, size, heading))
 
 
-def in_voxels(name: str, scene: Scene, voxel_m: float, by_points: bool) -> Sample:
+def in_voxels(
+    name: str, scene: Scene, voxel_m: float, by_points: bool, seeds: int = 1024
+) -> Sample:
     """A scene in voxels of `voxel_m` metres, with the votes of each voxel's first point.
 
     by_points: an object's centre is that between its lowest and highest points here, not its box's
-    (ScanNet, published).
+    (ScanNet, published). seeds: so many points vote, far from each other.
     """
     center = scene.boxes.center
     if by_points:
@@ -153,7 +159,7 @@ def in_voxels(name: str, scene: Scene, voxel_m: float, by_points: bool) -> Sampl
         for i in np.unique(scene.member[scene.member >= 0]):
             own = scene.points[scene.member[:, 0] == i]
             center[i] = (own.min(axis=0) + own.max(axis=0)) / 2
-    voxel_N3 = np.floor(scene.points / voxel_m).astype(np.int64)
+    voxel_N3 = near_origin(np.floor(scene.points / voxel_m).astype(np.int64))
     first, _ = merge(voxel_N3)
     point_V3, member_V3 = scene.points[first], scene.member[first]
     in_object = member_V3[:, 0] >= 0
@@ -166,10 +172,35 @@ def in_voxels(name: str, scene: Scene, voxel_m: float, by_points: bool) -> Sampl
         scene.color[first] / np.float32(255),
         votes.reshape(-1, 9).astype(np.float32),
         in_object,
+        farthest_rows(point_V3, seeds),
         scene.boxes,
         scene.kind,
         scene.notes,
     )
+
+
+@njit(cache=True, nogil=True)
+def farthest_rows(point_N3, number):
+    """As `votenet.farthest_points`, of one cloud on the CPU: int64 [number]."""
+    n = len(point_N3)
+    chosen = np.zeros(number, np.int64)
+    if n <= number:
+        for i in range(number):
+            chosen[i] = i % max(n, 1)
+        return chosen
+    nearest = np.full(n, np.inf)
+    for i in range(1, number):
+        last, farthest, best = chosen[i - 1], -1.0, 0
+        for j in range(n):
+            squared = 0.0
+            for axis in range(3):
+                squared += (point_N3[j, axis] - point_N3[last, axis]) ** 2
+            if squared < nearest[j]:
+                nearest[j] = squared
+            if nearest[j] > farthest:
+                farthest, best = nearest[j], j
+        chosen[i] = best
+    return chosen
 
 
 def collate_scenes(samples: list[Sample | Damaged]) -> Det3dBatch:
@@ -183,6 +214,8 @@ def collate_scenes(samples: list[Sample | Damaged]) -> Det3dBatch:
         n = len(sample.kind)
         center[i, :n], size[i, :n], heading[i, :n] = sample.boxes
         kind[i, :n], mask[i, :n] = sample.kind, 1
+    counts = [len(sample.voxel_V3) for sample in good]
+    rows = np.stack([s.seed_S for s in good]) if good else np.zeros((0, 0), np.int64)
     columns = [(s.voxel_V3, s.point_V3, s.color_V3, s.votes_V9, s.in_object_V) for s in good]
     nothing = [
         (
@@ -194,7 +227,8 @@ def collate_scenes(samples: list[Sample | Damaged]) -> Det3dBatch:
     return Det3dBatch(
         [s.name for s in good],
         *(torch.from_numpy(np.concatenate(column)) for column in zip(*(columns or nothing))),
-        [len(s.voxel_V3) for s in good],
+        counts,
+        torch.from_numpy(rows + np.cumsum([0, *counts])[: len(good), None]),
         *(torch.from_numpy(array) for array in (center, size, heading, kind, mask)),
         damaged,
         [note for sample in good for note in sample.notes],
@@ -210,7 +244,7 @@ class Detector(nn.Module):
         self.aggregation = VoteAggregation(CHANNELS)
         self.head = ProposalHead(HEADINGS if oriented else 1, len(kinds.sizes), len(kinds.names))
         self.register_buffer("mean_size", torch.tensor(kinds.sizes, dtype=torch.float32))
-        self.seeds, self.proposals = settings.seeds, settings.proposals
+        self.proposals = settings.proposals
 
 
 def networks(settings: Det3d, kinds: Kinds, oriented: bool) -> nn.ModuleDict:
@@ -230,11 +264,9 @@ def set_training(nets: nn.ModuleDict, settings: Det3d) -> None:
 
 
 class Detected(NamedTuple):
-    """What the network makes of a batch: seeds [B, S, 3] metres, the voxel of each int64 [B, S]
-    (through the batch), votes [B, S, 3], proposals."""
+    """What the network makes of a batch: seeds and votes [B, S, 3] metres, proposals."""
 
     seed_BS3: Tensor
-    row_BS: Tensor
     vote_BS3: Tensor
     proposals: Proposals
 
@@ -244,16 +276,11 @@ def detect(nets: nn.ModuleDict, batch: Det3dBatch) -> Detected:
     detector = nets["detector"]
     clouds = collate_counted(batch.voxel_V3, batch.color_V3, batch.counts)
     features_VC = nets["backbone3d"](clouds).features
-    start, rows = 0, []
-    for point_V3 in batch.point_V3.split(batch.counts):
-        rows.append(start + farthest_points(point_V3, detector.seeds))
-        start += len(point_V3)
-    row_BS = torch.stack(rows)
-    seed_BS3 = batch.point_V3[row_BS]
-    vote_BS3, feature_BCS = detector.voting(seed_BS3, features_VC[row_BS].transpose(1, 2))
+    seed_BS3 = batch.point_V3[batch.row_BS]
+    vote_BS3, feature_BCS = detector.voting(seed_BS3, features_VC[batch.row_BS].transpose(1, 2))
     feature_BCS = normalize(feature_BCS, dim=1)
     place_BK3, cluster_BCK = detector.aggregation(vote_BS3, feature_BCS, detector.proposals)
-    return Detected(seed_BS3, row_BS, vote_BS3, detector.head(place_BK3, cluster_BCK))
+    return Detected(seed_BS3, vote_BS3, detector.head(place_BK3, cluster_BCK))
 
 
 def losses(nets: nn.ModuleDict, batch: Det3dBatch, settings: Det3d) -> dict[str, Tensor]:
@@ -262,16 +289,16 @@ def losses(nets: nn.ModuleDict, batch: Det3dBatch, settings: Det3d) -> dict[str,
         return {}
     found = detect(nets, batch)
     mean_size = nets["detector"].mean_size
-    truth = truth_of(batch, found.row_BS, mean_size, nets["detector"].head.headings)
-    seeds = torch.arange(found.row_BS.shape[1], device=found.row_BS.device)
+    truth = truth_of(batch, mean_size, nets["detector"].head.headings)
+    seeds = torch.arange(batch.row_BS.shape[1], device=batch.row_BS.device)
     terms = votenet_loss.losses(
-        *(found.proposals, found.seed_BS3, seeds.expand_as(found.row_BS), found.vote_BS3),
+        *(found.proposals, found.seed_BS3, seeds.expand_as(batch.row_BS), found.vote_BS3),
         *(truth, mean_size),
     )
     return {name: weight * terms[name] for name, weight in WEIGHTS.items()}
 
 
-def truth_of(batch: Det3dBatch, row_BS: Tensor, mean_size_C3: Tensor, headings: int) -> Truth:
+def truth_of(batch: Det3dBatch, mean_size_C3: Tensor, headings: int) -> Truth:
     """The true boxes of a batch in the numbers that the head gives, and the votes of its seeds."""
     width = 2 * math.pi / headings
     turned = torch.remainder(batch.heading_BG, 2 * math.pi)
@@ -282,5 +309,5 @@ def truth_of(batch: Det3dBatch, row_BS: Tensor, mean_size_C3: Tensor, headings: 
     size = (batch.size_BG3 - mean_size_C3[batch.kind_BG]) * batch.mask_BG[..., None]
     return Truth(
         *(batch.center_BG3, batch.mask_BG, bins, residual, batch.kind_BG, size, batch.kind_BG),
-        *(batch.votes_V9[row_BS], batch.in_object_V[row_BS]),
+        *(batch.votes_V9[batch.row_BS], batch.in_object_V[batch.row_BS]),
     )

@@ -11,6 +11,7 @@ from torch import nn
 from pri3d.checkpoint import first_line
 from pri3d.config import SECTIONS, TASKS, Det3d, Semseg3d
 from pri3d.errors import Pri3DError
+from pri3d.sparse.convolution import use_engine
 
 
 def task_of(run: Path) -> str:
@@ -24,16 +25,18 @@ def task_of(run: Path) -> str:
 
 
 def load_run(
-    run: Path, networks: Callable[[Semseg3d | Det3d], nn.ModuleDict]
+    run: Path, networks: Callable[[Semseg3d | Det3d], nn.ModuleDict], engine: str = "torch"
 ) -> tuple[Semseg3d | Det3d, nn.ModuleDict]:
-    """Settings and trained networks of a finished run. networks: makes them for its settings.
+    """Settings and trained networks of a finished run. networks: makes them for its settings;
+    engine: setting `sparse.engine`.
 
-    Raises Pri3DError when the folder holds none.
+    Raises Pri3DError when the folder holds none, or the engine is not installed.
     """
     try:
         given = json.loads((run / "settings.json").read_text())
         settings = SECTIONS[TASKS[given.pop("task")][0]].model_validate(given)
         nets = networks(settings)
+        use_engine(nets, engine)
         nets.load_state_dict(load_file(run / "model.safetensors"))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _none(run, error) from None

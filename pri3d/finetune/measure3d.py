@@ -28,14 +28,16 @@ def run(
     most: int | None = None,
     submission: Path | None = None,
     split: str = "val",
+    engine: str = "torch",
 ) -> dict[str, Any]:
     """Measure the run in the folder `trained` on a split of its data set, into `out` (JSON).
 
     By ScanNet's rule, twice: on the `voxels` that the network sees (those of several classes do not
     count), and on every original point (`points`), which has the prediction of its voxel. most: at
     most so many clouds, spread over all. submission: folder for <scene>.txt with the nyu40 id of
-    every vertex, as ScanNet's benchmark takes it. Clouds that cannot be read are counted in
-    `left_out`, what was repaired in `notes`. Raises Pri3DError when nothing can be measured.
+    every vertex, as ScanNet's benchmark takes it. engine: setting `sparse.engine`. Clouds that
+    cannot be read are counted in `left_out`, what was repaired in `notes`. Raises Pri3DError when
+    nothing can be measured, or the engine is not installed.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -45,7 +47,7 @@ def run(
         raise Pri3DError("--submission: there is a benchmark of ScanNet only")
     classes = data.classes
     settings, nets = load_run(
-        trained, lambda settings: semseg3d.networks(settings, len(classes.names))
+        trained, lambda settings: semseg3d.networks(settings, len(classes.names)), engine
     )
     place = processes.start(device).device
     nets.to(place)

@@ -32,6 +32,7 @@ def run(
     device: str = "auto",
     threads: int = 0,
     most: int | None = None,
+    engine: str = "torch",
 ) -> dict[str, Any]:
     """Measure the detector in the folder `trained` on the validation split, into `out` (JSON).
 
@@ -39,6 +40,7 @@ def run(
     class and their means over the classes that occur. Boxes with fewer than five points are left
     out, boxes of a class suppress each other at 0.25 IoU of their hulls, and every box is given for
     every class (as VoteNet's evaluation has it). most: at most so many scenes, spread over all.
+    engine: setting `sparse.engine`.
     Scenes that cannot be read are counted in `left_out`. Raises Pri3DError when nothing can be
     measured.
     """
@@ -47,21 +49,22 @@ def run(
     task = task_of(trained)
     data = open_objects(TASKS[task][1], data_dir, "val")
     settings, nets = load_run(
-        trained, lambda settings: det3d.networks(settings, data.classes, data.oriented)
+        trained, lambda settings: det3d.networks(settings, data.classes, data.oriented), engine
     )
     place = processes.start(device).device
     nets.to(place)
     chosen = spread(list(range(len(data.frames))), most)
     left_out, notes, truths, found = list(data.problems), [], {}, []
     for i in tqdm(chosen, "scenes", disable=None):
+        rng = np.random.default_rng([settings.seed, i])
+        how = settings.voxel_m, not data.oriented, settings.seeds
         try:
-            scene = data.scene(i)
+            scene = det3d.some_points(data.scene(i), settings.points, rng)
+            sample = det3d.in_voxels(data.frames[i].name, scene, *how)
         except Pri3DError as error:
             left_out.append(str(error))
             continue
         notes += scene.notes
-        scene = det3d.some_points(scene, settings.points, np.random.default_rng([settings.seed, i]))
-        sample = det3d.in_voxels(data.frames[i].name, scene, settings.voxel_m, not data.oriented)
         batch = processes.move(det3d.collate_scenes([sample]), place)
         with torch.no_grad():
             proposals = det3d.detect(nets, batch).proposals

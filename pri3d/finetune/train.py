@@ -51,6 +51,7 @@ from pri3d.finetune.samples import (
 from pri3d.finetune.starts import file_of, load_start
 from pri3d.record import SKIPPED, Record, pace
 from pri3d.signals import outlive_signals, stop_requests
+from pri3d.sparse.convolution import use_engine
 
 Batch = SemsegBatch | InssegBatch | semseg3d.Semseg3dBatch | det3d.Det3dBatch
 AnySettings = Semseg | Insseg | Semseg3d | Det3d
@@ -61,13 +62,15 @@ MOST_DAMAGED = 5  # batches in a row without an image that can be read
 
 
 class Plan(NamedTuple):
-    """What a run consists of. chosen: positions of the training frames that are used."""
+    """What a run consists of. chosen: positions of the training frames that are used. engine:
+    setting `sparse.engine`, of the tasks on clouds."""
 
     task: str
     settings: AnySettings
     data: Any
     chosen: list[int]
     steps: int
+    engine: str
 
     @property
     def module(self):
@@ -88,19 +91,24 @@ class Plan(NamedTuple):
     def networks(self) -> nn.ModuleDict:
         """The networks of the task, with random weights."""
         if self.module is det3d:
-            return det3d.networks(self.settings, self.data.classes, self.data.oriented)
-        kinds = self.data.things if self.module is insseg else self.data.classes
-        return self.module.networks(self.settings, len(kinds.names))
+            nets = det3d.networks(self.settings, self.data.classes, self.data.oriented)
+        else:
+            kinds = self.data.things if self.module is insseg else self.data.classes
+            nets = self.module.networks(self.settings, len(kinds.names))
+        if TASKS[self.task][0] in WITH_CLOUDS:
+            use_engine(nets, self.engine)
+        return nets
 
 
-def run(task: str, data_dir: Path, out: Path, settings: AnySettings) -> None:
+def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str = "torch") -> None:
     """Train and leave `model.safetensors`, `settings.json`, `provenance.json` and `metrics.jsonl`
     in the folder `out`; `checkpoints/` while it is not finished.
 
-    task: a key of `TASKS`; data_dir: the folder of its data set. A run found in `out` goes on, and
-    one that is finished is left as it is. Raises Pri3DError when the data or the start cannot be
-    read, when the run found was made with other settings or data, when the loss is not finite, and
-    when the run is asked to stop (SIGTERM, SIGINT; after writing a checkpoint).
+    task: a key of `TASKS`; data_dir: the folder of its data set; engine: setting `sparse.engine`.
+    A run found in `out` goes on, and one that is finished is left as it is. Raises Pri3DError when
+    the data or the start cannot be read, when the run found was made with other settings or data,
+    when the loss is not finite, when the engine is not installed, and when the run is asked to stop
+    (SIGTERM, SIGINT; after writing a checkpoint).
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -119,7 +127,7 @@ def run(task: str, data_dir: Path, out: Path, settings: AnySettings) -> None:
                 f"{data_dir}: has no instance images ({data.without_objects[0]}); fetch them too"
             )
     steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)
-    plan = Plan(task, settings, data, chosen, steps)
+    plan = Plan(task, settings, data, chosen, steps, engine)
     device = processes.start(settings.device).device
     origin = _made_from(plan)
     if _is_finished(Path(out), origin):
@@ -293,7 +301,13 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
     checkpoint.save_json(out / "settings.json", {"task": plan.task, **settings.model_dump()})
     checkpoint.save_json(
         out / "provenance.json",
-        {"made_from": origin, "start": start, "left_out": len(plan.problems), "versions": versions},
+        {
+            "made_from": origin,
+            "start": start,
+            "left_out": len(plan.problems),
+            "versions": versions,
+            "engine": plan.engine if TASKS[plan.task][0] in WITH_CLOUDS else None,
+        },
     )
     checkpoint.save_weights(out / "model.safetensors", nets)
     # They are twice as large as the weights, and a curve has dozens of runs.

@@ -89,6 +89,15 @@ def merge(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, of_row
 
 
+def near_origin(voxel: np.ndarray, stride: int = 16) -> np.ndarray:
+    """Voxels int64 [V, 3] moved as one, so that the lowest lie in 0..stride-1: the coordinates of a
+    site are large. Cells of all strides that divide `stride` stay the same cells.
+    """
+    if not len(voxel):
+        return voxel
+    return voxel - voxel.min(axis=0) // stride * stride
+
+
 def rows_in_box(axes: list[np.ndarray], box: np.ndarray) -> np.ndarray:
     """Rows u32, ascending, of the voxels in a box [2, 3] of lowest and highest voxel, both inside.
 

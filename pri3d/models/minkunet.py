@@ -25,6 +25,9 @@ from pri3d.sparse.coordinates import SparseTensor
 STEM_CHANNELS = 32
 WIDTHS_14A = (32, 64, 128, 256, 128, 128, 96, 96)
 WIDTHS_34C = (32, 64, 128, 256, 256, 128, 96, 96)
+# Of the modules of a MinkUNet, those that bring features back to the voxels.
+DECODER = ("convtr4p16s2", "bntr4", "block5", "convtr5p8s2", "bntr5", "block6")
+DECODER += ("convtr6p4s2", "bntr6", "block7", "convtr7p2s2", "bntr7", "block8", "final")
 BLOCKS_14 = (1, 1, 1, 1, 1, 1, 1, 1)
 BLOCKS_18 = (2, 2, 2, 2, 2, 2, 2, 2)
 BLOCKS_34 = (2, 3, 4, 6, 2, 2, 2, 2)

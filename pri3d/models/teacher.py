@@ -18,19 +18,19 @@ class Teacher(nn.Module):
     """A frozen network: images [B, 3, H, W] to its last feature map [B, channels, h, w].
 
     name: an encoder of `ENCODERS`, "torchvision:NAME" (a classifier with convolutions, whose map
-    before its `avgpool` is taken) or "timm:NAME" (what its `forward_features` gives). It has no
-    gradient, and its batch norm keeps its statistics in training too. Raises Pri3DError where there
-    is no such network, or no map can be had of it.
+    before its `avgpool` is taken) or "timm:NAME" (what its `forward_features` gives). shape: height
+    and width of the images. It has no gradient, and its batch norm keeps its statistics in training
+    too. Raises Pri3DError where there is no such network, or it makes no map of such images.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shape: tuple[int, int] = (240, 320)) -> None:
         super().__init__()
         kind, _, inner = name.rpartition(":")
         self.kind = kind
         if kind == "timm":
-            self.network, self.channels = _of_timm(inner)
+            self.network, self.channels = _of_timm(inner, shape)
         elif kind == "torchvision":
-            self.network, self.channels = _of_torchvision(inner)
+            self.network, self.channels = _of_torchvision(inner, shape)
         else:
             self.network, self.channels = resnet_encoder(name), ENCODERS[name][1][-1]
         self.requires_grad_(False)
@@ -53,7 +53,7 @@ class Teacher(nn.Module):
         return x
 
 
-def _of_timm(name: str) -> tuple[nn.Module, int]:
+def _of_timm(name: str, shape: tuple[int, int]) -> tuple[nn.Module, int]:
     try:
         import timm
     except ImportError:
@@ -61,10 +61,13 @@ def _of_timm(name: str) -> tuple[nn.Module, int]:
             f"pretrain.teacher: timm:{name} needs timm; pip install 'pri3d[timm]'"
         ) from None
     try:
-        network = timm.create_model(name, pretrained=False)
+        try:  # networks with windows can be had for images of any size, others are so anyway
+            network = timm.create_model(name, pretrained=False, strict_img_size=False)
+        except TypeError:
+            network = timm.create_model(name, pretrained=False)
     except RuntimeError as error:
         raise Pri3DError(f"pretrain.teacher: timm: {error}; take another") from None
-    return network, _channels(f"timm:{name}", network, _timm_map)
+    return network, _channels(f"timm:{name}", network, _timm_map, shape)
 
 
 def _timm_map(network: nn.Module, image_BCHW: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ def _timm_map(network: nn.Module, image_BCHW: Tensor) -> Tensor:
     return map_BChw
 
 
-def _of_torchvision(name: str) -> tuple[nn.Module, int]:
+def _of_torchvision(name: str, shape: tuple[int, int]) -> tuple[nn.Module, int]:
     if name not in torchvision.models.list_models(torchvision.models):
         raise Pri3DError(
             f"pretrain.teacher: torchvision has no classifier {name}; take one of "
@@ -87,17 +90,18 @@ def _of_torchvision(name: str) -> tuple[nn.Module, int]:
             f"or timm:{name}"
         )
     network.avgpool = _Keep()
-    return network, _channels(f"torchvision:{name}", network, _last_map)
+    return network, _channels(f"torchvision:{name}", network, _last_map, shape)
 
 
-def _channels(name: str, network: nn.Module, map_of: Callable) -> int:
+def _channels(name: str, network: nn.Module, map_of: Callable, shape: tuple[int, int]) -> int:
     """Of the map that a network makes, told by trying."""
     try:
         with torch.no_grad():
-            map_BChw = map_of(network.eval(), torch.zeros(1, 3, 224, 224))
+            map_BChw = map_of(network.eval(), torch.zeros(1, 3, *shape))
     except Exception as error:  # what they raise depends on the network
         raise Pri3DError(
-            f"pretrain.teacher: {name} makes no map of a 224 x 224 image ({error}); take another"
+            f"pretrain.teacher: {name} makes no map of an image of {shape[0]} x {shape[1]} pixels "
+            f"({error}); take another, or another pretrain.height and width"
         ) from None
     if map_BChw.ndim != 4:
         raise Pri3DError(

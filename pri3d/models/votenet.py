@@ -128,7 +128,7 @@ class VoteAggregation(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Places of the clusters [B, K, 3] and their features [B, out, K]."""
         with torch.no_grad():
-            chosen_BK = torch.stack([farthest_points(vote, clusters) for vote in vote_BS3])
+            chosen_BK = farthest_points(vote_BS3, clusters)
         place_BK3 = vote_BS3.gather(1, chosen_BK[..., None].expand(-1, -1, 3))
         with torch.no_grad():
             near_BKM = around(place_BK3, vote_BS3, self.radius, self.samples)
@@ -143,20 +143,22 @@ class VoteAggregation(nn.Module):
         return place_BK3, self.layers(grouped).amax(dim=3)
 
 
-def farthest_points(point_N3: Tensor, number: int) -> Tensor:
-    """Rows int64 [number] of points far from each other: the first, then always the one that is
+def farthest_points(point_BN3: Tensor, number: int) -> Tensor:
+    """Rows int64 [B, number] of points far from each other: the first, then always the one that is
     farthest from all chosen so far. With fewer points they are repeated in order.
     """
-    n = len(point_N3)
+    batch, n = point_BN3.shape[:2]
     if n <= number:
-        return torch.arange(number, device=point_N3.device) % max(n, 1)
-    chosen = torch.zeros(number, dtype=torch.int64, device=point_N3.device)
-    nearest_N = torch.full((n,), torch.inf, dtype=point_N3.dtype, device=point_N3.device)
+        rows = torch.arange(number, device=point_BN3.device) % max(n, 1)
+        return rows.expand(batch, number)
+    chosen_BK = torch.zeros(batch, number, dtype=torch.int64, device=point_BN3.device)
+    nearest_BN = torch.full_like(point_BN3[..., 0], torch.inf)
     for i in range(1, number):
-        last = point_N3[chosen[i - 1 : i]]  # no single number, which a GPU would have to send
-        nearest_N = torch.minimum(nearest_N, (point_N3 - last).square().sum(dim=1))
-        chosen[i] = nearest_N.argmax()
-    return chosen
+        last = chosen_BK[:, i - 1, None, None].expand(-1, -1, 3)
+        squared = (point_BN3 - point_BN3.gather(1, last)).square().sum(dim=2)
+        nearest_BN = torch.minimum(nearest_BN, squared)
+        chosen_BK[:, i] = nearest_BN.argmax(dim=1)
+    return chosen_BK
 
 
 def around(place_BK3: Tensor, point_BN3: Tensor, radius: float, most: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from pri3d.config import Pretrain
+from pri3d.config import WHOLE_FRAMES, Pretrain
 from pri3d.models.minkunet import minkunet
 from pri3d.models.teacher import Teacher, UpsamplingProjection
 from pri3d.pretrain.batches import Matches, Side
@@ -44,7 +44,7 @@ def networks(mode: str, settings: Pretrain, engine: str) -> nn.ModuleDict:
     )
     if mode == "pointcontrast":
         return nets
-    nets["teacher"] = Teacher(settings.teacher)
+    nets["teacher"] = Teacher(settings.teacher, (settings.height, settings.width))
     channels, deepest = nets["teacher"].channels, settings.width3d[3]
     if mode == "ppkt":
         nets["w2d"] = UpsamplingProjection(channels, settings.projected)
@@ -152,7 +152,7 @@ MODES = {
     "crd": crd,
     "gupta": gupta,
 }
-LEAST_FRAMES = {"global_kd": 2, "crd": 2, "gupta": 2}  # of a micro-batch, to compare with others
+LEAST_FRAMES = dict.fromkeys(WHOLE_FRAMES, 2)  # of a micro-batch, to compare with others
 
 
 def counts(mode: str, batch: CloudBatch | CloudPairBatch) -> dict[str, int]:

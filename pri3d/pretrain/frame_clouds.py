@@ -21,7 +21,7 @@ from pri3d.augment import augment, normalise
 from pri3d.augment3d import augment_colors, augment_points
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.matching.voxels import merge
+from pri3d.matching.voxels import merge, near_origin
 from pri3d.placement import Placement, draw_placement, placed_image
 from pri3d.pretrain.batches import Side, collate_side
 from pri3d.pretrain.geometric import placed_K
@@ -155,7 +155,7 @@ def cloud_in_voxels(
     """
     at_random, colors = rng.spawn(2)
     points_N3 = augment_points(points_N3, settings.augment3d, at_random)
-    voxel_N3 = np.floor(points_N3 / settings.frame_voxel_m).astype(np.int64)
+    voxel_N3 = near_origin(np.floor(points_N3 / settings.frame_voxel_m).astype(np.int64))
     first, _ = merge(voxel_N3)
     color_V3 = color_N3[first]
     if "color" in settings.augment3d:

@@ -154,15 +154,19 @@ def test_a_scene_may_have_more_boxes_than_the_published_64():
 
 def test_farthest_points_are_far_and_few_are_repeated():
     rng = np.random.default_rng(0)
-    points = torch.tensor(rng.random((200, 3)))
-    rows = votenet.farthest_points(points, 20)
+    both = torch.tensor(rng.random((2, 200, 3)))
+    points = both[1]
+    rows = votenet.farthest_points(both, 20)[1]
     assert rows[0] == 0
     chosen = [0]
     for row in rows[1:].tolist():  # by the definition
         distance = torch.cdist(points, points[chosen]).min(dim=1).values
         assert distance[row] == distance.max()
         chosen.append(row)
-    np.testing.assert_array_equal(votenet.farthest_points(points[:3], 7), [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(det3d.farthest_rows(points.numpy(), 20), rows)
+    repeated = [0, 1, 2, 0, 1, 2, 0]
+    assert votenet.farthest_points(both[:, :3], 7).tolist() == [repeated] * 2
+    assert det3d.farthest_rows(points[:3].numpy(), 7).tolist() == repeated
 
 
 def test_what_is_around_a_place_is_the_first_points_within_the_radius():
@@ -185,8 +189,7 @@ def test_headings_and_sizes_come_back_from_the_numbers_that_are_learned():
     sample = det3d.in_voxels("a", scene, 0.2, by_points=False)
     batch = det3d.collate_scenes([sample])
     mean = torch.tensor(sunrgbd.SunRGBD.classes.sizes, dtype=torch.float32)
-    rows = torch.zeros(1, 1, dtype=torch.int64)
-    truth = det3d.truth_of(batch, rows, mean, 12)
+    truth = det3d.truth_of(batch, mean, 12)
     width = 2 * np.pi / 12
     for i in range(3):
         assert abs(truth.heading_residual[0, i]) <= width / 2 + 1e-6
@@ -208,7 +211,7 @@ def test_places_without_a_box_are_no_objects_at_the_origin():
     two = [det3d.in_voxels("a", each, 0.2, by_points=False) for each in (scene, more)]
     batch = det3d.collate_scenes(two)
     mean = torch.tensor(sunrgbd.SunRGBD.classes.sizes, dtype=torch.float32)
-    truth = det3d.truth_of(batch, torch.zeros(2, 1, dtype=torch.int64), mean, 12)
+    truth = det3d.truth_of(batch, mean, 12)
     truth = type(truth)(*(part[:1] for part in truth))  # of the scene with fewer boxes
     near_origin = torch.full((1, 1, 3), 0.1)
     assert not votenet_loss.assign(near_origin, truth).label.any()
@@ -285,25 +288,47 @@ def test_frames_of_sun_rgbd_are_learned_from(tmp_path, monkeypatch):
     assert told["clouds"] == 1
 
 
-def test_the_truth_as_proposals_is_found_whole(rooms):
-    """What the head would have to say for the true boxes gives an average precision of 1."""
+def as_proposals(scene, mean, headings):
+    """What the head would have to say for the true boxes of a scene."""
+    batch = det3d.collate_scenes([det3d.in_voxels("a", scene, 0.1, by_points=False)])
+    batch = batch._replace(  # in full precision
+        center_BG3=torch.tensor(scene.boxes.center)[None],
+        size_BG3=torch.tensor(scene.boxes.size)[None],
+        heading_BG=torch.tensor(scene.boxes.heading)[None],
+    )
+    truth = det3d.truth_of(batch, mean, headings)
+    n, width = len(scene.kind), np.pi / headings
+    hot = torch.full((1, n, len(mean)), -9.0, dtype=torch.float64)
+    hot.scatter_(2, truth.kind[..., None], 9)
+    bins = torch.full((1, n, headings), -9.0, dtype=torch.float64)
+    bins.scatter_(2, truth.heading_bin[..., None], 9)
+    return votenet.Proposals(
+        *(truth.center, torch.tensor([-9.0, 9]).expand(1, n, 2), truth.center, bins),
+        (truth.heading_residual / width)[..., None].expand(-1, -1, headings),
+        hot,
+        truth.size_residual[:, :, None] / mean,
+        hot,
+    )
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+def test_the_truth_as_proposals_is_found_whole(rooms, oriented):
+    """Through the numbers of the head, decoding and suppression: an average precision of 1."""
     data = open_objects("scannet3d", rooms, "train")
-    truths, found = {}, []
-    mean = torch.tensor(SCANNET_KINDS.sizes)
+    kinds = sunrgbd.SunRGBD.classes if oriented else SCANNET_KINDS
+    mean, truths, found = torch.tensor(kinds.sizes, dtype=torch.float64), {}, []
     for i in range(3):
         scene = data.scene(i)
+        if oriented:
+            apart = np.array([(0, 0, 0), (4, 0, 1), (0, 5, -1)])  # no box suppresses another
+            scene = random_scene(i, True)
+            scene = scene._replace(boxes=scene.boxes._replace(center=apart))
+            scene = scene._replace(points=np.random.default_rng(i).uniform(-7, 7, (90000, 3)))
+            members = sunrgbd.members(scene.points, scene.boxes)
+            color = np.zeros((90000, 3), np.uint8)
+            scene = scene._replace(member=members, color=color)
         truths[i] = scene.kind, scene.boxes
-        n, kinds = len(scene.kind), len(mean)
-        size = torch.full((1, n, kinds, 3), 0.0, dtype=torch.float64)
-        hot = torch.full((1, n, kinds), -9.0, dtype=torch.float64)
-        for k, kind in enumerate(scene.kind):
-            size[0, k, kind] = torch.tensor(scene.boxes.size[k]) / mean[kind] - 1
-            hot[0, k, kind] = 9
-        center = torch.tensor(scene.boxes.center)[None]
-        proposals = votenet.Proposals(
-            *(center, torch.tensor([-9.0, 9]).expand(1, n, 2), center),
-            *(torch.zeros(1, n, 1), torch.zeros(1, n, 1), hot, size, hot),
-        )
+        proposals = as_proposals(scene, mean, 12 if oriented else 1)
         _, boxes = measure_boxes.predictions(proposals, mean, 0, scene.points)
         found += [box._replace(scene=i) for box in boxes]
     for threshold in (0.25, 0.5, 0.95):

@@ -67,13 +67,14 @@ def test_networks_of_other_libraries(name, channels, stride, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(whole.state_dict(), file)
     settings = Pretrain(
-        teacher=name, teacher_init=str(file), width3d=[8] * 8, blocks3d=[1] * 8, projected=16
-    )
+        teacher=name, teacher_init=str(file), width3d=[8] * 8, blocks3d=[1] * 8, projected=16,
+        height=64, width=96,
+    )  # fmt: skip
     nets = modes.networks("ppkt", settings)
     starts = load_starts(nets, "ppkt", settings)
     assert "entries loaded" in starts["teacher_init"]
     teacher = nets["teacher"]
-    shape = (224, 224) if "swin" in name else (64, 96)
+    shape = (64, 96)
     image = torch.randn(1, 3, *shape)
     found = teacher(image)
     assert found.shape == (1, channels, shape[0] // stride, shape[1] // stride)
@@ -94,7 +95,9 @@ def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
         ("timm:vit_tiny_patch16_224", "has no map of its features"),
     ]:
         with pytest.raises(Pri3DError, match=said):
-            Teacher(name)
+            Teacher(name, (224, 224))
+    with pytest.raises(Pri3DError, match="makes no map of an image of 64 x 96 pixels"):
+        Teacher("timm:vit_tiny_patch16_224", (64, 96))
     file = tmp_path / "weights.safetensors"
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
     settings = Pretrain(teacher="torchvision:resnet18", teacher_init=str(file))

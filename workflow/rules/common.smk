@@ -105,7 +105,8 @@ def labelled(task):
     if folder == "demo" and settings.scans != "demo":
         raise WorkflowError(
             f"labelled.{name}: is the demo's, and scans are {settings.scans}; give the folder of the "
-            f"data set for {task} (docs/finetuning.md), or leave the task out (report.tasks)"
+            f"data set for {task} (docs/finetuning.md, docs/ppkt.md), or leave the task out "
+            "(report.tasks, low_data.tasks, compare_3d.tasks)"
         )
     if folder == "demo" and len(DEMO_SCENES) < 2:
         raise WorkflowError("demo.scans: finetuning wants two, one of them to measure on")
@@ -141,6 +142,12 @@ def starts_of(task):
     """What a task is finetuned from."""
     with_clouds = TASKS[task][0] in WITH_CLOUDS
     return settings.finetune.starts3d if with_clouds else settings.finetune.starts
+
+
+def cores_of(section, processes=1):
+    """What a training takes: small ones run side by side. With `threads: 0`, for a large machine or
+    a GPU, all there are."""
+    return (section.threads + section.workers) * processes if section.threads else 64
 
 
 def finetune_settings(w):

@@ -24,7 +24,7 @@ rule evaluate_run:
         "results/benchmarks/evaluate/{mode}.tsv"
     conda:
         "../../envs/pri3d.yaml"
-    threads: 64
+    threads: settings.pretrain.threads or 64
     resources:
         mem_mb=8000,
         runtime=120,

@@ -19,7 +19,9 @@ rule finetune:
     params:
         data=lambda w: labelled(w.task),
         settings=finetune_settings,
-        how=lambda w, threads: assignments(settings.of_task(w.task), only=FINETUNE_HOW),
+        how=lambda w, threads: (
+            f"{assignments(settings.of_task(w.task), only=FINETUNE_HOW)} {options(settings.sparse)}"
+        ),
         code=code_digest("pri3d.finetune.train"),
     log:
         f"results/logs/finetune/{RUN}.log",
@@ -27,7 +29,7 @@ rule finetune:
         f"results/benchmarks/finetune/{RUN}.tsv"
     conda:
         "../../envs/pri3d.yaml"
-    threads: 64
+    threads: lambda w: cores_of(settings.of_task(w.task))
     resources:
         mem_mb=16000,
         runtime=60 * 48,
@@ -47,7 +49,10 @@ rule evaluate_finetuned:
         f"results/evaluation/{RUN}.json",
     params:
         data=rules.finetune.params.data,
-        how=lambda w, threads: (f"--device {settings.of_task(w.task).device} --threads {threads}"),
+        how=lambda w, threads: (
+            f"--device {settings.of_task(w.task).device} --threads {threads}"
+            f" {options(settings.sparse)}"
+        ),
         code=lambda w: code_digest(MEASURES.get(TASKS[w.task][0], "pri3d.finetune.measure")),
     log:
         f"results/logs/evaluate/{RUN}.log",
@@ -55,7 +60,7 @@ rule evaluate_finetuned:
         f"results/benchmarks/evaluate/{RUN}.tsv"
     conda:
         "../../envs/pri3d.yaml"
-    threads: 64
+    threads: lambda w: settings.of_task(w.task).threads or 64
     resources:
         mem_mb=8000,
         runtime=240,

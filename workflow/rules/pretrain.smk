@@ -38,7 +38,7 @@ rule pretrain:
         "results/benchmarks/pretrain/{mode}.tsv"
     conda:
         "../../envs/pri3d.yaml"
-    threads: 64
+    threads: lambda w: cores_of(settings.of_mode(w.mode), settings.pretrain.processes)
     resources:
         mem_mb=16000,
         runtime=60 * 48,

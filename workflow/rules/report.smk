@@ -12,6 +12,9 @@ rule report:
             expand([TRAINED_RUN, MEASURED], run=FINETUNED[task]) for task in settings.report.tasks
         ],
         low_data=expand([TRAINED_RUN, MEASURED], run=LOW_DATA if settings.report.low_data else []),
+        compare_3d=expand(
+            [TRAINED_RUN, MEASURED], run=COMPARE_3D if settings.report.compare_3d else []
+        ),
     output:
         "results/report/index.html",
     params:
