@@ -74,31 +74,28 @@ def write_walls(path):
     path.write_text(head + "end_header\n" + "".join(rows))
 
 
-def make_run(folder, pairs_digest, steps=30):
+def make_run(folder, pairs_digest, steps=30, mode="joint", **given):
     """A run's folder, with metrics written as training writes them."""
     folder.mkdir(parents=True)
     window, ever, text = Counter(), Counter(), ""
     for step in range(10, steps + 1, 10):
-        for term, loss, recall in (("view", 5.0 - step / 20, step / 100), ("geo", 6.0, 0.002)):
-            window.update(
-                {
-                    f"{term}_samples": 20,
-                    f"{term}_loss": 20 * loss,
-                    f"{term}_loss_chance": 20 * np.log(1024),
-                    f"{term}_recall": 20 * recall,
-                    f"{term}_recall_chance": 20 / 1024,
-                    f"{term}_candidates": 20 * 1024,
-                }
-            )
+        terms = (("view", 5.0 - step / 20, step / 100), ("geo", 6.0, 0.002))
+        if mode != "joint":
+            terms = ((mode, 4.0, 0.25),)
+        for term, loss, recall in terms:
+            found = {"samples": 1, "loss": loss, "loss_chance": np.log(1024)}
+            if mode not in ("global_kd", "gupta"):
+                found |= {"recall": recall, "recall_chance": 1 / 1024, "candidates": 1024}
+            window.update({f"{term}_{name}": 20 * value for name, value in found.items()})
         window.update(updates=10, loss=100.0, pairs=20, seconds=4.0, waited_s=1.0)
         ever.update({"pairs": 20, "seconds": 4.0, "skipped: geo: no voxel is near": 3})
         text += json.dumps(metrics.line(step, 100, 0.1, window, ever, torch.device("cpu"))) + "\n"
         window.clear()
     text = re.sub(r'"memory_mb": [0-9.]+', '"memory_mb": 1234.5', text)
     (folder / "metrics.jsonl").write_text(text)
-    setting = {"mode": "joint", **config.Pretrain(steps=steps).model_dump()}
+    setting = {"mode": mode, **config.Pretrain(steps=steps, **given).model_dump()}
     (folder / "settings.json").write_text(json.dumps(setting))
-    origin = {"pairs": {"digest": pairs_digest, "inputs": {}}}
+    origin = {"pairs": {"digest": pairs_digest, "inputs": {}}, "starts": {"teacher_init": "random"}}
     (folder / "provenance.json").write_text(json.dumps(origin))
     (folder / "model.safetensors").write_bytes(b"weights")
 
@@ -525,6 +522,22 @@ def test_training_shows_recall_beside_loss_and_what_was_skipped(copy):
     assert "60 pairs" in text
     assert "1,234 MB" in text or "1,235 MB" in text
     assert "30 of 30 steps" in text
+
+
+def test_training_of_a_3d_network_is_shown_too(copy):
+    make_run(copy / "runs/ppkt", "", mode="ppkt", teacher="timm:convnext_atto", batch=7)
+    make_run(copy / "runs/gupta", "", mode="gupta", batch=3)
+    page = make_page(copy)
+    reader = Reader(page)
+    row = ["ppkt (points to pixels)", "30", "4.000", "6.931", "25.00 %", "0.10 %", "256.0 times"]
+    assert reader.row(row[0])[1] == row
+    assert reader.row("gupta (whole frames)")[1][1:4] == ["30", "4.000", "6.931"]
+    text = words(reader.sections["training"])
+    assert "ppkt: clouds in voxels of 2.5 cm; teacher timm:convnext_atto (random) on 320" in text
+    assert "frames a step: 7, with up to 1,024 matches each" in text
+    assert "frames a step: 3; 30 of 30 steps" in text
+    assert page.count('alt="Match recall over steps"') == 2  # of joint and of ppkt
+    assert page.count('alt="Loss over steps"') == 3
 
 
 def test_long_runs_are_thinned_without_bias(copy):

@@ -218,3 +218,25 @@ def test_figures_of_ppkt_stand_beside_its_whole_splits_only(made):
         assert figure in page
     assert "68.28" not in page  # not of that share
     assert "65.16" not in page  # not in those voxels
+
+
+def test_figures_of_ppkt_stand_beside_what_learned_from_imagenet_only(made, tmp_path):
+    write, section = made
+    write("semseg3d_scannet-ppkt-100-0", semseg3d(0.42, clouds=312))
+    origin = tmp_path / "runs" / "ppkt" / "provenance.json"
+    origin.parent.mkdir()
+    for start, shown in (("random", False), ("ImageNet (torchvision IMAGENET1K_V1)", True)):
+        origin.write_text(json.dumps({"starts": {"teacher_init": start}}))
+        assert ("69.56" in section()) == shown
+
+
+def test_figures_of_sun_rgbd_tell_the_version_of_its_boxes(made):
+    write, section = made
+    result = det3d(0.31, 5050) | {"task": "det3d_sunrgbd", "described_by": "SUNRGBDMeta.mat"}
+    result["settings"] |= {"points": 20000}
+    write("det3d_sunrgbd-scratch-100-0", result)
+    assert ">55.21<" in section()
+    assert "objects of SUNRGBDMeta.mat" in section()
+    other = result | {"described_by": "SUNRGBDMeta3DBB_v2.mat"}
+    write("det3d_sunrgbd-pointcontrast-100-0", other)
+    assert ">56.14<" not in section()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pri3d.config import PRETRAINED_3D, WHOLE_FRAMES, WITH_TEACHER
 from pri3d.report import charts, html
 from pri3d.report.gather import Made, read
 from pri3d.report.html import Html
@@ -14,15 +15,20 @@ TERMS = {
     "view": "view (image to image)",
     "geo": "geo (image to surface)",
     "moco": "moco (crops of an image)",
+    "ppkt": "ppkt (points to pixels)",
+    "pointcontrast": "pointcontrast (points to points)",
+    "crd": "crd (clouds to images)",
+    "global_kd": "global_kd (whole frames)",
+    "gupta": "gupta (whole frames)",
 }
-_COLORS = {"view": charts.BLUE, "geo": charts.RED, "moco": charts.ORANGE}
+_COLORS = {"geo": charts.RED, "moco": charts.ORANGE}  # others: blue
 _MOST_POINTS = 600  # of a curve; more are averaged
 
 
 def training(made: Made) -> Html:
     if not made.runs:
         return html.missing(
-            "There are no runs; snakemake pretrain_joint (or _view, _geo, _moco) makes one."
+            "There are no runs; snakemake pretrain_joint (or another mode) makes one."
         )
     parts = [
         html.paragraph(
@@ -30,7 +36,8 @@ def training(made: Made) -> Html:
             "badly it does; dashed is the loss of pure guessing, ln(candidates). Match recall says "
             "how often the right candidate comes first; dashed is guessing again. Good: the loss "
             "falls clearly below the dashed line and recall climbs with it. A loss that falls "
-            "while recall stays at the dashed line has learned something other than to match."
+            "while recall stays at the dashed line has learned something other than to match. "
+            "(global_kd and gupta have no candidates: guessing is one answer for all frames.)"
         )
     ]
     return html.join(parts + [_run(made, folder) for folder in made.runs])
@@ -41,7 +48,7 @@ def _run(made: Made, folder: Path) -> Html:
     metrics = read(folder / "metrics.jsonl", read_metrics) if _has(folder, "metrics.jsonl") else []
     setting = read(folder / "settings.json", read_json) if _has(folder, "settings.json") else {}
     origin = read(folder / "provenance.json", read_json) if _has(folder, "provenance.json") else {}
-    parts.append(html.paragraph(_what(folder, setting, metrics)))
+    parts.append(html.paragraph(_what(folder, setting, origin, metrics)))
     used = origin.get("pairs", {}).get("digest")
     if used and made.pairs and used != made.pairs.digest:
         parts.append(
@@ -80,14 +87,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _what(folder: Path, setting: dict, metrics: list[dict]) -> str:
+def _teacher(origin: dict) -> str:
+    """What a teacher knows, as far as that is told in short."""
+    start = origin.get("starts", {}).get("teacher_init", "of unknown weights")
+    return start.partition(",")[0]
+
+
+def _what(folder: Path, setting: dict, origin: dict, metrics: list[dict]) -> str:
     step = metrics[-1]["step"] if metrics else 0
     if not setting:
         return f"Not finished: step {step:,} so far; settings are written at the end."
     ended = _has(folder, "model.safetensors")
+    mode, pixels = setting["mode"], f"{setting['width']} x {setting['height']} pixels"
+    what, unit = f"{setting['net2d']} on {pixels}", "pairs"
+    if mode in PRETRAINED_3D:
+        what = f"clouds in voxels of {100 * setting['frame_voxel_m']:g} cm"
+    if mode in WITH_TEACHER:
+        what += f"; teacher {setting['teacher']} ({_teacher(origin)}) on {pixels}"
+        unit = "frames"
+    each = f", with up to {setting['matches']:,} matches each"
     words = [
-        f"{setting['mode']}: {setting['net2d']} on {setting['width']} x {setting['height']} pixels",
-        f"pairs a step: {setting['batch']}, with up to {setting['matches']:,} matches each",
+        f"{mode}: {what}",
+        f"{unit} a step: {setting['batch']}" + ("" if mode in WHOLE_FRAMES else each),
         f"{step:,} of {setting['steps']:,} steps" + ("" if ended else "; weights are missing"),
     ]
     return "; ".join(words) + "."
@@ -118,18 +139,21 @@ def _charts(metrics: list[dict], terms: list[str]) -> list[Html]:
 
     def with_chance(figure: str) -> list[tuple[str, np.ndarray, str, str]]:
         drawn = []
-        for term in terms:
-            drawn.append((TERMS[term], values(f"{term}_{figure}"), _COLORS[term], "-"))
-        for term in terms:
-            chance = values(f"{term}_{figure}_chance")
-            drawn.append((f"guessing, {term}", chance, _COLORS[term], "--"))
+        has = [term for term in terms if any(f"{term}_{figure}" in line for line in metrics)]
+        for what, of, dashes in (("{}", figure, "-"), ("guessing, {}", f"{figure}_chance", "--")):
+            for term in has:
+                name = what.format(TERMS[term] if dashes == "-" else term)
+                color = _COLORS.get(term, charts.BLUE)
+                drawn.append((name, values(f"{term}_{of}"), color, dashes))
         return drawn
 
     drawn = []
     if terms:
         loss = charts.lines("Loss", steps, with_chance("loss"))
-        recall = charts.lines("Match recall", steps, with_chance("recall"), percent=True)
-        drawn += [(loss, "Loss over steps"), (recall, "Match recall over steps")]
+        drawn.append((loss, "Loss over steps"))
+        if recalled := with_chance("recall"):
+            recall = charts.lines("Match recall", steps, recalled, percent=True)
+            drawn.append((recall, "Match recall over steps"))
     if any("depth_loss" in line for line in metrics):
         depth = [("depth", values("depth_loss"), charts.GREEN, "-")]
         drawn.append((charts.lines("Loss of depth", steps, depth), "Loss of depth over steps"))
@@ -145,18 +169,13 @@ def _last(metrics: list[dict], terms: list[str]) -> Html:
     rows = []
     for term in terms:
         line = next(line for line in reversed(metrics) if f"{term}_loss" in line)
-        recall, chance = line[f"{term}_recall"], line[f"{term}_recall_chance"]
-        rows.append(
-            [
-                TERMS[term],
-                int(line["step"]),
-                html.Number(f"{line[f'{term}_loss']:.3f}"),
-                html.Number(f"{line[f'{term}_loss_chance']:.3f}"),
-                html.Number(f"{100 * recall:.2f} %"),
-                html.Number(f"{100 * chance:.2f} %"),
-                html.Number(f"{recall / chance:.1f} times"),
-            ]
-        )
+        row = [TERMS[term], int(line["step"])]
+        row += [html.Number(_digits(line[f"{term}_{of}"])) for of in ("loss", "loss_chance")]
+        if f"{term}_recall" in line:
+            recall, chance = line[f"{term}_recall"], line[f"{term}_recall_chance"]
+            row += [html.Number(f"{100 * share:.2f} %") for share in (recall, chance)]
+            row.append(html.Number(f"{recall / chance:.1f} times"))
+        rows.append(row + [None] * (7 - len(row)))
     head = ["term", "at step", "loss", "loss of guessing", "recall", "recall of guessing", "ratio"]
     last = metrics[-1]
     pace = (
@@ -167,6 +186,10 @@ def _last(metrics: list[dict], terms: list[str]) -> Html:
         pace += f", on the GPU {last['gpu_memory_mb']:,.0f} MB"
     wait = f"{100 * last['data_wait_share']:.0f} % of the last steps' time was waiting for data"
     return html.join([html.table(head, rows), html.paragraph(f"{pace}; {wait}.")])
+
+
+def _digits(loss: float) -> str:
+    return f"{loss:.3f}" if loss >= 0.1 else f"{loss:.3g}"
 
 
 def _duration(seconds: float) -> str:

@@ -44,30 +44,37 @@ SEMSEG_NYUV2 = {"resnet50": {"joint": {100: 54.7}, "moco": {100: 47.6}}}
 INSSEG_NYUV2 = {"resnet50": {"joint": {100: 29.5}, "moco": {100: 27.2}}}
 DETECTION_NYUV2 = {"resnet50": {"joint": {100: 34.0}, "moco": {100: 31.1}}}
 
-# mIoU of PPKT's tables (Liu et al., arXiv 2104.04687), and the clouds of their test splits.
-SEMSEG3D = {
+# PPKT's tables (Liu et al., arXiv 2104.04687): mIoU, or mAP at 0.25 and 0.5 IoU.
+PPKT = {
     "semseg3d_s3dis": {
-        "scratch": {100: 65.16},
-        "pointcontrast": {100: 66.86},
-        "ppkt": {100: 68.28},
+        "scratch": {100: "65.16"},
+        "pointcontrast": {100: "66.86"},
+        "ppkt": {100: "68.28"},
     },
-    "semseg3d_scannet": {"scratch": {100: 69.49}, "ppkt": {100: 69.56}},
-}
-# mAP at 0.25 and 0.5 IoU.
-DET3D = {
+    "semseg3d_scannet": {"scratch": {100: "69.49"}, "ppkt": {100: "69.56"}},
     "det3d_scannet": {
-        "scratch": "56.50 / 34.54",
-        "pointcontrast": "58.30 / 36.26",
-        "ppkt": "59.67 / 38.90",
+        "scratch": {100: "56.50 / 34.54"},
+        "pointcontrast": {100: "58.30 / 36.26"},
+        "ppkt": {100: "59.67 / 38.90"},
     },
-    "det3d_sunrgbd": {"scratch": "55.21", "pointcontrast": "56.14", "ppkt": "57.26"},
+    "det3d_sunrgbd": {
+        "scratch": {100: "55.21"},
+        "pointcontrast": {100: "56.14"},
+        "ppkt": {100: "57.26"},
+    },
 }
+# The clouds of their test splits, and what the figures rest on.
 CLOUDS = {"semseg3d_s3dis": 68, "semseg3d_scannet": 312}
 CLOUDS |= {"det3d_scannet": 312, "det3d_sunrgbd": 5050}
-
-WIDTHS, BLOCKS = [32, 64, 128, 256, 256, 128, 96, 96], [2, 3, 4, 6, 2, 2, 2, 2]
-VOXELS = {"semseg3d_s3dis": 0.05, "semseg3d_scannet": 0.02}
-VOXELS |= {"det3d_scannet": 0.025, "det3d_sunrgbd": 0.025}
+_NETWORK = {"width3d": [32, 64, 128, 256, 256, 128, 96, 96], "blocks3d": [2, 3, 4, 6, 2, 2, 2, 2]}
+_VOTENET = _NETWORK | {"voxel_m": 0.025, "seeds": 1024, "proposals": 256}
+PPKT_SETTINGS = {
+    "semseg3d_s3dis": _NETWORK | {"voxel_m": 0.05},
+    "semseg3d_scannet": _NETWORK | {"voxel_m": 0.02},
+    "det3d_scannet": _VOTENET | {"points": 40000},
+    "det3d_sunrgbd": _VOTENET | {"points": 20000},
+}
+SUNRGBD_FILE = "SUNRGBDMeta.mat"  # VoteNet's figures are of version 1 of the boxes
 
 # What the paper's validation splits have: ScanNet's scenes, and NYUv2's images.
 VAL_SCENES, VAL_IMAGES = 312, 654

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pri3d.config import WITH_TEACHER
 from pri3d.report import charts, html, paper
 from pri3d.report.curves import read_json
 from pri3d.report.gather import Made, read, spread
@@ -169,9 +170,11 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
 def _rules(measured: list[Measured]) -> str:
     first = measured[0].result
     if "boxes" in first:
+        described = f" of {first['described_by']}" if first.get("described_by") else ""
         return (
-            f"{first['objects']:,} objects. Area under the precision envelope, every box given for "
-            "every class, as in VoteNet's evaluation; means over the classes that occur."
+            f"{first['objects']:,} objects{described}. Area under the precision envelope, every "
+            "box given for every class, as in VoteNet's evaluation; means over the classes that "
+            "occur."
         )
     if _is_3d(first):
         return (
@@ -206,14 +209,9 @@ def _standard_error(values: list[float]) -> float:
 def _published(made: Made, task: str, each: Measured) -> Html | None:
     """The paper's figure, where data set, network and protocol are the paper's."""
     settings, share = each.result["settings"], each.percent
-    if "boxes" in each.result:
-        found = paper.DET3D[task].get(each.start)
-        return html.Number(found) if _is_ppkts(task, each) and share >= 100 and found else None
-    if _is_3d(each.result):
-        figure = paper.SEMSEG3D[task].get(each.start, {}).get(share)
-        return (
-            html.Number(f"{figure:.2f}") if _is_ppkts(task, each) and figure is not None else None
-        )
+    if "boxes" in each.result or _is_3d(each.result):
+        figure = paper.PPKT[task].get(each.start, {}).get(share)
+        return html.Number(figure) if figure and _is_ppkts(made, task, each) else None
     tables = {
         "semseg_scannet": {"": paper.SEMSEG_SCANNET},
         "semseg_nyuv2": {"": paper.SEMSEG_NYUV2},
@@ -233,15 +231,17 @@ def _published(made: Made, task: str, each: Measured) -> Html | None:
     return html.Number(", ".join(said)) if said else None
 
 
-def _is_ppkts(task: str, each: Measured) -> bool:
-    """Whether the whole split was measured, with PPKT's network and voxels."""
+def _is_ppkts(made: Made, task: str, each: Measured) -> bool:
+    """Whether the whole split was measured, with PPKT's settings and a teacher like PPKT's."""
     result, settings = each.result, each.result["settings"]
     measured = result["clouds"] + len(result["left_out"])
-    network = settings["width3d"], settings["blocks3d"]
     return (
         measured >= result["clouds_of_split"] == paper.CLOUDS[task]
-        and network == (paper.WIDTHS, paper.BLOCKS)
-        and settings["voxel_m"] == paper.VOXELS[task]
+        and all(settings[name] == value for name, value in paper.PPKT_SETTINGS[task].items())
+        and result.get("described_by") in (None, paper.SUNRGBD_FILE)
+        and (
+            each.start not in WITH_TEACHER or _began_with_imagenet(made, each.start, "teacher_init")
+        )
     )
 
 
@@ -259,11 +259,11 @@ def _is_the_papers(task: str, each: Measured) -> bool:
     return whole and settings["net"] == "unet" and not settings["frozen"]
 
 
-def _began_with_imagenet(made: Made, mode: str) -> bool:
+def _began_with_imagenet(made: Made, mode: str, what: str = "init2d") -> bool:
     path = made.results / "runs" / mode / "provenance.json"
     if not path.exists():
         return True  # not made here: published weights, say
-    return read(path, read_json).get("starts", {}).get("init2d", "").startswith("ImageNet")
+    return read(path, read_json).get("starts", {}).get(what, "").startswith("ImageNet")
 
 
 def _current(made: Made, each: Measured) -> bool:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("workflow")
 SCENES = ("attic", "cellar")
 LABELS = [
     "labelled={scannet: labels}",
-    "report={tasks: [semseg_scannet]}",
+    "report={runs: [joint], tasks: [semseg_scannet]}",
     "finetune={starts: [joint]}",
 ]
 TASK = "semseg_scannet-joint-100-0"
@@ -223,7 +223,7 @@ def test_logs_and_benchmarks_may_be_removed(base):
 
 def test_demo_scans_are_made_one_by_one(prepared, tmp_path):
     scenes = ("scene0000_00", "scene0001_00")
-    tasks = "report={tasks: []}"
+    tasks = "report={runs: [joint], tasks: []}"
     two, three = [tasks, 'demo={"scans": 2}'], [tasks, 'demo={"scans": 3}']
     for scene in scenes:
         for ending in (".sens", "_vh_clean_2.ply"):
@@ -243,12 +243,18 @@ def test_what_the_demo_finetunes(prepared, tmp_path):
     """Every task from every start, on look-alikes of the data sets; more only when asked for."""
     words = ["--config", 'demo={"scans": 2}']
     plan = planned(prepared / "tree", tmp_path, *words)
-    tasks = ("semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2")
-    runs = {f"{task}-{start}-100-0" for task in tasks for start in ("scratch", "joint")}
+    images = ("semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2")
+    clouds = ("semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd")
+    runs = {f"{task}-{start}-100-0" for task in images for start in ("scratch", "joint")}
+    runs |= {f"{task}-{start}-100-0" for task in clouds for start in ("scratch", "ppkt")}
     for verb in ("finetune", "evaluate"):
         assert {name for name in plan if name.startswith(verb)} - {"evaluate joint"} == {
             f"{verb} {run}" for run in runs
         }
+    modes = ("joint", "ppkt", "pointcontrast", "global_kd", "crd", "gupta")
+    assert {name for name in plan if name.startswith("pretrain")} == {
+        f"pretrain {mode}" for mode in modes
+    }
     curve = 'low_data={"percents": [5, 12.5], "starts": ["moco", "view"], "seeds": 2}'
     plan = planned(prepared / "tree", tmp_path, *words, curve, "--", "low_data")
     assert {name for name in plan if name.startswith("finetune")} == {
@@ -269,3 +275,6 @@ def test_the_comparison_of_3d_pretrainings_has_every_mode_and_task(prepared, tmp
     runs = {f"{task}-{start}-50-0" for task in tasks for start in ("scratch", *modes)}
     for verb in ("finetune", "evaluate"):
         assert {name for name in plan if name.startswith(verb)} == {f"{verb} {run}" for run in runs}
+    shown = 'report={"tasks": [], "runs": [], "compare_3d": true}'
+    words = [*words[:-2], shown, "--", "report"]
+    assert {f"evaluate {run}" for run in runs} <= planned(prepared / "tree", tmp_path, *words)

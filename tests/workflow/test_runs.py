@@ -26,14 +26,17 @@ CONFIG = [
     'pretrain={"steps": 4, "height": 64, "width": 64, "width3d": [8, 8, 8, 8, 8, 8, 8, 8],'
     ' "batch": 1, "matches": 64, "radius_m": 0.05, "workers": 0, "threads": 1,'
     ' "log_every": 1, "checkpoint_every": 1}',
-    'finetune={"starts": ["joint"]}',
-    'report={"tasks": ["semseg_scannet", "insseg_scannet"]}',
+    'finetune={"starts": ["joint"], "starts3d": ["ppkt"]}',
+    'report={"runs": ["joint", "ppkt"],'
+    ' "tasks": ["semseg_scannet", "insseg_scannet", "semseg3d_scannet"]}',
     'semseg={"steps": 2, "batch": 1, "height": 64, "width": 64, "workers": 0, "threads": 1,'
     ' "checkpoint_every": 1}',
     'insseg={"steps": 1, "batch": 1, "short_sides": [64], "long_side": 86, "least_pixels": 20,'
     ' "proposals": 16, "workers": 0, "threads": 1}',
+    'semseg3d={"steps": 2, "batch": 1, "voxel_m": 0.1}',
 ]
 TASKS = [f"{task}_scannet-joint-100-0" for task in ("semseg", "insseg")]
+IN_CLOUDS = "semseg3d_scannet-ppkt-100-0"
 
 
 def start(folder, cores, *targets, log=None):
@@ -95,6 +98,12 @@ def test_everything_is_made(reference):
         told = json.loads((folder / "results/evaluation" / f"{task}.json").read_text())
         assert told["images"] == 4  # every tenth of the held-out scan's 40
         assert told["left_out"] == []
+    assert {"runs/ppkt/model.safetensors", f"runs/{IN_CLOUDS}/model.safetensors"} <= set(found)
+    told = json.loads((folder / "results/evaluation" / f"{IN_CLOUDS}.json").read_text())
+    assert (told["clouds"], told["left_out"]) == (1, [])
+    assert told["start"].endswith("entries loaded")
+    trained = json.loads((folder / "results/runs/ppkt/provenance.json").read_text())
+    assert list(trained["clouds"]) == ["scene0000_00"]
     measured = json.loads((folder / "results/evaluation/joint.json").read_text())
     assert measured["scenes"] == ["scene0001_00"]  # the last one is held out
     trained = json.loads((folder / "results/runs/joint/provenance.json").read_text())
@@ -121,7 +130,12 @@ def test_a_real_file_with_a_new_date_reruns_nothing(reference):
 
 def test_one_core_gives_the_same(reference, tmp_path):
     finish(tmp_path / "run", 1, "results/pairs.h5", "chunks", "finetune_semseg_scannet")
-    expected = {name: digest for name, digest in reference[1].items() if "insseg" not in name}
+    others = ("insseg", "ppkt")
+    expected = {
+        name: digest
+        for name, digest in reference[1].items()
+        if not any(other in name for other in others)
+    }
     assert digests(tmp_path / "run") == expected
 
 
