@@ -206,12 +206,15 @@ def summary(found: dict) -> dict[str, dict]:
     return table
 
 
+KEPT = ("_loss", "_loss_chance", "_recall")
+
+
 def pretrained(work: Path, modes=tuple(MODES)) -> dict[str, dict]:
     out = {}
     for path in sorted((work / "runs").glob("*-[01]/provenance.json")):
         if path.parent.name.split("-")[0] in modes and path.parent.name.count("-") == 1:
             last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])
-            kept = {k: round(v, 4) for k, v in last.items() if k.endswith(("_loss", "_recall"))}
+            kept = {k: round(v, 4) for k, v in last.items() if k.endswith(KEPT)}
             out[path.parent.name] = {"minutes": round(last["elapsed_s"] / 60, 1), **kept}
     return out
 

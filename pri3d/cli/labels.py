@@ -45,6 +45,25 @@ def check_data(
         raise Pri3DError(f"{folder}: cannot be used for {' and '.join(empty)} ({reasons})")
 
 
+@data.command("split")
+def split_data(
+    folder: Annotated[Path, typer.Argument(help="ScanNet's labelled frames or scans")],
+    out: Annotated[Path, typer.Argument(help="folder to make; data are linked, not copied")],
+    percent: Annotated[
+        float, typer.Option(min=0, max=100, help="share of the training scans to hold out, in %")
+    ] = 21.0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the draw of spaces")] = 0,
+) -> None:
+    """Hold out part of ScanNet's training scans, to choose settings without its validation split.
+
+    Scans of one space stay together.
+    """
+    from pri3d.datasets import subsets
+
+    kept, held_out = subsets.split_training(folder, out, percent, seed)
+    print(f"{out}: {kept:,} scans to train on, {held_out:,} of other spaces to measure on")
+
+
 @data.command("demo")
 def demo_data(
     dataset: Annotated[

@@ -141,7 +141,12 @@ class Insseg(Finetuned2d):
 
 
 class Network3d(Section):
-    """The pretrained 3D network, which a task has to have too."""
+    """What the tasks on clouds have: the 3D network of the pretraining."""
+
+    subset: Literal["published", "random"] = Field(
+        "random",
+        description="which labels: the first scenes, or scenes drawn by `seed`",
+    )
 
     width3d: list[Annotated[int, Field(ge=1)]] = Field(
         [32, 64, 128, 256, 256, 128, 96, 96],

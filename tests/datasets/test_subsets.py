@@ -1,11 +1,15 @@
 """Few labels: the published lists by their rule, and drawn scenes."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from pri3d.cli import app
 from pri3d.datasets.frames import Frame
-from pri3d.datasets.subsets import subset
+from pri3d.datasets.subsets import held_out_spaces, split_training, subset
+from pri3d.errors import Pri3DError
 
 
 def frames_of(counts):
@@ -72,3 +76,43 @@ def test_seeds_draw_other_scenes_and_all_is_all():
     for rule in ("published", "random"):
         assert subset(frames, 100, rule, 0) == list(range(len(frames)))
     np.testing.assert_array_equal(subset(frames, 10, "random", 1), subset(frames, 10, "random", 1))
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=60),
+    st.floats(0, 100),
+    st.integers(0, 2**32),
+)
+def test_spaces_are_held_out_whole(counts, percent, seed):
+    scenes = [f"scene{n:04d}_{i:02d}" for n, count in enumerate(counts) for i in range(count)]
+    found = held_out_spaces(scenes, percent, seed)
+    spaces = {scene[:9] for scene in found}
+    assert found == [scene for scene in scenes if scene[:9] in spaces]
+    assert found == held_out_spaces(scenes, percent, seed)
+    missing = round(len(scenes) * percent / 100) - len(found)
+    assert missing >= 0
+    others = [count for n, count in enumerate(counts) if f"scene{n:04d}" not in spaces]
+    assert not others or missing < max(others)
+
+
+def test_a_part_of_the_training_scans_can_stand_in_for_validation(tmp_path):
+    root, out = tmp_path / "scans", tmp_path / "chosen"
+    scenes = [f"scene{n:04d}_{i:02d}" for n in range(10) for i in range(2)]
+    for scene in scenes:
+        (root / scene).mkdir(parents=True)
+        (root / scene / "x.txt").write_text(scene)
+    (root / "table.tsv").write_text("a table")
+    (root / "scannetv2_train.txt").write_text("\n".join(scenes))
+    (root / "scannetv2_val.txt").write_text("scene0999_00\n")
+    words = ["data", "split", str(root), str(out), "--percent", "30", "--seed", "1"]
+    said = CliRunner().invoke(app, words).stdout
+    assert "14 scans to train on, 6 of other spaces" in said
+    lists = [(out / f"scannetv2_{split}.txt").read_text().split() for split in ("train", "val")]
+    assert sorted(lists[0] + lists[1]) == scenes
+    assert {scene[:9] for scene in lists[0]}.isdisjoint(scene[:9] for scene in lists[1])
+    assert (out / scenes[0] / "x.txt").read_text() == scenes[0]
+    assert (out / "table.tsv").read_text() == "a table"
+    with pytest.raises(Pri3DError, match="holds something already"):
+        split_training(root, out, 30, 1)
+    with pytest.raises(Pri3DError, match="one side empty"):
+        split_training(root, tmp_path / "none", 0, 1)
