@@ -77,7 +77,7 @@ bench: venv
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	$(BIN)/python benchmarks/forecast.py --write
 
-# Does pretraining help where labels are few? About two hours on two cores; goes on where it was
+# Does pretraining help where labels are few? 107 minutes on two cores; goes on where it was
 # stopped.
 bench-effect: venv
 	$(BIN)/python benchmarks/effect.py --json benchmarks/results/effect.json
