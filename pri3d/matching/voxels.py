@@ -16,6 +16,7 @@ from pri3d.errors import Pri3DError
 
 _BITS = 21  # of each axis in a key
 _LIMIT = 1 << (_BITS - 1)  # voxel coordinates lie in [-_LIMIT, _LIMIT): 20 km each way at 2 cm
+NEAR = 1 << 15  # cells; sparse tensors take twice as many
 
 
 class VoxelTable(NamedTuple):
@@ -90,10 +91,11 @@ def merge(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def near_origin(voxel: np.ndarray, stride: int = 16) -> np.ndarray:
-    """Voxels int64 [V, 3] moved as one, so that the lowest lie in 0..stride-1: the coordinates of a
-    site are large. Cells of all strides that divide `stride` stay the same cells.
+    """Voxels int64 [V, 3]; those of a cloud far from the origin, such as in the coordinates of a
+    site, are moved as one, so that the lowest lie in 0..stride-1. Cells of all strides that divide
+    `stride` stay the same cells.
     """
-    if not len(voxel):
+    if not len(voxel) or np.abs(voxel).max() < NEAR:
         return voxel
     return voxel - voxel.min(axis=0) // stride * stride
 

@@ -269,6 +269,20 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(rooms, tmp_path, monkeyp
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+def test_a_scene_may_lie_far_away(rooms):
+    scene = open_objects("scannet3d", rooms, "train").scene(0)
+    far = np.array([3e4, -5e4, 16])  # whole cells of every stride
+    moved = scene._replace(
+        points=scene.points + far, boxes=scene.boxes._replace(center=scene.boxes.center + far)
+    )
+    near, found = (det3d.in_voxels("a", each, 0.125, True, 64) for each in (scene, moved))
+    offset = near.voxel_V3.min(axis=0) - found.voxel_V3.min(axis=0)
+    np.testing.assert_array_equal(offset % 16, 0)
+    np.testing.assert_array_equal(near.voxel_V3 - offset, found.voxel_V3)
+    np.testing.assert_allclose(near.votes_V9, found.votes_V9, atol=1e-5)
+    assert np.abs(found.voxel_V3).max() < 61_439
+
+
 def test_the_rate_falls_at_four_six_and_eight_ninths():
     how = Det3d(lr=1e-3)
     rates = [train.learning_rate(how, step, 180) for step in (1, 80, 81, 121, 161, 180)]

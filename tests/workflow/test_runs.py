@@ -33,7 +33,7 @@ CONFIG = [
     ' "checkpoint_every": 1}',
     'insseg={"steps": 1, "batch": 1, "short_sides": [64], "long_side": 86, "least_pixels": 20,'
     ' "proposals": 16, "workers": 0, "threads": 1}',
-    'semseg3d={"steps": 2, "batch": 1, "voxel_m": 0.1}',
+    'semseg3d={"steps": 2, "batch": 1, "voxel_m": 0.1, "width3d": [8, 8, 8, 8, 8, 8, 8, 8]}',
 ]
 TASKS = [f"{task}_scannet-joint-100-0" for task in ("semseg", "insseg")]
 IN_CLOUDS = "semseg3d_scannet-ppkt-100-0"
