@@ -35,7 +35,7 @@ import numpy as np
 
 VOXELS = 50_000
 THREADS = (1, 2)
-GROWTH = (10_000, 20_000, 100_000, 200_000)
+GROWTH = (10_000, 20_000, 100_000)
 PASSES = 3  # timed, after one that is not
 CHANNELS = 96
 
