@@ -7,7 +7,8 @@ vector of weights is loaded once for all of these rows. numba has no vectors of 
 innermost loops are written in LLVM's language, which fits them to any CPU.
 
 What is added to a row is added in the order of its pairs and of its channels: sums are the same to
-the bit, whatever the number of threads.
+the bit, whatever the number of threads. Each product is summed by itself before it is added: errors
+of rounding grow with the length of a sum.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _add_rows(rows: int):
             for row in range(rows):
                 pair = builder.add(p, _number(row))
                 place = builder.add(builder.mul(_index(builder, near, pair), n_out), lane)
-                sums.append(_variable(builder, _load(builder, out, place)))
+                sums.append(_variable(builder, ir.Constant(_VECTOR, [0.0] * LANES)))
                 places.append(place)
                 features.append(builder.mul(_index(builder, far, pair), n_in))
             with cgutils.for_range(builder, n_in) as loop:
@@ -112,7 +113,8 @@ def _add_rows(rows: int):
                     value = builder.load(builder.gep(x, [builder.add(first, loop.index)]))
                     _add_scaled(builder, total, value, weights)
             for total, place in zip(sums, places):
-                _store(builder, out, place, builder.load(total))
+                before = _load(builder, out, place)
+                _store(builder, out, place, builder.fadd(before, builder.load(total)))
             return context.get_dummy_value()
 
         return types.void(x, kernel, out, near, far, *[_INT] * 5), generate
@@ -132,7 +134,7 @@ def _add_outer(rows: int):
             for i in range(rows):
                 place = builder.mul(builder.add(row, _number(i)), n_out)
                 place = builder.add(builder.add(matrix, place), lane)
-                sums.append(_variable(builder, _load(builder, out, place)))
+                sums.append(_variable(builder, ir.Constant(_VECTOR, [0.0] * LANES)))
                 places.append(place)
             with cgutils.for_range(builder, n) as loop:
                 pair = builder.add(p, loop.index)
@@ -143,7 +145,8 @@ def _add_outer(rows: int):
                     value = builder.load(builder.gep(x, [builder.add(first, _number(i))]))
                     _add_scaled(builder, total, value, values)
             for total, place in zip(sums, places):
-                _store(builder, out, place, builder.load(total))
+                before = _load(builder, out, place)
+                _store(builder, out, place, builder.fadd(before, builder.load(total)))
             return context.get_dummy_value()
 
         return types.void(x, grad, out, near, far, *[_INT] * 7), generate
