@@ -152,21 +152,15 @@ def finetune(work: Path, start: str, percent: int, subset: int) -> None:
 
 def figures(work: Path) -> dict[tuple[str, int], dict[int, dict]]:
     """(start, percent) -> subset -> what was measured."""
-
-    def told_of(result: dict, images: int) -> dict:
-        rule = result["rules"]["scannet"]
-        return {
-            "miou": round(100 * rule["mean_iou"], 3),
-            "pixel_accuracy": round(100 * rule["pixel_accuracy"], 3),
-            "images": images,
-        }
-
     jobs = [(s, p, i) for s in [*STARTS, LONGER] for p in STEPS for i in subsets(s, p)]
-    return measured_runs(work, jobs, run_name, told_of)
+    return measured_runs(work, jobs, run_name, "scannet", "pixel_accuracy", "images")
 
 
-def measured_runs(work: Path, jobs: list, name_of, told_of) -> dict[tuple[str, int], dict]:
-    """As `figures`, of the jobs that are done. told_of(evaluation, images trained on): figures."""
+def measured_runs(
+    work: Path, jobs: list, name_of, rule: str, accuracy: str, unit: str
+) -> dict[tuple[str, int], dict]:
+    """As `figures`, of the jobs that are done: by a rule of the evaluation; accuracy, unit: what
+    the share of right pixels (points), and the number of what was trained on, are called."""
     found = defaultdict(dict)
     for start, percent, subset in jobs:
         name = name_of(start, percent, subset)
@@ -174,9 +168,13 @@ def measured_runs(work: Path, jobs: list, name_of, told_of) -> dict[tuple[str, i
         if path.exists():
             last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
             images = json.loads((run / "provenance.json").read_text())["made_from"]["images"]
-            told = told_of(json.loads(path.read_text()), images)
-            minutes = round(last["elapsed_s"] / 60, 2)
-            found[start, percent][subset] = told | {"minutes": minutes}
+            measured = json.loads(path.read_text())["rules"][rule]
+            found[start, percent][subset] = {
+                "miou": round(100 * measured["mean_iou"], 3),
+                accuracy: round(100 * measured["pixel_accuracy"], 3),
+                unit: images,
+                "minutes": round(last["elapsed_s"] / 60, 2),
+            }
     return found
 
 
@@ -206,15 +204,13 @@ def summary(found: dict) -> dict[str, dict]:
     return table
 
 
-KEPT = ("_loss", "_loss_chance", "_recall")
-
-
 def pretrained(work: Path, modes=tuple(MODES)) -> dict[str, dict]:
     out = {}
     for path in sorted((work / "runs").glob("*-[01]/provenance.json")):
         if path.parent.name.split("-")[0] in modes and path.parent.name.count("-") == 1:
             last = json.loads((path.parent / "metrics.jsonl").read_text().splitlines()[-1])
-            kept = {k: round(v, 4) for k, v in last.items() if k.endswith(KEPT)}
+            ends = ("_loss", "_loss_chance", "_recall")
+            kept = {k: round(v, 4) for k, v in last.items() if k.endswith(ends)}
             out[path.parent.name] = {"minutes": round(last["elapsed_s"] / 60, 1), **kept}
     return out
 

@@ -120,17 +120,8 @@ def finetune(work: Path, start: str, percent: int, subset: int) -> None:
 
 def figures(work: Path) -> dict[tuple[str, int], dict[int, dict]]:
     """(start, percent) -> subset -> what was measured."""
-
-    def told_of(result: dict, clouds: int) -> dict:
-        rule = result["rules"]["points"]
-        return {
-            "miou": round(100 * rule["mean_iou"], 3),
-            "overall_accuracy": round(100 * rule["pixel_accuracy"], 3),
-            "clouds": clouds,
-        }
-
     jobs = [(s, p, i) for s in [*STARTS, LONGER] for p in STEPS for i in subsets(s, p)]
-    return effect.measured_runs(work, jobs, run_name, told_of)
+    return effect.measured_runs(work, jobs, run_name, "points", "overall_accuracy", "clouds")
 
 
 def teacher(work: Path) -> dict:

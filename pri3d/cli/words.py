@@ -83,13 +83,12 @@ def assignments(
 
 def section_of(mode_or_task: str, config_file: Path | None, assigned: list[str]) -> Any:
     """The settings of a mode or a task: a file's, or the defaults, and what --set changes there."""
-    of_task = mode_or_task in config.TASKS
-    given = {}
-    if config_file:
-        settings = config.load(config_file)
-        given = (settings.of_task if of_task else settings.of_mode)(mode_or_task).model_dump()
-    section = config.TASKS[mode_or_task][0] if of_task else "pretrain"
-    return checked(section, **given | dict(map(_assignment, assigned)))
+    settings = config.load(config_file) if config_file else DEFAULT
+    if mode_or_task in config.TASKS:
+        section, given = config.TASKS[mode_or_task][0], settings.of_task(mode_or_task)
+    else:
+        section, given = "pretrain", settings.of_mode(mode_or_task)
+    return checked(section, **given.model_dump() | dict(map(_assignment, assigned)))
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -78,6 +78,11 @@ class Plan(NamedTuple):
         return MODULES[type(self.settings)]
 
     @property
+    def in_clouds(self) -> bool:
+        """Whether the data are clouds, and the network is sparse."""
+        return TASKS[self.task][0] in WITH_CLOUDS
+
+    @property
     def unit(self) -> str:
         """What the data set consists of, for people."""
         return UNITS[type(self.settings)]
@@ -95,7 +100,7 @@ class Plan(NamedTuple):
         else:
             kinds = self.data.things if self.module is insseg else self.data.classes
             nets = self.module.networks(self.settings, len(kinds.names))
-        if TASKS[self.task][0] in WITH_CLOUDS:
+        if self.in_clouds:
             use_engine(nets, self.engine)
         return nets
 
@@ -306,7 +311,7 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
             "start": start,
             "left_out": len(plan.problems),
             "versions": versions,
-            "engine": plan.engine if TASKS[plan.task][0] in WITH_CLOUDS else None,
+            "engine": plan.engine if plan.in_clouds else None,
         },
     )
     checkpoint.save_weights(out / "model.safetensors", nets)

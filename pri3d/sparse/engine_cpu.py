@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -45,13 +45,8 @@ def add_products(x_NI: Tensor, kernel_KIO: Tensor, pairs: Pairs, out_MO: Tensor)
         add_products(x_NI, pad(kernel_KIO, (0, short)), pairs, wider)
         out_MO.copy_(wider[:, : out_MO.shape[1]])
         return
-    sizes = kernel_KIO.shape[1:]
-    arrays = [_flat(x_NI), _flat(kernel_KIO), _flat(out_MO), _flat(pairs.near), _flat(pairs.far)]
-    _in_threads(
-        lambda low, high: _add_products(*arrays, pairs.blocks_B3, low, high, *sizes),
-        pairs.groups,
-        len(pairs.near) * sizes[0] * sizes[1],
-    )
+    arrays = x_NI, kernel_KIO, out_MO
+    _in_threads(_add_products, arrays, pairs, kernel_KIO.shape[1:], pairs.groups)
 
 
 def add_weight_gradients(x_NI: Tensor, grad_MO: Tensor, pairs: Pairs, grad_KIO: Tensor) -> None:
@@ -61,22 +56,28 @@ def add_weight_gradients(x_NI: Tensor, grad_MO: Tensor, pairs: Pairs, grad_KIO: 
         add_weight_gradients(x_NI, pad(grad_MO, (0, short)), pairs, wider)
         grad_KIO.copy_(wider[:, :, : grad_KIO.shape[2]])
         return
-    sizes = grad_KIO.shape[1:]
-    arrays = [_flat(x_NI), _flat(grad_MO), _flat(grad_KIO), _flat(pairs.near), _flat(pairs.far)]
-    _in_threads(
-        lambda low, high: _add_weight_gradients(*arrays, pairs.blocks_B3, low, high, *sizes),
-        np.arange(len(grad_KIO) + 1),
-        len(pairs.near) * sizes[0] * sizes[1],
-    )
+    arrays, offsets = (x_NI, grad_MO, grad_KIO), np.arange(len(grad_KIO) + 1)
+    _in_threads(_add_weight_gradients, arrays, pairs, grad_KIO.shape[1:], offsets)
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().view(-1).numpy()
+def _in_threads(
+    compiled: Callable,
+    arrays: Sequence[Tensor],
+    pairs: Pairs,
+    sizes: Sequence[int],
+    bounds: np.ndarray,
+) -> None:
+    """Call one of the compiled functions for ranges of `bounds` that fill it together.
 
+    sizes: channels in and out.
+    """
+    flat = [tensor.detach().view(-1).numpy() for tensor in (*arrays, pairs.near, pairs.far)]
 
-def _in_threads(work: Callable[[int, int], None], bounds: np.ndarray, cost: int) -> None:
-    """work(low, high) for ranges of `bounds` that fill it together."""
+    def work(low: int, high: int) -> None:
+        compiled(*flat, pairs.blocks_B3, low, high, *sizes)
+
     threads = torch.get_num_threads()
+    cost = len(pairs.near) * sizes[0] * sizes[1]
     if threads == 1 or cost < SMALL or len(bounds) < 3:
         work(bounds[0], bounds[-1])
         return
@@ -103,7 +104,7 @@ def _add_rows(rows: int):
             for row in range(rows):
                 pair = builder.add(p, _number(row))
                 place = builder.add(builder.mul(_index(builder, near, pair), n_out), lane)
-                sums.append(_variable(builder, ir.Constant(_VECTOR, [0.0] * LANES)))
+                sums.append(_zero(builder))
                 places.append(place)
                 features.append(builder.mul(_index(builder, far, pair), n_in))
             with cgutils.for_range(builder, n_in) as loop:
@@ -112,9 +113,7 @@ def _add_rows(rows: int):
                 for total, first in zip(sums, features):
                     value = builder.load(builder.gep(x, [builder.add(first, loop.index)]))
                     _add_scaled(builder, total, value, weights)
-            for total, place in zip(sums, places):
-                before = _load(builder, out, place)
-                _store(builder, out, place, builder.fadd(before, builder.load(total)))
+            _add_sums(builder, out, places, sums)
             return context.get_dummy_value()
 
         return types.void(x, kernel, out, near, far, *[_INT] * 5), generate
@@ -134,7 +133,7 @@ def _add_outer(rows: int):
             for i in range(rows):
                 place = builder.mul(builder.add(row, _number(i)), n_out)
                 place = builder.add(builder.add(matrix, place), lane)
-                sums.append(_variable(builder, ir.Constant(_VECTOR, [0.0] * LANES)))
+                sums.append(_zero(builder))
                 places.append(place)
             with cgutils.for_range(builder, n) as loop:
                 pair = builder.add(p, loop.index)
@@ -144,9 +143,7 @@ def _add_outer(rows: int):
                 for i, total in enumerate(sums):
                     value = builder.load(builder.gep(x, [builder.add(first, _number(i))]))
                     _add_scaled(builder, total, value, values)
-            for total, place in zip(sums, places):
-                before = _load(builder, out, place)
-                _store(builder, out, place, builder.fadd(before, builder.load(total)))
+            _add_sums(builder, out, places, sums)
             return context.get_dummy_value()
 
         return types.void(x, grad, out, near, far, *[_INT] * 7), generate
@@ -168,10 +165,10 @@ def _index(builder, array, place):
     return builder.sext(builder.load(builder.gep(array, [place])), _number(0).type)
 
 
-def _variable(builder, value):
+def _zero(builder):
     """A local variable, which LLVM keeps in a register."""
     variable = cgutils.alloca_once(builder, _VECTOR)
-    builder.store(value, variable)
+    builder.store(ir.Constant(_VECTOR, [0.0] * LANES), variable)
     return variable
 
 
@@ -185,8 +182,10 @@ def _load(builder, array, place):
     return value
 
 
-def _store(builder, array, place, value) -> None:
-    builder.store(value, _vector_at(builder, array, place)).align = 4
+def _add_sums(builder, out, places, sums) -> None:
+    for total, place in zip(sums, places):
+        value = builder.fadd(_load(builder, out, place), builder.load(total))
+        builder.store(value, _vector_at(builder, out, place)).align = 4
 
 
 def _add_scaled(builder, total, scale, vector) -> None:

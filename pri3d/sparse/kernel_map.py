@@ -159,53 +159,35 @@ def _meet(near: Level, far: Level, differences_K: np.ndarray, skipped: int) -> P
 
 def _meet_cpu(near: Level, far: Level, differences_K: np.ndarray, skipped: int) -> Pairs:
     """The same pairs as `_meet`, in groups of `GROUP_CELLS` cells that lie next to each other."""
-    keys = near.keys.numpy(), far.keys.numpy()
-    n_groups, n_offsets = -(-len(near.keys) // GROUP_CELLS), len(differences_K)
-    counts_GK = np.zeros((n_groups, n_offsets), np.int64)
-    _count(*keys, differences_K, skipped, GROUP_CELLS, counts_GK)
+    levels = near.keys.numpy(), far.keys.numpy(), near.rows.numpy(), far.rows.numpy()
+    near_P, far_P, counts_GK = _walk(*levels, differences_K, skipped, GROUP_CELLS)
     ends = counts_GK.cumsum()
-    near_P, far_P = (np.empty(counts_GK.sum(), np.int32) for _ in range(2))
-    rows = near.rows.numpy(), far.rows.numpy()
-    _fill(*keys, *rows, differences_K, skipped, GROUP_CELLS, near_P, far_P)
     some = counts_GK.ravel() > 0
-    offset = np.tile(np.arange(n_offsets), n_groups)
+    offset = np.tile(np.arange(counts_GK.shape[1]), len(counts_GK))
     blocks_B3 = np.stack([offset, ends - counts_GK.ravel(), ends], axis=1)[some]
     groups = np.concatenate([[0], (counts_GK > 0).sum(axis=1).cumsum()])
     return Pairs(torch.from_numpy(near_P), torch.from_numpy(far_P), blocks_B3, groups)
 
 
 @njit(cache=True, nogil=True)
-def _count(near_keys, far_keys, differences, skipped, group_cells, counts_GK):
-    """How many pairs each group of cells and offset has: both keys ascend, and are walked along."""
-    for g in range(len(counts_GK)):
+def _walk(near_keys, far_keys, near_rows, far_rows, differences, skipped, group_cells):
+    """Rows that meet, int32 [P] near and far, and how many of them each group of cells and offset
+    has, int64 [G, K]. Both keys ascend, and are walked along."""
+    n_groups = -(-len(near_keys) // group_cells)
+    counts_GK = np.zeros((n_groups, len(differences)), np.int64)
+    pairs = np.empty((2, 8 * len(near_keys)), np.int32)  # made larger where there are more
+    p = 0
+    for g in range(n_groups):
         first = g * group_cells
         end = min(first + group_cells, len(near_keys))
         for k in range(len(differences)):
             if k == skipped:
                 continue
-            n = 0
-            j = np.searchsorted(far_keys, near_keys[first] + differences[k])
-            for i in range(first, end):
-                wanted = near_keys[i] + differences[k]
-                while j < len(far_keys) and far_keys[j] < wanted:
-                    j += 1
-                if j == len(far_keys):
-                    break
-                n += far_keys[j] == wanted
-            counts_GK[g, k] = n
-
-
-@njit(cache=True, nogil=True)
-def _fill(
-    near_keys, far_keys, near_rows, far_rows, differences, skipped, group_cells, near_P, far_P
-):
-    """The pairs themselves, in the same order."""
-    p = 0
-    for first in range(0, len(near_keys), group_cells):
-        end = min(first + group_cells, len(near_keys))
-        for k in range(len(differences)):
-            if k == skipped:
-                continue
+            if p + end - first > pairs.shape[1]:
+                larger = np.empty((2, 2 * (p + end - first)), np.int32)
+                larger[:, :p] = pairs[:, :p]
+                pairs = larger
+            before = p
             j = np.searchsorted(far_keys, near_keys[first] + differences[k])
             for i in range(first, end):
                 wanted = near_keys[i] + differences[k]
@@ -214,5 +196,7 @@ def _fill(
                 if j == len(far_keys):
                     break
                 if far_keys[j] == wanted:
-                    near_P[p], far_P[p] = near_rows[i], far_rows[j]
+                    pairs[0, p], pairs[1, p] = near_rows[i], far_rows[j]
                     p += 1
+            counts_GK[g, k] = p - before
+    return pairs[0, :p].copy(), pairs[1, :p].copy(), counts_GK
