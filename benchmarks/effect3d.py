@@ -30,7 +30,7 @@ NETWORK = {
 PRETRAIN = NETWORK | {
     "height": 96,
     "width": 128,
-    "steps": 1000,
+    "steps": 2000,
     "batch": 8,
     "matches": 256,
     "channels3d": 32,
