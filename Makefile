@@ -86,6 +86,7 @@ bench-effect: venv
 # The same of 3D networks: PPKT, PointContrast and their baselines, segmenting clouds.
 bench-effect3d: venv
 	$(BIN)/python benchmarks/effect3d.py --json benchmarks/results/effect3d.json
+	$(BIN)/python benchmarks/forecast.py --write
 
 clean:
 	rm -rf results .snakemake

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-from overlap import machine
+from machine import machine
 
 ROOT = Path(__file__).parents[1]
 ROOMS, UNSEEN, FRAMES = 140, 20, 25

@@ -9,6 +9,7 @@ Reads the JSON files of `MEASURED` in benchmarks/results.
 import argparse
 import json
 import re
+import statistics
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,8 @@ MEASURED = (
     "recall_real",
     "recall_demo",
     "effect",
+    "effect3d",
+    "gpu",
 )
 
 
@@ -187,9 +190,42 @@ def loading(measured: dict[str, dict]) -> str:
     return table(["scan", "what", "samples/s a core", "times", "ms of a sample"], rows)
 
 
+def gpu_networks(measured: dict[str, dict]) -> str:
+    rows = []
+    for name, found in measured["gpu"]["networks"].items():
+        voxels, precision = name.split(", ")
+        cells = []
+        for engine in ("torch", "triton"):
+            forward, both = (
+                statistics.median(found[engine][key]) for key in ("forward_ms", "both_ms")
+            )
+            cells.append(f"{forward:.0f} / {both:.0f} ms, {found[engine]['peak_mb']} MB")
+        rows.append([f"{int(voxels):,}", precision, *cells, f"{found['floor']['both_ms']:.1f} ms"])
+    return table(["voxels", "type", "`torch`", "`triton`", "floor"], rows)
+
+
+def gpu_steps(measured: dict[str, dict]) -> str:
+    rows = []
+    for name, found in sorted(measured["gpu"]["steps"].items()):
+        mode, engine, precision = name.split(", ")
+        wait = f"{100 * found['data_wait_share']:.1f} %"
+        numbers = [f"{found['ms_a_step']:.0f}", f"{found['samples_per_s']:.0f}", wait]
+        engine = "" if mode == "view" else f"`{engine}`"
+        rows.append([f"`{mode}`", engine, precision, *numbers, found["gpu_memory_mb"]])
+    head = ["mode", "engine", "type", "ms a step of 8", "samples/s", "waits for data", "MB"]
+    return table(head, rows)
+
+
 def effect(measured: dict[str, dict]) -> str:
     """mIoU in unseen rooms, and its gain over scratch, paired by the labels."""
-    found = measured["effect"]["summary"]
+    return _gains(measured["effect"]["summary"])
+
+
+def effect3d(measured: dict[str, dict]) -> str:
+    return _gains(measured["effect3d"]["summary"])
+
+
+def _gains(found: dict[str, dict]) -> str:
     shares = list(dict.fromkeys(name.split(", ", 1)[0] for name in found))
     starts = list(dict.fromkeys(name.split(", ", 1)[1] for name in found))
     rows = []
@@ -222,8 +258,9 @@ TABLES = {
     "README.md": (forecast,),
     "docs/overlap.md": (speed, growth),
     "docs/sens.md": (reading,),
-    "docs/sparse.md": (engines, sizes),
+    "docs/sparse.md": (engines, sizes, gpu_networks, gpu_steps),
     "docs/pretraining.md": (recall, loading),
+    "docs/ppkt.md": (effect3d,),
     "docs/finetuning.md": (effect,),
 }
 

@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine import machine
+
 GOAL_SHARE, GOAL_MEMORY_MB, GOAL_GB = 1 / 15, 200, 25
 SCANNET_FRAMES, SCANNET_SCANS = 100_000, 1513
 
@@ -248,12 +250,6 @@ def process_bytes_read() -> int:
 def peak_mb() -> float:
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
-
-
-def machine() -> dict:
-    with open("/proc/cpuinfo") as file:
-        model = next((line.split(":")[1].strip() for line in file if "model name" in line), "?")
-    return {"cpu": model, "cores": os.cpu_count()}
 
 
 # --- for people --------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from overlap import machine
+from machine import machine
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 

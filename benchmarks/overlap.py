@@ -17,7 +17,6 @@ without it they count all pairs, which takes some ten minutes.
 import argparse
 import json
 import os
-import platform
 import time
 from datetime import date
 from pathlib import Path
@@ -28,6 +27,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import open3d
+from machine import machine
 from scipy.spatial import cKDTree
 
 from pri3d import config
@@ -176,15 +176,6 @@ def plot(rows: list[dict], path: Path) -> None:
         axis.minorticks_off()
         axis.legend(frameon=False)
     figure.savefig(path, dpi=130)
-
-
-def machine() -> dict:
-    models = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {"cpu": models[0], "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from datetime import date
 from pathlib import Path
 
 from effect import DATA, HELD_OUT, assigned, call, make_artefacts
-from overlap import machine
+from machine import machine
 
 ROOT = Path(__file__).parents[1]
 SMALL_3D = {"width3d": [16, 16, 32, 32, 32, 32, 16, 16], "blocks3d": [1] * 8}

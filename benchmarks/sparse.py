@@ -21,7 +21,6 @@ Needs a folder with redkitchen/redkitchen_vh_clean_2.ply (default $PRI3D_REAL_DA
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 VOXELS = 50_000
 THREADS = (1, 2)
@@ -217,11 +217,6 @@ def plot(growth: dict[int, dict], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = Path(os.environ.get("PRI3D_REAL_DATA", ".")) / "scans"
@@ -270,11 +265,7 @@ def main() -> None:
 
     result = {
         "date": date.today().isoformat(),
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "torch": torch.__version__,
         "minkowskiengine": version,
         "voxels": VOXELS,

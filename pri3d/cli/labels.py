@@ -109,7 +109,7 @@ def finetune(
         Path | None, typer.Option(help="folder of the run; default: results/runs/<task>")
     ] = None,
     engine: Annotated[
-        Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
+        Literal["auto", "torch", "triton", "minkowski"], setting(DEFAULT.sparse, "engine")
     ] = DEFAULT.sparse.engine,
     config_file: ConfigFile = None,
     assigned: Assigned = [],  # noqa: B006

@@ -58,7 +58,7 @@ def pretrain(
         ),
     ] = [],  # noqa: B006
     engine: Annotated[
-        Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
+        Literal["auto", "torch", "triton", "minkowski"], setting(DEFAULT.sparse, "engine")
     ] = DEFAULT.sparse.engine,
     config_file: ConfigFile = None,
     assigned: Assigned = [],  # noqa: B006
@@ -122,7 +122,7 @@ def evaluate(
     radius: Annotated[float, setting(DEFAULT.evaluate, "radius_m")] = DEFAULT.evaluate.radius_m,
     seed: Annotated[int, setting(DEFAULT.evaluate, "seed")] = DEFAULT.evaluate.seed,
     engine: Annotated[
-        Literal["torch", "minkowski"], setting(DEFAULT.sparse, "engine")
+        Literal["auto", "torch", "triton", "minkowski"], setting(DEFAULT.sparse, "engine")
     ] = DEFAULT.sparse.engine,
     device: Device = "auto",
     threads: Threads = 0,

@@ -71,10 +71,10 @@ class Demo(Section):
 
 
 class Sparse(Section):
-    engine: Literal["torch", "minkowski"] = Field(
-        "torch",
-        description="what computes sparse convolutions; minkowski: MinkowskiEngine, where it is "
-        "installed (make minkowski)",
+    engine: Literal["auto", "torch", "triton", "minkowski"] = Field(
+        "auto",
+        description="what computes sparse convolutions; auto: triton on a GPU, else torch; "
+        "minkowski: MinkowskiEngine, where it is installed (make minkowski)",
     )
 
 

@@ -13,11 +13,15 @@ the order of rows of `x.cache.levels` there. Weights are the same for all engine
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from pri3d.errors import Pri3DError
 from pri3d.sparse.coordinates import SparseTensor
 from pri3d.sparse.engine_torch import convolve
 
@@ -88,14 +92,20 @@ class SparseConvTranspose(nn.Module):
 
 
 def use_engine(network: nn.Module, engine: str) -> None:
-    """Have all sparse convolutions of a network computed by an engine, "torch" or "minkowski".
+    """Have all sparse convolutions of a network computed by an engine.
 
-    Raises Pri3DError where MinkowskiEngine is wanted and not installed.
+    engine: "torch", "triton", "minkowski", or "auto": Triton on GPUs that it runs on, else torch.
+    Raises Pri3DError where Triton or MinkowskiEngine is asked for and not installed.
     """
     chosen = convolve
-    if engine == "minkowski":
+    if engine == "auto":
+        chosen = _convolve_by_the_fastest
+    elif engine == "minkowski":
         # Imported only where it is wanted: it needs MinkowskiEngine.
         from pri3d.sparse.engine_minkowski import convolve as chosen
+    elif engine == "triton":
+        # Imported only where it is wanted: it needs Triton.
+        from pri3d.sparse.engine_triton import convolve as chosen
     for layer in network.modules():
         if isinstance(layer, SparseConv | SparseConvTranspose):
             layer.convolve = chosen
@@ -125,6 +135,21 @@ def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
 def concatenate(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     """The channels of two tensors on the same cells, x first."""
     return x.with_features(torch.cat([x.features, y.features], dim=1))
+
+
+def _convolve_by_the_fastest(x: SparseTensor, *how, **named) -> Tensor:
+    return _fastest(x.features.device)(x, *how, **named)
+
+
+@functools.cache
+def _fastest(device: torch.device) -> Callable[..., Tensor]:
+    # Before Ampere there is no tf32, and newer versions of Triton do not run.
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        with contextlib.suppress(Pri3DError):
+            from pri3d.sparse.engine_triton import convolve as by_triton
+
+            return by_triton
+    return convolve
 
 
 def _plus_bias(features_NC: Tensor, bias: Tensor | None) -> Tensor:

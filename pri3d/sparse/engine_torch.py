@@ -34,6 +34,13 @@ def convolve(
     Under autocast the products run in autocast's type; sums over offsets are always formed in
     float32 or better, and the result has the type of the products.
     """
+    return SparseConvolution.apply(*prepared(x, kernel_KIO, size, stride, dilation, transposed))
+
+
+def prepared(
+    x: SparseTensor, kernel_KIO: Tensor, size: int, stride: int, dilation: int, transposed: bool
+) -> tuple[Tensor, Tensor, KernelMap]:
+    """Features and kernel in the type of the products, and the map, of what `convolve` is given."""
     if transposed:
         rows = kernel_map(x.cache, x.stride // stride, size, stride, dilation).transposed()
     else:
@@ -43,10 +50,12 @@ def convolve(
     if torch.is_autocast_enabled(device) and features_NI.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         features_NI, kernel_KIO = features_NI.to(dtype), kernel_KIO.to(dtype)
-    return _SparseConvolution.apply(features_NI, kernel_KIO, rows)
+    return features_NI, kernel_KIO, rows
 
 
-class _SparseConvolution(torch.autograd.Function):
+class SparseConvolution(torch.autograd.Function):
+    """(features [N, I], kernel [K, I, O], map) -> features [n_outputs, O]."""
+
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
         ctx.save_for_backward(x, kernel)

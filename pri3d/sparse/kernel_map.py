@@ -55,9 +55,9 @@ class KernelMap:
     differences_K: np.ndarray
     identity: int | None
     mirrored: bool
-    # Empty until they are wanted.
-    by_output: list[Pairs] = field(default_factory=list)
-    by_input: list[Pairs] = field(default_factory=list)
+    # What engines make of the map when they first want it: `pairs`, and tables of `engine_triton`.
+    by_output: dict[str, tuple] = field(default_factory=dict)
+    by_input: dict[str, tuple] = field(default_factory=dict)
 
     @property
     def n_inputs(self) -> int:
@@ -83,18 +83,19 @@ class KernelMap:
 
     def pairs(self) -> Pairs:
         """`near` are output rows, `far` are input rows."""
-        if not self.by_output:
-            if self.mirrored and self.by_input:
-                pairs = self.by_input[0]
+        if "pairs" not in self.by_output:
+            if self.mirrored and "pairs" in self.by_input:
+                pairs = self.by_input["pairs"]
                 blocks_B3 = pairs.blocks_B3.copy()
                 blocks_B3[:, 0] = len(self.differences_K) - 1 - blocks_B3[:, 0]
-                self.by_output.append(pairs._replace(blocks_B3=blocks_B3))
+                self.by_output["pairs"] = pairs._replace(blocks_B3=blocks_B3)
             else:
                 meet = _meet_cpu if self.outputs.keys.device.type == "cpu" else _meet
                 skipped = -1 if self.identity is None else self.identity
-                pairs = meet(self.outputs, self.inputs, self.differences_K, skipped)
-                self.by_output.append(pairs)
-        return self.by_output[0]
+                self.by_output["pairs"] = meet(
+                    self.outputs, self.inputs, self.differences_K, skipped
+                )
+        return self.by_output["pairs"]
 
 
 def kernel_offsets(size: int, dilation: int = 1) -> Tensor:

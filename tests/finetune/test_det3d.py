@@ -1,6 +1,7 @@
 """Detection of objects in clouds: samples, the network's parts, training and figures."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -220,6 +221,26 @@ def test_places_without_a_box_are_no_objects_at_the_origin():
     assert not votenet_loss.assign(near_origin, empty).label.any()
     loss = votenet_loss.center_loss(near_origin, torch.zeros(1, 1), empty)
     assert loss == 0
+
+
+def test_a_network_finds_every_object_of_a_few_rooms(tmp_path):
+    rooms = write_rooms(tmp_path / "scans", 5)
+    shutil.copy(rooms / "scannetv2_train.txt", rooms / "scannetv2_val.txt")
+    given = SMALL | {"width3d": [16, 16, *[32] * 6], "proposals": 32, "batch": 4, "log_every": 1}
+    last = finetune("det3d_scannet", rooms, tmp_path / "run", **given, steps=400, lr=3e-3)
+    data = open_objects("scannet3d", rooms, "train")
+    samples = [
+        det3d.in_voxels("", data.scene(i), given["voxel_m"], by_points=True, seeds=given["seeds"])
+        for i in range(5)
+    ]
+    votes = [s.votes_V9[s.seed_S][s.in_object_V[s.seed_S]][:, :3] for s in samples]
+    # What votes would cost that stay where they are: metres along the axes, summed.
+    standing = det3d.WEIGHTS["vote"] * np.mean([np.abs(v).sum(axis=1).mean() for v in votes])
+    assert last["vote_loss"] < 0.2 * standing
+    told = measure_boxes.run(tmp_path / "run", rooms, tmp_path / "boxes.json", "cpu", 1)
+    assert told["objects"] == 10
+    assert told["boxes"]["ap25"]["mean"] > 0.9
+    assert told["boxes"]["ap50"]["mean"] > 0.8
 
 
 def test_a_network_learns_what_boxes_are(trained, rooms, tmp_path):

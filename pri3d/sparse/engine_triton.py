@@ -1,0 +1,246 @@
+"""Sparse convolutions by Triton kernels on CUDA; float32, bf16, float16.
+
+A kernel map is a *neighbour table*: the input row that each offset meets at every output cell, or
+-1. Cells that have the same offsets occupied stand together, so that a tile of cells skips what
+none of them has. One program computes a tile of output rows and channels, for all offsets: it
+gathers input rows, multiplies them by the offset's matrix on the tensor cores and adds up in
+registers, so that a product is never written to memory. Gradients of the features are the same
+kernel on the map of the transposed convolution. For gradients of the weights the cells are cut into
+parts, whose sums are added up in a fixed order: results do not differ from run to run.
+
+Products of float32 are formed from three of tf32, with errors like those of float32; of one where
+`torch.backends.cuda.matmul.allow_tf32` is set. float64 goes to `engine_torch`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pri3d.errors import Pri3DError
+from pri3d.sparse import engine_torch
+from pri3d.sparse.coordinates import SparseTensor
+from pri3d.sparse.kernel_map import KernelMap
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    raise Pri3DError(
+        f"sparse.engine: Triton cannot be imported ({error}); install torch's build for CUDA, or "
+        "choose torch"
+    ) from None
+
+SEARCHED = 256  # cells a program of the search
+# Programs that a gradient of weights is cut into, about: a few for every multiprocessor.
+PARTS = 1024
+
+
+def convolve(
+    x: SparseTensor,
+    kernel_KIO: Tensor,
+    size: int,
+    stride: int = 1,
+    dilation: int = 1,
+    transposed: bool = False,
+) -> Tensor:
+    """Sparse convolution of a tensor: features [n_outputs, O] (see `convolution`).
+
+    Types as with `engine_torch`. Raises Pri3DError for tensors that are not on a GPU.
+    """
+    if x.features.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise Pri3DError(
+            f"sparse.engine: Triton computes on a GPU, not on {x.features.device}; choose torch"
+        )
+    prepared = engine_torch.prepared(x, kernel_KIO, size, stride, dilation, transposed)
+    if prepared[0].dtype == torch.float64:
+        return engine_torch.SparseConvolution.apply(*prepared)
+    return _SparseConvolution.apply(*prepared)
+
+
+class Table(NamedTuple):
+    """The n-th cell's input row under offset k, int32 [K, n_outputs], and its own row, int64
+    [n_outputs]."""
+
+    far_KN: Tensor
+    rows_N: Tensor
+
+
+class _SparseConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        ctx.rows = rows
+        return _products(x.contiguous(), kernel.contiguous(), rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_out: Tensor):
+        x, kernel = ctx.saved_tensors
+        grad_out = grad_out.contiguous()
+        grad_x = grad_kernel = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _gradient_of_features(grad_out, kernel.transpose(1, 2), ctx.rows)
+        if ctx.needs_input_grad[1]:
+            grad_kernel = _weight_gradients(x.contiguous(), grad_out, ctx.rows).to(kernel.dtype)
+        return grad_x, grad_kernel, None
+
+
+def _gradient_of_features(grad: Tensor, kernel_KOI: Tensor, rows: KernelMap) -> Tensor:
+    if (
+        rows.mirrored
+    ):  # what offset k of the one direction meets, offset K - 1 - k of the other does
+        return _products(grad, kernel_KOI.flip(0), rows)
+    return _products(grad, kernel_KOI, rows.transposed())
+
+
+def _products(x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
+    """``out[n] = sum_k x[far[k, n]] @ kernel[k]``; kernel [K, I, O] with any strides."""
+    (n_offsets, n_in, n_out), n = kernel.shape, rows.n_outputs
+    out = x.new_empty(n, n_out)
+    if n == 0 or len(x) == 0:
+        return out.zero_()
+    table = _table(rows)
+    tile_n, most_o = (64, 128) if x.element_size() == 2 else (32, 128)
+    tile_o, tile_i = min(most_o, _tile(n_out)), min(32, _tile(n_in))
+    _multiply[(triton.cdiv(n, tile_n), triton.cdiv(n_out, tile_o))](
+        x, kernel, *table, out, n, *kernel.stride(),
+        N_OFFSETS=n_offsets, N_IN=n_in, N_OUT=n_out, TILE_N=tile_n, TILE_I=tile_i, TILE_O=tile_o,
+        PRECISION=_precision(), num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+def _weight_gradients(x: Tensor, grad: Tensor, rows: KernelMap) -> Tensor:
+    """``sum_n x[far[k, n]].T @ grad[n]``, float32 [K, I, O]."""
+    n_offsets, n_in, n_out, n = len(rows.differences_K), x.shape[1], grad.shape[1], rows.n_outputs
+    if n == 0 or len(x) == 0:
+        return x.new_zeros(n_offsets, n_in, n_out, dtype=torch.float32)
+    table = _table(rows)
+    tile_i, tile_o = min(64, _tile(n_in)), min(64, _tile(n_out))
+    tile_n = 64 if x.element_size() == 2 else 32
+    tiles_i, tiles_o = triton.cdiv(n_in, tile_i), triton.cdiv(n_out, tile_o)
+    steps = triton.cdiv(n * n_offsets * tiles_i * tiles_o, PARTS * tile_n)
+    steps = max(4, triton.next_power_of_2(steps))
+    parts = triton.cdiv(n, steps * tile_n)
+    sums = x.new_empty(parts, n_offsets, n_in, n_out, dtype=torch.float32)
+    _multiply_transposed[(n_offsets * tiles_i * tiles_o, parts)](
+        x, grad, *table, sums, n, tiles_i, tiles_o, STEPS=steps, N_IN=n_in, N_OUT=n_out,
+        TILE_N=tile_n, TILE_I=tile_i, TILE_O=tile_o, PRECISION=_precision(), num_warps=4,
+    )  # fmt: skip
+    return sums[0] if parts == 1 else sums.sum(dim=0)
+
+
+def _table(rows: KernelMap) -> Table:
+    """The neighbour table of a map; kept in it."""
+    if "table" not in rows.by_output:
+        table = _searched(rows)
+        n_offsets = len(table.far_KN)
+        if n_offsets < 32:  # an int32 holds which of them are occupied
+            bits = 1 << torch.arange(n_offsets, dtype=torch.int32, device=table.far_KN.device)
+            occupied = ((table.far_KN >= 0) * bits[:, None]).sum(dim=0, dtype=torch.int32)
+            order = occupied.argsort(stable=True)
+            table = Table(table.far_KN[:, order], table.rows_N[order])
+        rows.by_output["table"] = table
+    return rows.by_output["table"]
+
+
+def _searched(rows: KernelMap) -> Table:
+    near, far = rows.outputs, rows.inputs
+    differences = torch.from_numpy(rows.differences_K).to(near.keys.device)
+    far_KN = torch.empty(
+        len(differences), len(near.keys), dtype=torch.int32, device=near.keys.device
+    )
+    _search[(triton.cdiv(len(near.keys), SEARCHED), len(differences))](
+        near.keys, far.keys, far.rows, differences, far_KN, len(near.keys), len(far.keys),
+        STEPS=len(far.keys).bit_length(), TILE=SEARCHED,
+    )  # fmt: skip
+    return Table(far_KN, near.rows)
+
+
+def _tile(channels: int) -> int:
+    """The power of two that holds them, at least 16, which is what the tensor cores take."""
+    return max(16, triton.next_power_of_2(channels))
+
+
+def _precision() -> str:
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+@triton.jit(do_not_specialize=["n_near", "n_far"])
+def _search(
+    near_keys, far_keys, far_rows, differences, table, n_near, n_far,
+    STEPS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    k = tl.program_id(1)
+    inside = n < n_near
+    wanted = tl.load(near_keys + n, mask=inside, other=0) + tl.load(differences + k)
+    smaller = tl.zeros([TILE], tl.int32)  # keys known to be smaller than the wanted
+    for step in tl.static_range(STEPS):
+        probe = smaller + (1 << (STEPS - 1 - step))
+        key = tl.load(far_keys + probe - 1, mask=inside & (probe <= n_far), other=0)
+        smaller = tl.where((probe <= n_far) & (key < wanted), probe, smaller)
+    there = inside & (smaller < n_far)
+    hit = there & (tl.load(far_keys + smaller, mask=there, other=0) == wanted)
+    row = tl.load(far_rows + smaller, mask=hit, other=-1).to(tl.int32)
+    tl.store(table + k.to(tl.int64) * n_near + n, row, mask=inside)
+
+
+@triton.jit(do_not_specialize=["n_near"])
+def _multiply(
+    x, kernel, table, rows, out, n_near, stride_k, stride_i, stride_o,
+    N_OFFSETS: tl.constexpr, N_IN: tl.constexpr, N_OUT: tl.constexpr,
+    TILE_N: tl.constexpr, TILE_I: tl.constexpr, TILE_O: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * TILE_N + tl.arange(0, TILE_N)
+    o = tl.program_id(1) * TILE_O + tl.arange(0, TILE_O)
+    i = tl.arange(0, TILE_I)
+    inside = n < n_near
+    total = tl.zeros([TILE_N, TILE_O], tl.float32)
+    for k in range(N_OFFSETS):
+        far = tl.load(table + k * n_near.to(tl.int64) + n, mask=inside, other=-1)
+        if tl.max(far) >= 0:
+            x_rows = x + far.to(tl.int64)[:, None] * N_IN + i[None, :]
+            weights = kernel + k * stride_k + i[:, None] * stride_i + o[None, :] * stride_o
+            for begin in range(0, N_IN, TILE_I):
+                left = N_IN - begin
+                a = tl.load(x_rows + begin, mask=(far >= 0)[:, None] & (i < left)[None, :], other=0)
+                in_weights = (i < left)[:, None] & (o < N_OUT)[None, :]
+                b = tl.load(weights + begin * stride_i, mask=in_weights, other=0)
+                total = tl.dot(a, b, total, input_precision=PRECISION)
+    row = tl.load(rows + n, mask=inside, other=0)
+    places = out + row[:, None] * N_OUT + o[None, :]
+    tl.store(places, total.to(out.dtype.element_ty), mask=inside[:, None] & (o < N_OUT)[None, :])
+
+
+@triton.jit(do_not_specialize=["n_near"])
+def _multiply_transposed(
+    x, grad, table, rows, sums, n_near, tiles_i, tiles_o,
+    STEPS: tl.constexpr, N_IN: tl.constexpr, N_OUT: tl.constexpr,
+    TILE_N: tl.constexpr, TILE_I: tl.constexpr, TILE_O: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    tile, part = tl.program_id(0), tl.program_id(1)
+    k = tile // (tiles_i * tiles_o)
+    i = tile // tiles_o % tiles_i * TILE_I + tl.arange(0, TILE_I)
+    o = tile % tiles_o * TILE_O + tl.arange(0, TILE_O)
+    total = tl.zeros([TILE_I, TILE_O], tl.float32)
+    for step in range(STEPS):
+        n = (part * STEPS + step) * TILE_N + tl.arange(0, TILE_N)
+        far = tl.load(table + k * n_near.to(tl.int64) + n, mask=n < n_near, other=-1)
+        if tl.max(far) >= 0:
+            hit = far >= 0
+            row = tl.load(rows + n, mask=hit, other=0)
+            x_places = x + far.to(tl.int64)[None, :] * N_IN + i[:, None]
+            a = tl.load(x_places, mask=hit[None, :] & (i < N_IN)[:, None], other=0)
+            grad_places = grad + row[:, None] * N_OUT + o[None, :]
+            b = tl.load(grad_places, mask=hit[:, None] & (o < N_OUT)[None, :], other=0)
+            total = tl.dot(a, b, total, input_precision=PRECISION)
+    weights = tl.num_programs(0) // (tiles_i * tiles_o)
+    base = sums + ((part * weights + k).to(tl.int64) * N_IN) * N_OUT
+    places = base + i[:, None] * N_OUT + o[None, :]
+    tl.store(places, total, mask=(i < N_IN)[:, None] & (o < N_OUT)[None, :])
