@@ -37,7 +37,7 @@ test-slow: venv
 test-golden: venv
 	$(BIN)/python -m pytest -m golden
 
-# MinkowskiEngine, the other engine for sparse convolutions, built for the CPU (docs/sparse.md). Its
+# MinkowskiEngine, another engine for sparse convolutions, built for the CPU (docs/sparse.md). Its
 # setup wants an old setuptools, which gets a folder of its own.
 minkowski: export MAX_JOBS ?= 2
 minkowski: venv

@@ -201,7 +201,7 @@ def gpu_networks(measured: dict[str, dict]) -> str:
             )
             cells.append(f"{forward:.0f} / {both:.0f} ms, {found[engine]['peak_mb']} MB")
         rows.append([f"{int(voxels):,}", precision, *cells, f"{found['floor']['both_ms']:.1f} ms"])
-    return table(["voxels", "type", "`torch`", "`triton`", "floor"], rows)
+    return table(["voxels", "type", "`torch`", "`triton`", "dense product"], rows)
 
 
 def gpu_steps(measured: dict[str, dict]) -> str:

@@ -3,9 +3,9 @@
     python benchmarks/gpu.py --artefacts DIR [--scans DIR] [--json FILE]
 
 Networks: forward and backward pass of MinkUNet34C (37.9 M parameters, stem kernel 5, 96 channels
-out) on voxels of 2 cm of a real surface, with coordinates and kernel maps made anew in every pass;
-engines in turns; medians. The floor is the time that the GPU's matrix product of that type needs
-for the useful operations alone.
+out) on voxels of 2 cm of a real surface, with coarser levels and kernel maps made anew in every
+pass; engines in turns. The floor is the time of the useful operations alone at the rate of the
+GPU's matrix product of that type.
 
 Steps: `pri3d pretrain` with the presets' settings and one micro-batch a step (8 pairs, or 8 frames
 of ppkt), from random weights; the rates are medians over the lines of metrics.jsonl but the first,
@@ -162,7 +162,11 @@ def main() -> None:
         "steps": {},
     }
     if options.json and options.json.exists():
-        result = json.loads(options.json.read_text())
+        before = json.loads(options.json.read_text())
+        for key in ("machine", "torch", "triton", "settings"):
+            if before[key] != result[key]:
+                sys.exit(f"{options.json}: has {key} {before[key]}, here {result[key]}; remove it")
+        result = before
 
     def measure(part: str, name: str, work) -> None:
         if name not in result[part]:

@@ -17,6 +17,7 @@ from pri3d.finetune import semseg3d
 from pri3d.finetune.finished import load_run, task_of
 from pri3d.finetune.samples import IGNORED
 from pri3d.metrics import semantic
+from pri3d.sparse.convolution import engine_for
 
 
 def run(
@@ -28,7 +29,7 @@ def run(
     most: int | None = None,
     submission: Path | None = None,
     split: str = "val",
-    engine: str = "torch",
+    engine: str = "auto",
 ) -> dict[str, Any]:
     """Measure the run in the folder `trained` on a split of its data set, into `out` (JSON).
 
@@ -46,10 +47,12 @@ def run(
     if submission is not None and data.name != "scannet3d":
         raise Pri3DError("--submission: there is a benchmark of ScanNet only")
     classes = data.classes
-    settings, nets = load_run(
-        trained, lambda settings: semseg3d.networks(settings, len(classes.names)), engine
-    )
     place = processes.start(device).device
+    settings, nets = load_run(
+        trained,
+        lambda settings: semseg3d.networks(settings, len(classes.names)),
+        engine_for(engine, place),
+    )
     nets.to(place)
     chosen = spread(list(range(len(data.frames))), most)
     counted = {on: np.zeros((len(classes.names) + 1,) * 2, np.int64) for on in ("voxels", "points")}

@@ -20,6 +20,7 @@ from pri3d.finetune.finished import load_run, task_of
 from pri3d.metrics import boxes3d
 from pri3d.metrics.boxes3d import Found
 from pri3d.models.votenet import Proposals, boxes_of
+from pri3d.sparse.convolution import engine_for
 
 THRESHOLDS = (0.25, 0.5)
 LEAST_POINTS = 5  # a box with fewer is empty
@@ -32,7 +33,7 @@ def run(
     device: str = "auto",
     threads: int = 0,
     most: int | None = None,
-    engine: str = "torch",
+    engine: str = "auto",
 ) -> dict[str, Any]:
     """Measure the detector in the folder `trained` on the validation split, into `out` (JSON).
 
@@ -48,10 +49,12 @@ def run(
         torch.set_num_threads(threads)
     task = task_of(trained)
     data = open_objects(TASKS[task][1], data_dir, "val")
-    settings, nets = load_run(
-        trained, lambda settings: det3d.networks(settings, data.classes, data.oriented), engine
-    )
     place = processes.start(device).device
+    settings, nets = load_run(
+        trained,
+        lambda settings: det3d.networks(settings, data.classes, data.oriented),
+        engine_for(engine, place),
+    )
     nets.to(place)
     chosen = spread(list(range(len(data.frames))), most)
     left_out, notes, truths, found = list(data.problems), [], {}, []

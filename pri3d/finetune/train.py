@@ -51,7 +51,7 @@ from pri3d.finetune.samples import (
 from pri3d.finetune.starts import file_of, load_start
 from pri3d.record import SKIPPED, Record, pace
 from pri3d.signals import outlive_signals, stop_requests
-from pri3d.sparse.convolution import use_engine
+from pri3d.sparse.convolution import engine_for, use_engine
 
 Batch = SemsegBatch | InssegBatch | semseg3d.Semseg3dBatch | det3d.Det3dBatch
 AnySettings = Semseg | Insseg | Semseg3d | Det3d
@@ -105,7 +105,7 @@ class Plan(NamedTuple):
         return nets
 
 
-def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str = "torch") -> None:
+def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str = "auto") -> None:
     """Train and leave `model.safetensors`, `settings.json`, `provenance.json` and `metrics.jsonl`
     in the folder `out`; `checkpoints/` while it is not finished.
 
@@ -132,8 +132,10 @@ def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str
                 f"{data_dir}: has no instance images ({data.without_objects[0]}); fetch them too"
             )
     steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)
-    plan = Plan(task, settings, data, chosen, steps, engine)
     device = processes.start(settings.device).device
+    if TASKS[task][0] in WITH_CLOUDS:
+        engine = engine_for(engine, device)
+    plan = Plan(task, settings, data, chosen, steps, engine)
     origin = _made_from(plan)
     if _is_finished(Path(out), origin):
         print(f"{out}: is finished already", file=sys.stderr)

@@ -13,10 +13,8 @@ the order of rows of `x.cache.levels` there. Weights are the same for all engine
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-from collections.abc import Callable
+import sys
 
 import torch
 from torch import Tensor, nn
@@ -91,16 +89,33 @@ class SparseConvTranspose(nn.Module):
         return x.at_stride(fine, _plus_bias(out, self.bias))
 
 
+def engine_for(setting: str, device: torch.device) -> str:
+    """The engine that setting `sparse.engine` means on a device: `auto` is "triton" on a GPU, else
+    "torch". Where Triton does not run on the GPU it says so, and is "torch".
+    """
+    if setting != "auto":
+        return setting
+    if device.type != "cuda":
+        return "torch"
+    try:
+        # Imported only where it is wanted: it needs Triton.
+        from pri3d.sparse.engine_triton import check
+
+        check(device)
+    except Pri3DError as error:
+        print(f"{error}; goes on with torch, several times slower", file=sys.stderr)
+        return "torch"
+    return "triton"
+
+
 def use_engine(network: nn.Module, engine: str) -> None:
     """Have all sparse convolutions of a network computed by an engine.
 
-    engine: "torch", "triton", "minkowski", or "auto": Triton on GPUs that it runs on, else torch.
-    Raises Pri3DError where Triton or MinkowskiEngine is asked for and not installed.
+    engine: "torch", "triton" or "minkowski" (see `engine_for`). Raises Pri3DError where Triton or
+    MinkowskiEngine is asked for and not installed.
     """
     chosen = convolve
-    if engine == "auto":
-        chosen = _convolve_by_the_fastest
-    elif engine == "minkowski":
+    if engine == "minkowski":
         # Imported only where it is wanted: it needs MinkowskiEngine.
         from pri3d.sparse.engine_minkowski import convolve as chosen
     elif engine == "triton":
@@ -135,21 +150,6 @@ def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
 def concatenate(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     """The channels of two tensors on the same cells, x first."""
     return x.with_features(torch.cat([x.features, y.features], dim=1))
-
-
-def _convolve_by_the_fastest(x: SparseTensor, *how, **named) -> Tensor:
-    return _fastest(x.features.device)(x, *how, **named)
-
-
-@functools.cache
-def _fastest(device: torch.device) -> Callable[..., Tensor]:
-    # Before Ampere there is no tf32, and newer versions of Triton do not run.
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        with contextlib.suppress(Pri3DError):
-            from pri3d.sparse.engine_triton import convolve as by_triton
-
-            return by_triton
-    return convolve
 
 
 def _plus_bias(features_NC: Tensor, bias: Tensor | None) -> Tensor:

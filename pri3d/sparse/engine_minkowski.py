@@ -1,7 +1,7 @@
 """Sparse convolutions by MinkowskiEngine 0.5.4 (Choy et al., CVPR 2019), on the CPU.
 
 Its coordinate manager lives in the cache of a tensor and is given our cells of every level in our
-order, so that features have the same rows as with the other engine.
+order, so that features have the same rows as with the other engines.
 """
 
 from __future__ import annotations

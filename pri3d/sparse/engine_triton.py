@@ -1,15 +1,21 @@
 """Sparse convolutions by Triton kernels on CUDA; float32, bf16, float16.
 
 A kernel map is a *neighbour table*: the input row that each offset meets at every output cell, or
--1. Cells that have the same offsets occupied stand together, so that a tile of cells skips what
-none of them has. One program computes a tile of output rows and channels, for all offsets: it
-gathers input rows, multiplies them by the offset's matrix on the tensor cores and adds up in
-registers, so that a product is never written to memory. Gradients of the features are the same
-kernel on the map of the transposed convolution. For gradients of the weights the cells are cut into
-parts, whose sums are added up in a fixed order: results do not differ from run to run.
+-1. Cells that have the same offsets occupied stand together (for kernels of up to 31 offsets), so
+that a tile of cells skips what none of them has. One program computes a tile of output rows and
+channels, for all offsets: it gathers input rows, multiplies them by the offset's matrix on the
+tensor cores and adds up in registers, so that a product is never written to memory. Gradients of
+the features are the same kernel on the map of the transposed convolution. For gradients of the
+weights the cells are cut into parts, whose sums are added up in a fixed order: results do not
+differ from run to run.
 
 Products of float32 are formed from three of tf32, with errors like those of float32; of one where
 `torch.backends.cuda.matmul.allow_tf32` is set. float64 goes to `engine_torch`.
+
+The ways are known: implicit products over sorted bit masks from spconv 2 and TorchSparse++ (Tang et
+al., MICRO 2023), float32 from tf32 from Ootomo and Yokota (IJHPCA 2022).
+
+Shapes: N output cells, K offsets, I and O channels in and out.
 """
 
 from __future__ import annotations
@@ -62,6 +68,25 @@ def convolve(
     return _SparseConvolution.apply(*prepared)
 
 
+def check(device: torch.device) -> None:
+    """Raises Pri3DError where Triton does not run on a GPU: before Ampere, and where it cannot
+    compile its launcher."""
+    if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+        raise Pri3DError("sparse.engine: Triton's kernels need an NVIDIA GPU, Ampere or newer")
+    try:
+        nothing = torch.zeros(1, dtype=torch.int64, device=device)
+        with torch.cuda.device_of(nothing):
+            _search[(1, 1)](
+                *(nothing, nothing, nothing, nothing, nothing.int(), 1, 1), STEPS=1, TILE=SEARCHED
+            )
+    except Exception as error:  # of the compiler, the driver, the file system
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise Pri3DError(
+            f"sparse.engine: Triton cannot compile here ({lines[0]}); it needs a C compiler and "
+            "Python's headers"
+        ) from None
+
+
 class Table(NamedTuple):
     """The n-th cell's input row under offset k, int32 [K, n_outputs], and its own row, int64
     [n_outputs]."""
@@ -75,7 +100,8 @@ class _SparseConvolution(torch.autograd.Function):
     def forward(ctx, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.rows = rows
-        return _products(x.contiguous(), kernel.contiguous(), rows)
+        with torch.cuda.device_of(x):
+            return _products(x.contiguous(), kernel.contiguous(), rows)
 
     @staticmethod
     @once_differentiable
@@ -83,10 +109,12 @@ class _SparseConvolution(torch.autograd.Function):
         x, kernel = ctx.saved_tensors
         grad_out = grad_out.contiguous()
         grad_x = grad_kernel = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _gradient_of_features(grad_out, kernel.transpose(1, 2), ctx.rows)
-        if ctx.needs_input_grad[1]:
-            grad_kernel = _weight_gradients(x.contiguous(), grad_out, ctx.rows).to(kernel.dtype)
+        with torch.cuda.device_of(x):
+            if ctx.needs_input_grad[0]:
+                grad_x = _gradient_of_features(grad_out, kernel.transpose(1, 2), ctx.rows)
+            if ctx.needs_input_grad[1]:
+                grad_kernel = _weight_gradients(x.contiguous(), grad_out, ctx.rows)
+                grad_kernel = grad_kernel.to(kernel.dtype)
         return grad_x, grad_kernel, None
 
 

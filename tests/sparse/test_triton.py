@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pri3d.errors import Pri3DError
-from pri3d.sparse.convolution import SparseConv, use_engine
+from pri3d.sparse.convolution import SparseConv, engine_for, use_engine
 from pri3d.sparse.coordinates import collate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,12 +49,43 @@ def test_where_triton_is_missing_it_is_named(monkeypatch):
         use_engine(SparseConv(3, 4, 3), "triton")
 
 
-def test_auto_takes_what_runs_here(a_cloud, monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiles", "chosen", "told"),
+    [
+        ((9, 0), True, "triton", ""),
+        ((7, 5), True, "torch", "need an NVIDIA GPU, Ampere or newer"),
+        ((9, 0), False, "torch", "cannot compile here (no gcc); it needs a C compiler"),
+    ],
+)
+def test_auto_takes_triton_where_it_runs(monkeypatch, capsys, capability, compiles, chosen, told):
+    engine = pytest.importorskip(MODULE)
+
+    def launch(*arguments, **named):
+        if not compiles:
+            raise RuntimeError("no gcc\n...")
+
+    zeros = torch.zeros
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, dtype, device: zeros(*shape, dtype=dtype))
+    monkeypatch.setattr(engine, "_search", {(1, 1): launch})
+    assert engine_for("auto", GPU) == chosen
+    error = capsys.readouterr().err
+    assert told in error
+    assert ("goes on with torch" in error) == (chosen == "torch")
+
+
+def test_auto_is_torch_without_a_gpu_and_without_triton(monkeypatch, capsys):
+    assert engine_for("auto", CPU) == "torch"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, MODULE, raising=False)
-    torch.manual_seed(0)
-    layer = SparseConv(3, 4, 3).to(DEVICE)
-    expected = layer(a_cloud).features
-    use_engine(layer, "auto")
-    assert torch.allclose(layer(a_cloud).features, expected, rtol=1e-5, atol=1e-6)
-    assert (MODULE in sys.modules) == (DEVICE == "cuda")
+    assert engine_for("auto", GPU) == "torch"
+    assert "Triton cannot be imported" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["torch", "triton", "minkowski"])
+def test_what_is_asked_for_is_taken(name):
+    assert engine_for(name, CPU) == name

@@ -91,6 +91,40 @@ def test_convolution_and_its_gradients(layer, stride, n_in, n_out, dtype):
         assert error < TOLERANCE[dtype], float(error)
 
 
+def test_several_parts_add_up_and_repeat_to_the_bit(monkeypatch):
+    monkeypatch.setattr(engine_triton, "PARTS", 10**6)
+    given = input_at(cells(900), 1, 1, 5, False)
+    assert len(given[2]) > 2 * 4 * 64  # more than two parts of four tiles
+    kernel = torch.randn(27, 5, 6, generator=torch.Generator().manual_seed(3)).double()
+    layer = (3, 1, 1, False)
+    first, second = (
+        results(engine_triton.convolve, given, kernel, torch.float32, DEVICE, layer)
+        for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    expected = results(engine_torch.convolve, given, kernel, torch.float64, "cpu", layer)
+    for got, wanted in zip(first, expected):
+        assert (got.cpu().double() - wanted).norm() < TOLERANCE[torch.float32] * wanted.norm()
+
+
+def test_autocast_multiplies_in_its_type_and_gradients_are_float32():
+    given = input_at(cells(100), 1, 1, 8, False)
+    kernel = torch.randn(27, 8, 8, generator=torch.Generator().manual_seed(3)).double()
+    layer = (3, 1, 1, False)
+
+    def convolve(*arguments):
+        with torch.autocast(DEVICE, torch.float16):
+            out = engine_triton.convolve(*arguments)
+        assert out.dtype == torch.float16
+        return out.float()
+
+    found = results(convolve, given, kernel, torch.float32, DEVICE, layer)
+    expected = results(engine_torch.convolve, given, kernel, torch.float64, "cpu", layer)
+    for got, wanted in zip(found, expected):
+        assert got.dtype == torch.float32
+        assert (got.cpu().double() - wanted).norm() < 2e-3 * wanted.norm()
+
+
 def test_float64_is_left_to_torch():
     given = input_at(cells(200), 1, 1, 4, False)
     kernel = torch.randn(27, 4, 5, dtype=torch.float64)
@@ -121,16 +155,6 @@ def test_a_whole_network_and_every_gradient():
         found[name] = [t.detach().cpu().double() for t in (out.features, *gradients)]
     for got, wanted in zip(found["triton"], found["torch"]):
         assert (got - wanted).norm() < 2e-4 * wanted.norm()
-
-
-def test_results_repeat_to_the_bit():
-    given = input_at(cells(100), 1, 1, 16, False)
-    kernel = torch.randn(27, 16, 16)
-    first, second = (
-        results(engine_triton.convolve, given, kernel, torch.float32, DEVICE, (3, 1, 1, False))
-        for _ in range(2)
-    )
-    assert all(torch.equal(a, b) for a, b in zip(first, second))
 
 
 def test_no_cells_and_one():
