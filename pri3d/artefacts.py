@@ -51,7 +51,8 @@ class Clouds(_Reader):
     index u32 [F] (frame numbers in the scan), world_from_camera f64 [F, 4, 4], points u32 [F],
     shape (H, W) and K [3, 3] of the depth images, color_K [3, 3] and color_shape of the stored
     colour images, color_from_depth [4, 4], dropped: list of (frame number, reason),
-    status: "ok", "partial: ..." or "failed: ...".
+    status: "ok", "partial: ..." or "failed: ...". unposed: those of the dropped frames that lack a
+    pose alone, which single frames can be trained on.
     """
 
     format = CLOUDS
@@ -71,6 +72,7 @@ class Clouds(_Reader):
         self.color_from_depth = np.array(attrs["color_from_depth"], np.float64)
         self._depth, self._color = self.file["frames/depth"], self.file["frames/color"]
         self._color_offset = self.file["frames/color_offset"][()]
+        self.unposed = Unposed(self)
         self.dropped = [
             (int(frame), reason.decode())
             for frame, reason in zip(
@@ -102,6 +104,23 @@ class Clouds(_Reader):
         """The stored JPEG file of the frame's colour image; empty where the scan has no colour."""
         start, stop = self._color_offset[row : row + 2]
         return self._color[int(start) : int(stop)].tobytes()
+
+
+class Unposed:
+    """The frames of a scan whose poses are lost: index, points, depth and colour as `Clouds` has
+    them, and its cameras."""
+
+    raw_depth, depth, color_jpeg = Clouds.raw_depth, Clouds.depth, Clouds.color_jpeg
+    __len__ = Clouds.__len__
+
+    def __init__(self, clouds: Clouds) -> None:
+        self.depth_shift, self.K, self.color_K = clouds.depth_shift, clouds.K, clouds.color_K
+        self.color_shape, self.color_from_depth = clouds.color_shape, clouds.color_from_depth
+        self.index, self.points = np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+        if group := clouds.file.get("unposed"):
+            self.index, self.points = group["index"][()], group["points"][()]
+            self._depth, self._color = group["depth"], group["color"]
+            self._color_offset = group["color_offset"][()]
 
 
 class Overlap(_Reader):

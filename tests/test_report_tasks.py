@@ -72,6 +72,8 @@ def test_runs_of_a_start_are_a_row_with_their_standard_error(made):
     error = np.std([20, 30, 25], ddof=1) / np.sqrt(3)
     assert f"25.00 ± {error:.2f}" in page
     assert ">12.30<" in page
+    assert "mIoU over scratch" in page
+    assert ">+7.70<" in page  # of the seed that both have
     assert page.index(">scratch<") < page.index(">joint<")
     assert "25 images of the validation split; left out: 1." in page
     assert "paper" not in page.split("</thead>")[0]  # not the paper's data set
@@ -213,8 +215,9 @@ def test_figures_of_ppkt_stand_beside_its_whole_splits_only(made):
     write("semseg3d_s3dis-ppkt-50-0", semseg3d(0.43, "semseg3d_s3dis", 68, 0.05))
     write("semseg3d_s3dis-scratch-100-0", semseg3d(0.43, "semseg3d_s3dis", 68, 0.02))
     write("det3d_scannet-ppkt-100-0", det3d(0.31, 312))
+    write("semseg3d_scannet-ppkt-15-0", semseg3d(0.32, clouds=312))
     page = section()
-    for figure in ("69.56", "66.86", "59.67 / 38.90"):
+    for figure in ("69.56", "66.86, mean accuracy 73.97", "59.67 / 38.90", "scratch + 2.23"):
         assert figure in page
     assert "68.28" not in page  # not of that share
     assert "65.16" not in page  # not in those voxels

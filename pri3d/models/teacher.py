@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import ENCODERS, resnet_encoder, stem
@@ -17,10 +18,11 @@ from pri3d.models.resunet import ENCODERS, resnet_encoder, stem
 class Teacher(nn.Module):
     """A frozen network: images [B, 3, H, W] to its last feature map [B, channels, h, w].
 
-    name: an encoder of `ENCODERS`, "torchvision:NAME" (a classifier with convolutions, whose map
-    before its `avgpool` is taken) or "timm:NAME" (what its `forward_features` gives). shape: height
-    and width of the images. It has no gradient, and its batch norm keeps its statistics in training
-    too. Raises Pri3DError where there is no such network, or it makes no map of such images.
+    name: an encoder of `ENCODERS`, "torchvision:NAME" (a classifier that ends in an average over a
+    map, which is taken) or "timm:NAME" (what its `forward_features` gives; the tokens of a vision
+    transformer are put back to where their patches are). shape: height and width of the images. It
+    has no gradient, and its batch norm keeps its statistics in training too. Raises Pri3DError
+    where there is no such network, or it makes no map of such images.
     """
 
     def __init__(self, name: str, shape: tuple[int, int] = (240, 320)) -> None:
@@ -60,13 +62,16 @@ def _of_timm(name: str, shape: tuple[int, int]) -> tuple[nn.Module, int]:
         raise Pri3DError(
             f"pretrain.teacher: timm:{name} needs timm; pip install 'pri3d[timm]'"
         ) from None
-    try:
-        try:  # networks with windows can be had for images of any size, others are so anyway
-            network = timm.create_model(name, pretrained=False, strict_img_size=False)
-        except TypeError:
-            network = timm.create_model(name, pretrained=False)
-    except RuntimeError as error:
-        raise Pri3DError(f"pretrain.teacher: timm: {error}; take another") from None
+    network = None
+    # For images of any size: networks with windows, with tokens; others are so anyway.
+    for how in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):
+        try:
+            network = timm.create_model(name, pretrained=False, **how)
+            break
+        except TypeError:  # is no word of this network
+            continue
+        except RuntimeError as error:
+            raise Pri3DError(f"pretrain.teacher: timm: {error}; take another") from None
     return network, _channels(f"timm:{name}", network, _timm_map, shape)
 
 
@@ -74,6 +79,10 @@ def _timm_map(network: nn.Module, image_BCHW: Tensor) -> Tensor:
     map_BChw = network.forward_features(image_BCHW)
     if map_BChw.ndim == 4 and getattr(network, "output_fmt", "NCHW") == "NHWC":
         map_BChw = map_BChw.permute(0, 3, 1, 2)
+    if map_BChw.ndim == 3 and hasattr(network, "num_prefix_tokens"):
+        tokens_BNC = map_BChw[:, network.num_prefix_tokens :]
+        places = network.patch_embed.dynamic_feat_size(image_BCHW.shape[2:])
+        map_BChw = tokens_BNC.transpose(1, 2).unflatten(2, places)
     return map_BChw
 
 
@@ -84,12 +93,6 @@ def _of_torchvision(name: str, shape: tuple[int, int]) -> tuple[nn.Module, int]:
             "torchvision.models.list_models(torchvision.models)"
         )
     network = torchvision.models.get_model(name, weights=None)
-    if not hasattr(network, "avgpool"):
-        raise Pri3DError(
-            f"pretrain.teacher: torchvision's {name} has no map before an average; take another, "
-            f"or timm:{name}"
-        )
-    network.avgpool = _Keep()
     return network, _channels(f"torchvision:{name}", network, _last_map, shape)
 
 
@@ -111,21 +114,23 @@ def _channels(name: str, network: nn.Module, map_of: Callable, shape: tuple[int,
     return map_BChw.shape[1]
 
 
-class _Keep(nn.Module):
-    """In place of a pooling layer: what it is given is what is wanted, nothing after it runs."""
+class _LastAveraged(TorchFunctionMode):
+    """Notes the map that was averaged last: the classifier's, for averages within come before."""
 
-    class Reached(Exception):
-        pass
+    map_BChw: Tensor | None = None
 
-    def forward(self, map_BCHW: Tensor) -> Tensor:
-        raise self.Reached(map_BCHW)
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        over_places = function is Tensor.mean and [*args[1:], *kwargs.values()][:1] == [[2, 3]]
+        if function is nn.functional.adaptive_avg_pool2d or over_places:
+            self.map_BChw = args[0]
+        return function(*args, **kwargs)
 
 
 def _last_map(network: nn.Module, image_BCHW: Tensor) -> Tensor:
-    try:
-        return network(image_BCHW)
-    except _Keep.Reached as reached:
-        return reached.args[0]
+    with _LastAveraged() as seen:
+        classes_BC = network(image_BCHW)
+    return classes_BC if seen.map_BChw is None else seen.map_BChw
 
 
 class UpsamplingProjection(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from pri3d.artefacts import Clouds
+from pri3d.artefacts import Clouds, Unposed
 from pri3d.augment import augment, normalise
 from pri3d.augment3d import augment_colors, augment_points
 from pri3d.config import Pretrain
@@ -54,10 +54,10 @@ class CloudBatch(NamedTuple):
 class FrameClouds(torch.utils.data.Dataset):
     """The samples of a whole run in order: item i is frame i % batch of step i // batch.
 
-    Every epoch is a seeded permutation of all frames of the scans; a sample depends on (seed,
-    epoch, frame) only. scenes: the scans to use, default all files in clouds_dir; held_out: those
-    left out of them. least: a micro-batch with fewer frames is left out. Raises Pri3DError where
-    there is no frame, or a file is missing or damaged.
+    Every epoch is a seeded permutation of all frames of the scans, those without a pose among them;
+    a sample depends on (seed, epoch, frame) only. scenes: the scans to use, default all files in
+    clouds_dir; held_out: those left out of them. least: a micro-batch with fewer frames is left
+    out. Raises Pri3DError where there is no frame, or a file is missing or damaged.
     """
 
     with_geo = False
@@ -79,7 +79,7 @@ class FrameClouds(torch.utils.data.Dataset):
         frames = []
         for place, scene in enumerate(self.scenes):
             with Clouds(self.clouds_dir / f"{scene}.h5") as clouds:
-                frames += [(place, row) for row in range(len(clouds))]
+                frames += [(place, row) for row in range(len(clouds) + len(clouds.unposed))]
         if not frames:
             raise Pri3DError(
                 f"{clouds_dir}: holds no frame to train on; make clouds first, or hold out fewer"
@@ -100,12 +100,15 @@ class FrameClouds(torch.utils.data.Dataset):
         frame = int(order_of_epoch(self.settings.seed, epoch, len(self.frames))[place])
         scene, row = self.frames[frame]
         scan = self.scans[self.scenes[scene]]
-        name = f"{self.scenes[scene]} frame {scan.clouds.index[row]}"
+        clouds = scan.clouds
+        if row >= len(clouds):
+            clouds, row = clouds.unposed, row - len(clouds)
+        name = f"{self.scenes[scene]} frame {clouds.index[row]}"
         rngs = np.random.default_rng([self.settings.seed, 3, epoch, frame]).spawn(4)
         with damage_is_named(scan, name):
-            return self._sample(name, scan.clouds, int(row), rngs)
+            return self._sample(name, clouds, int(row), rngs)
 
-    def _sample(self, name: str, clouds: Clouds, row: int, rngs) -> FrameCloud:
+    def _sample(self, name: str, clouds: Clouds | Unposed, row: int, rngs) -> FrameCloud:
         settings = self.settings
         shape = settings.height, settings.width
         place = draw_placement(clouds.color_shape, settings.crop, settings.flip, rngs[0])
@@ -126,7 +129,7 @@ class FrameClouds(torch.utils.data.Dataset):
 
 
 def points_in_image(
-    clouds: Clouds, row: int, place: Placement, shape: tuple[int, int]
+    clouds: Clouds | Unposed, row: int, place: Placement, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of a frame's depth pixels, float64 [N, 3] metres in the depth camera's axes, and the
     pixels int64 [N] of the network's input of (height, width) that show them, in row order.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pri3d.artefacts import Chunks, Clouds
+from pri3d.artefacts import Chunks, Clouds, Unposed
 from pri3d.errors import Pri3DError
 from pri3d.matching.voxels import rows_in_box
 from pri3d.scans.images import decode_color
@@ -80,7 +80,7 @@ def row_of(reader: Clouds | Chunks, number: int) -> int:
     return row
 
 
-def stored_image(clouds: Clouds, row: int, least_height: int | None = None) -> np.ndarray:
+def stored_image(clouds: Clouds | Unposed, row: int, least_height: int | None = None) -> np.ndarray:
     """Colour of a frame, u8 [H, W, 3], perhaps smaller but at least so high (None: whole).
 
     Raises ValueError, whose text is the reason to leave the frame out.

@@ -139,12 +139,12 @@ def _task(made: Made, task: str, measured: list[Measured]) -> Html:
         group = groups[start, percent]
         values = [[figures_of(each.result)[name] for each in group] for name in names]
         published = _published(made, task, group[0])
-        rows.append(
-            [start, html.Number(f"{percent:g} %"), len(group), *map(_mean, values), published]
-        )
-    head = ["start", "labels", "runs", *names, "paper"]
-    if all(row[-1] is None for row in rows):
-        head, rows = head[:-1], [row[:-1] for row in rows]
+        gain = _gain(group, groups.get(("scratch", percent), []), names[0])
+        share = html.Number(f"{percent:g} %")
+        rows.append([start, share, len(group), *map(_mean, values), gain, published])
+    head = ["start", "labels", "runs", *names, f"{names[0]} over scratch", "paper"]
+    told = [i for i in range(len(head)) if any(row[i] is not None for row in rows)]
+    head, rows = [head[i] for i in told], [[row[i] for i in told] for row in rows]
     parts = [html.tag("h3", TITLES[task]), html.table(head, rows)]
     first = measured[0].result
     unit = "clouds" if "clouds" in first else "images"
@@ -200,6 +200,21 @@ def _mean(values: list[float | None]) -> Html | None:
     if len(known) == 1:
         return html.Number(f"{known[0]:.2f}")
     return html.Number(f"{np.mean(known):.2f} ± {_standard_error(known):.2f}")
+
+
+def _gain(group: list[Measured], scratch: list[Measured], name: str) -> Html | None:
+    """Of a figure over scratch, in points: the mean of the runs of equal seeds, which saw the same
+    labels, with its standard error."""
+    without = {each.seed: figures_of(each.result)[name] for each in scratch}
+    gains = []
+    for each in group:
+        value = figures_of(each.result)[name]
+        if each.start != "scratch" and value is not None and without.get(each.seed) is not None:
+            gains.append(100 * (value - without[each.seed]))
+    if not gains:
+        return None
+    error = f" ± {_standard_error(gains):.2f}" if len(gains) > 1 else ""
+    return html.Number(f"{np.mean(gains):+.2f}{error}")
 
 
 def _standard_error(values: list[float]) -> float:

@@ -5,7 +5,8 @@ Every other selected frame is counted under one reason, looked for in this order
 
     cut                 the file ends before or inside the frame
     unreachable         payload sizes here or before are damaged, so the frame cannot be found
-    pose_not_finite     lost tracking; also pose_zero, pose_not_rigid (see geometry.pose_problem)
+    pose_not_finite     lost tracking; also pose_zero, pose_not_rigid (see geometry.pose_problem);
+                        what has depth and colour is stored apart, for trainings on single frames
     depth_unreadable    the depth image is damaged
     no_depth            not one valid depth pixel
     color_unreadable    the colour image is damaged; the frame could train nothing, and one view
@@ -34,11 +35,13 @@ _COLOR_CHUNK_BYTES = 1 << 16
 
 
 class Kept(NamedTuple):
-    """A frame as it is stored: pose, depth u16 [H, W] with 0 for no point, a JPEG file."""
+    """A frame as it is stored: pose, depth u16 [H, W] with 0 for no point, a JPEG file; what is
+    wrong with the pose, or None."""
 
     world_from_camera: np.ndarray
     depth: np.ndarray
     color: bytes
+    pose_problem: str | None
 
 
 class Dropped(NamedTuple):
@@ -75,30 +78,30 @@ def _write(sens: SensFile, out: Path, settings: config.Frames) -> None:
     color_shape = _stored_shape(header.color_shape, settings.color_height)
     digest = hashlib.sha256(sens.index_bytes())
     inputs: dict[str, str] = {}  # filled in when everything was read
-    index, poses, points, offsets = [], [], [], [0]
+    poses: list[np.ndarray] = []
     dropped: list[Dropped] = []
     with store.publish(out, artefacts.CLOUDS, settings.model_dump(), inputs) as writer:
-        depth, color = _empty_images(writer, header.depth_shape)
+        frames, unposed = _Frames(writer, "frames", header.depth_shape), None
         progress = tqdm(selected, desc=f"clouds {sens.path.stem}", unit="frame", disable=None)
         for number in progress:
             frame = _read_frame(sens, number, settings, color_shape, digest)
             if isinstance(frame, Dropped):
                 dropped.append(frame)
-                continue
-            start, stop = offsets[-1], offsets[-1] + len(frame.color)
-            depth.resize(len(index) + 1, axis=0)
-            depth[len(index)] = frame.depth
-            color.resize(stop, axis=0)
-            color[start:stop] = np.frombuffer(frame.color, np.uint8)
-            index.append(number)
-            poses.append(frame.world_from_camera)
-            points.append(np.count_nonzero(frame.depth))
-            offsets.append(stop)
-        _write_tables(writer, index, poses, points, offsets, dropped)
+            elif frame.pose_problem:
+                dropped.append(Dropped(number, frame.pose_problem, ""))
+                unposed = unposed or _Frames(writer, "unposed", header.depth_shape)
+                unposed.add(number, frame)
+            else:
+                poses.append(frame.world_from_camera)
+                frames.add(number, frame)
+        frames.finish()
+        if unposed:
+            unposed.finish()
+        _write_tables(writer, poses, dropped)
         _write_header(writer, sens.path.stem, header, color_shape)
         writer.attribute("frames_in_scan", np.uint64(sens.frames))
         writer.attribute("frames_in", len(selected))
-        writer.attribute("status", _status(sens, len(selected), len(index), dropped))
+        writer.attribute("status", _status(sens, len(selected), len(poses), dropped))
         inputs["scan"] = digest.hexdigest()
 
 
@@ -109,24 +112,23 @@ def _read_frame(
     if number >= len(sens):
         return Dropped(number, sens.lost, "")
     pose = sens.world_from_camera(number)
-    if reason := geometry.pose_problem(pose):
-        return Dropped(number, reason, "")
+    lost = geometry.pose_problem(pose)
     try:
         data = sens.depth_bytes(number)
         digest.update(data)
         depth = sens.decode_depth(number, data)
     except DamagedFrame as error:
-        return Dropped(number, "depth_unreadable", error.problem["reason"])
+        return Dropped(number, lost or "depth_unreadable", "" if lost else error.problem["reason"])
     depth = valid_depth(depth, sens.header.depth_shift, settings.max_depth_m)
     if not depth.any():
-        return Dropped(number, "no_depth", "")
+        return Dropped(number, lost or "no_depth", "")
     try:
         data = sens.color_bytes(number)
         digest.update(data)
         color = _stored_color(sens, number, data, color_shape)
     except DamagedFrame as error:
-        return Dropped(number, "color_unreadable", error.problem["reason"])
-    return Kept(pose, depth, color)
+        return Dropped(number, lost or "color_unreadable", "" if lost else error.problem["reason"])
+    return Kept(pose, depth, color, lost)
 
 
 def _stored_shape(shape: tuple[int, int], color_height: int) -> tuple[int, int]:
@@ -148,25 +150,38 @@ def _stored_color(sens: SensFile, number: int, data: bytes, color_shape: tuple[i
     return images.encode_color(images.area_resize(rgb, color_shape))
 
 
-def _empty_images(writer: store.ArtefactWriter, shape: tuple[int, int]):
-    """The two large data sets, without frames yet; resizable, since no count is known before."""
-    depth = writer.empty("frames/depth", (0, *shape), np.uint16, True, chunks=(1, *shape))
-    color = writer.empty("frames/color", (0,), np.uint8, chunks=(_COLOR_CHUNK_BYTES,))
-    return depth, color
+class _Frames:
+    """A group of the artefact that takes frames one after another; its two large data sets grow,
+    since no count is known before."""
+
+    def __init__(self, writer: store.ArtefactWriter, group: str, shape: tuple[int, int]) -> None:
+        self.writer, self.group = writer, group
+        self.depth = writer.empty(
+            f"{group}/depth", (0, *shape), np.uint16, True, chunks=(1, *shape)
+        )
+        self.color = writer.empty(f"{group}/color", (0,), np.uint8, chunks=(_COLOR_CHUNK_BYTES,))
+        self.index, self.points, self.offsets = [], [], [0]
+
+    def add(self, number: int, frame: Kept) -> None:
+        start, stop = self.offsets[-1], self.offsets[-1] + len(frame.color)
+        self.depth.resize(len(self.index) + 1, axis=0)
+        self.depth[len(self.index)] = frame.depth
+        self.color.resize(stop, axis=0)
+        self.color[start:stop] = np.frombuffer(frame.color, np.uint8)
+        self.index.append(number)
+        self.points.append(np.count_nonzero(frame.depth))
+        self.offsets.append(stop)
+
+    def finish(self) -> None:
+        self.writer.dataset(f"{self.group}/index", np.array(self.index, np.uint32))
+        self.writer.dataset(f"{self.group}/points", np.array(self.points, np.uint32))
+        self.writer.dataset(f"{self.group}/color_offset", np.array(self.offsets, np.uint64))
 
 
 def _write_tables(
-    writer: store.ArtefactWriter,
-    index: list[int],
-    poses: list[np.ndarray],
-    points: list[int],
-    offsets: list[int],
-    dropped: list[Dropped],
+    writer: store.ArtefactWriter, poses: list[np.ndarray], dropped: list[Dropped]
 ) -> None:
-    writer.dataset("frames/index", np.array(index, np.uint32))
     writer.dataset("frames/world_from_camera", np.array(poses, np.float64).reshape(-1, 4, 4))
-    writer.dataset("frames/points", np.array(points, np.uint32))
-    writer.dataset("frames/color_offset", np.array(offsets, np.uint64))
     writer.dataset("dropped/index", np.array([frame.number for frame in dropped], np.uint32))
     writer.dataset("dropped/reason", np.array([frame.reason for frame in dropped], "S24"))
 
@@ -215,7 +230,10 @@ def _write_failed(scan: Path, out: Path, settings: config.Frames, error: Pri3DEr
     with store.publish(out, artefacts.CLOUDS, settings.model_dump(), {"scan": "unread"}) as writer:
         writer.dataset("frames/depth", np.zeros((0, 0, 0), np.uint16))
         writer.dataset("frames/color", np.zeros(0, np.uint8))
-        _write_tables(writer, [], [], [], [0], [])
+        writer.dataset("frames/index", np.zeros(0, np.uint32))
+        writer.dataset("frames/points", np.zeros(0, np.uint32))
+        writer.dataset("frames/color_offset", np.zeros(1, np.uint64))
+        _write_tables(writer, [], [])
         _write_header(writer, scan.stem, nothing, (0, 0))
         writer.attribute("frames_in_scan", np.uint64(0))
         writer.attribute("frames_in", 0)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from pri3d import geometry
-from pri3d.artefacts import Clouds
+from pri3d.artefacts import Clouds, Unposed
 from pri3d.scans import images
 from pri3d.verify.checks import check, check_ledger, check_offsets, wrong
 
@@ -22,21 +23,39 @@ def check_clouds(path: Path, beside: Path, deep: bool) -> list[str]:
         problems = [geometry.pose_problem(pose) for pose in clouds.world_from_camera]
         good = np.array([problem is None for problem in problems], bool)
         check(path, "frames/world_from_camera", good, "is no rigid pose")
-        offset, end = clouds.file["frames/color_offset"][()], len(clouds.file["frames/color"])
-        check_offsets(path, "frames/color_offset", offset, end)
-        colored = 0
-        for row in range(len(clouds)):
-            points = np.count_nonzero(clouds.raw_depth(row))
-            what = f"is {clouds.points[row]}, the depth image has {points} points"
-            check(path, f"frames/points row {row}", points == clouds.points[row] > 0, what)
-            if jpeg := clouds.color_jpeg(row):
-                try:
-                    images.decode_color(jpeg, "jpeg", clouds.color_shape)
-                except ValueError as error:
-                    raise wrong(path, f"frames/color row {row}", str(error)) from None
-                colored += 1
+        colored = _images(path, clouds.file["frames"], clouds)
+        if "unposed" in clouds.file:
+            lost = {frame for frame, reason in clouds.dropped if reason.startswith("pose_")}
+            good = np.isin(clouds.unposed.index, list(lost))
+            check(path, "unposed/index", good, "is no frame that was dropped for its pose")
+            colored += _images(path, clouds.file["unposed"], clouds.unposed)
         return [
             frames_add_up,
             f"{len(clouds)} frames have rigid poses and the points that they claim",
+            *_told(clouds.unposed),
             f"{colored} colour images decode",
         ]
+
+
+def _images(path: Path, stored: h5py.Group, frames: Clouds | Unposed) -> int:
+    """How many colour images there are; raises Pri3DError where depth or colour is wrong."""
+    group = stored.name.strip("/")
+    offset, end = stored["color_offset"][()], len(stored["color"])
+    check_offsets(path, f"{group}/color_offset", offset, end)
+    colored = 0
+    for row in range(len(frames)):
+        points = np.count_nonzero(frames.raw_depth(row))
+        what = f"is {frames.points[row]}, the depth image has {points} points"
+        check(path, f"{group}/points row {row}", points == frames.points[row] > 0, what)
+        if jpeg := frames.color_jpeg(row):
+            try:
+                images.decode_color(jpeg, "jpeg", frames.color_shape)
+            except ValueError as error:
+                raise wrong(path, f"{group}/color row {row}", str(error)) from None
+            colored += 1
+    return colored
+
+
+def _told(unposed: Unposed) -> list[str]:
+    n = len(unposed)
+    return [f"{n} frames without a pose have the points that they claim"] if n else []

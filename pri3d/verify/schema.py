@@ -56,6 +56,14 @@ _SCHEMA = {
         "frames/rows": ("<u4", "N"),
     },
 }
+# Of a scan some of whose frames have no pose.
+_UNPOSED = {
+    "unposed/index": ("<u4", "U"),
+    "unposed/depth": ("<u2", "U H W"),
+    "unposed/points": ("<u4", "U"),
+    "unposed/color": ("|u1", "C"),
+    "unposed/color_offset": ("<u8", "U+1"),
+}
 _ATTRIBUTES = {
     CLOUDS: (
         *("scene", "status", "frames_in_scan", "frames_in", "depth_shift", "depth_intrinsic"),
@@ -75,9 +83,12 @@ def check_schema(path: Path, format: str) -> None:
         file.visititems(
             lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None
         )
-        for name in sorted(set(found) ^ set(_SCHEMA[format])):
+        schema = _SCHEMA[format]
+        if format == CLOUDS and "unposed" in file:
+            schema = schema | _UNPOSED
+        for name in sorted(set(found) ^ set(schema)):
             raise wrong(path, name, "is no part of this" if name in found else "is missing")
-        for name, (kind, axes) in _SCHEMA[format].items():
+        for name, (kind, axes) in schema.items():
             data = found[name]
             if kind not in (data.dtype.str, data.dtype.kind):
                 raise wrong(path, name, f"has type {data.dtype.str}, expected {kind}")

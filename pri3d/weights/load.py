@@ -1,6 +1,7 @@
 """Weights from a file into a network that is about to be trained."""
 
 import sys
+from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,10 @@ def load_exactly(network: nn.Module, file: str | Path) -> str:
             f"{path}: {len(wrong)} entries have other shapes ({some(wrong)}); give weights of this "
             "very network"
         )
-    network.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
+    chosen = OrderedDict((n, state[n]) for n in own if n in state)
+    # Versions of layers, which files do not have: it is of this version of the library.
+    chosen._metadata = getattr(own, "_metadata", None)
+    network.load_state_dict(chosen, strict=False)
     left_out = [name for name in state if name not in own]
     print(
         f"{path.name}: {sum(name in state for name in own)} of {len(own)} entries loaded",

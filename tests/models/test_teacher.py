@@ -51,10 +51,16 @@ def test_an_encoder_gives_its_last_stage():
         ("torchvision:mobilenet_v3_small", 576, 32),
         ("torchvision:regnet_y_400mf", 440, 32),
         ("torchvision:resnet18", 512, 32),
+        ("torchvision:densenet121", 1024, 32),
+        ("torchvision:mobilenet_v2", 1280, 32),
+        ("torchvision:shufflenet_v2_x0_5", 1024, 32),
+        ("torchvision:mnasnet0_5", 1280, 32),
+        ("torchvision:vgg11_bn", 512, 32),
         ("timm:resnet18", 512, 32),
         ("timm:mobilenetv3_small_050", 288, 32),
         ("timm:convnext_atto", 320, 32),
         ("timm:swin_tiny_patch4_window7_224", 768, 32),
+        ("timm:vit_tiny_patch16_224", 192, 16),
     ],
 )
 def test_networks_of_other_libraries(name, channels, stride, tmp_path):
@@ -89,15 +95,15 @@ def test_networks_of_other_libraries(name, channels, stride, tmp_path):
 def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
     for name, said in [
         ("torchvision:nonsense", "nonsense"),
-        ("torchvision:vit_b_16", "no map before an average"),
+        ("torchvision:vit_b_16", "has no map of its features"),
         ("torchvision:fcn_resnet50", "has no classifier fcn_resnet50"),
         ("timm:nonsense", "Unknown model"),
-        ("timm:vit_tiny_patch16_224", "has no map of its features"),
+        ("timm:mixer_s16_224", "has no map of its features"),
     ]:
         with pytest.raises(Pri3DError, match=said):
             Teacher(name, (224, 224))
     with pytest.raises(Pri3DError, match="makes no map of an image of 64 x 96 pixels"):
-        Teacher("timm:vit_tiny_patch16_224", (64, 96))
+        Teacher("timm:mixer_s16_224", (64, 96))
     file = tmp_path / "weights.safetensors"
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
     settings = Pretrain(teacher="torchvision:resnet18", teacher_init=str(file))

@@ -139,6 +139,31 @@ def test_every_reason_to_drop_a_frame_is_counted(tmp_path):
         assert (attrs["frames_in_scan"], attrs["frames_in"]) == (13, 13)
 
 
+def test_frames_that_lack_a_pose_alone_are_stored_apart(tmp_path):
+    other = sens_bytes.zlib_depth(sens_bytes.depth_mm(seed=3))
+    frames = [
+        sens_bytes.frame(LOST, COLOR, DEPTH),
+        sens_bytes.frame(np.eye(4), COLOR, DEPTH),
+        sens_bytes.frame(LOST, COLOR, b"damaged"),
+        sens_bytes.frame(LOST, b"damaged", DEPTH),
+        sens_bytes.frame(np.zeros((4, 4)), COLOR, other),
+    ]
+    with made(tmp_path, scan_of(*frames)) as found:
+        assert found.index.tolist() == [1]
+        lost = "pose_not_finite"
+        assert found.dropped == [(0, lost), (2, lost), (3, lost), (4, "pose_zero")]
+        apart = found.unposed
+        assert apart.index.tolist() == [0, 4]
+        assert np.array_equal(apart.raw_depth(0), found.raw_depth(0))
+        assert not np.array_equal(apart.raw_depth(1), found.raw_depth(0))
+        assert apart.points.tolist() == [np.count_nonzero(apart.raw_depth(row)) for row in (0, 1)]
+        assert apart.color_jpeg(1) == found.color_jpeg(0)
+        assert found.status == "ok"
+    with made(tmp_path / "whole", scan_of(sens_bytes.good_frame())) as found:
+        assert "unposed" not in found.file
+        assert len(found.unposed) == 0
+
+
 def test_frames_behind_a_damaged_size_are_unreachable(tmp_path):
     good = sens_bytes.good_frame()
     bad = sens_bytes.frame(np.eye(4), COLOR, DEPTH, sizes=(2**50, 10))
