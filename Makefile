@@ -83,7 +83,7 @@ bench-effect: venv
 	$(BIN)/python benchmarks/effect.py --json benchmarks/results/effect.json
 	$(BIN)/python benchmarks/forecast.py --write
 
-# The same of 3D networks: PPKT, PointContrast and their baselines, segmenting clouds.
+# The same of 3D networks: PPKT, PointContrast and their baselines, segmenting clouds. 111 minutes.
 bench-effect3d: venv
 	$(BIN)/python benchmarks/effect3d.py --json benchmarks/results/effect3d.json
 	$(BIN)/python benchmarks/forecast.py --write
