@@ -1,6 +1,7 @@
 """Clouds with boxes: ScanNet's objects and SUN RGB-D from its raw files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,25 +17,42 @@ from pri3d.datasets.objects3d import SCANNET_KINDS, open_objects
 from pri3d.errors import Pri3DError
 
 K = np.array([[50.0, 0, 33], [0, 50, 25], [0, 0, 1]])
-FRAME = ("sequenceName", "Rtilt", "K", "depthpath", "rgbpath", "sensorType", "groundtruth3DBB")
-BOX = ("basis", "coeffs", "centroid", "classname", "orientation")
+NOTHING = np.zeros((0, 0))
+V1, V2 = "SUNRGBDtoolbox/Metadata/SUNRGBDMeta.mat", "SUNRGBDMeta3DBB_v2.mat"
+# Of a frame and of a box, in the order of each version's file.
+FIELDS = {
+    V1: (
+        "sequenceName groundtruth3DBB Rtilt K depthpath rgbpath anno_extrinsics depthname rgbname "
+        "sensorType valid gtCorner3D groundtruth2DBB",
+        "basis coeffs centroid classname labelname sequenceName orientation gtBb2D label",
+    ),
+    V2: (
+        "sequenceName Rtilt K depthpath rgbpath anno_extrinsics depthname rgbname sensorType valid "
+        "groundtruth3DBB",
+        "basis coeffs centroid classname sequenceName orientation label",
+    ),
+}
 
 
-def structs(fields, rows) -> np.ndarray:
-    out = np.zeros((1, len(rows)), [(name, object) for name in fields])
+def structs(fields: str, rows: list[dict]) -> np.ndarray:
+    """An array of MATLAB's structs; a field that a row has not is empty."""
+    out = np.zeros((1, len(rows)), [(name, object) for name in fields.split()])
     for i, row in enumerate(rows):
-        out[0, i] = row
+        out[0, i] = tuple(row.get(name, NOTHING) for name in out.dtype.names)
     return out
 
 
-def box(half, centre, word="chair", direction=(1.0, 0, 0)):
-    half, centre, direction = (np.array([v], float) for v in (half, centre, direction))
-    return np.eye(3), half, centre, word, direction
+def box(half, centre, word="chair", direction=(1.0, 0, 0)) -> dict:
+    numbers = {"coeffs": half, "centroid": centre, "orientation": direction, "gtBb2D": (1, 2, 3, 4)}
+    numbers = {name: np.array([value], float) for name, value in numbers.items()}
+    return numbers | {"basis": np.eye(3), "classname": word, "sequenceName": "SUNRGBD/kv1/"}
 
 
-@pytest.fixture
-def sun(tmp_path):
-    """Three frames: with boxes, with an empty list of them, and one whose depth is missing."""
+@pytest.fixture(params=[V1, V2], ids=["version 1", "version 2"])
+def sun(tmp_path, request):
+    """Three frames, described in one of the versions: with boxes, with an empty list of them, and
+    one whose depth is missing."""
+    of_frame, of_box = FIELDS[request.param]
     rng = np.random.default_rng(0)
     depth = rng.integers(500, 4000, (48, 64)).astype(np.uint16)
     depth[:4] = 0
@@ -48,7 +66,7 @@ def sun(tmp_path):
         box((0.2, np.nan, 0.5), (0, 2, 0), "sofa"),
     ]
     rows = []
-    for n, truth in enumerate((structs(BOX, boxes), np.zeros((0, 0)), np.zeros((0, 0)))):
+    for n, truth in enumerate((structs(of_box, boxes), NOTHING, NOTHING)):
         name = f"SUNRGBD/kv1/b3dodata/img_{n}"
         folder = tmp_path / name
         for part in ("depth", "image"):
@@ -57,26 +75,29 @@ def sun(tmp_path):
             save_png(folder / f"depth/{n}.png", (depth << 3) | (depth >> 13))
         Image.fromarray(color).save(folder / f"image/{n}.jpg", quality=100, subsampling=0)
         start = f"/n/fs/sun3d/data//{name}/"
-        rows.append(
-            (f"{name}/", tilt, K, f"{start}depth/{n}.png", f"{start}image/{n}.jpg", "kv1", truth)
-        )
-    savemat(tmp_path / "SUNRGBDMeta3DBB_v2.mat", {"SUNRGBDMeta": structs(FRAME, rows)})
-    paths = [f"/n/fs/sun3d/data/{row[0].rstrip('/')}" for row in rows]
+        paths = {"depthpath": f"{start}depth/{n}.png", "rgbpath": f"{start}image/{n}.jpg"}
+        row = {"sequenceName": f"{name}/", "Rtilt": tilt, "K": K, "sensorType": "kv1"}
+        rows.append(row | paths | {"groundtruth3DBB": truth})
+    meta = tmp_path / request.param
+    meta.parent.mkdir(parents=True, exist_ok=True)
+    savemat(meta, {"SUNRGBDMeta": structs(of_frame, rows)})
+    paths = [f"/n/fs/sun3d/data/{row['sequenceName'].rstrip('/')}" for row in rows]
     folder = tmp_path / "SUNRGBDtoolbox/traintestSUNRGBD"
     folder.mkdir(parents=True)
     paths = [*paths, "/n/fs/sun3d/data/SUNRGBD/kv2/other"]
     cells = np.array(paths, object)[None]
     savemat(folder / "allsplit.mat", {"alltrain": cells, "alltest": cells[:, 1:2]})
-    return tmp_path, depth, color, tilt
+    return tmp_path, depth, color, tilt, meta
 
 
 def test_a_frame_is_what_its_files_say(sun):
-    root, depth, color, tilt = sun
+    root, depth, color, tilt, meta = sun
     data = open_objects("sunrgbd", root, "train")
+    assert data.described_by == meta.name
     assert [frame.name[-5:] for frame in data.frames] == ["img_0", "img_1"]
     assert [p.split(": ")[1] for p in data.problems] == [
         "has no 2.png; it is left out",
-        "not described in SUNRGBDMeta3DBB_v2.mat; it is left out",
+        f"not described in {meta.name}; it is left out",
     ]
     scene = data.scene(0)
     row, column = np.nonzero(depth)
@@ -105,6 +126,14 @@ def test_boxes_have_whole_sizes_and_headings_from_x_towards_minus_y(sun):
     assert (empty.member == -1).all()
 
 
+def test_boxes_are_of_version_2_where_both_are_there(sun):
+    root, *_, meta = sun
+    for other in {root / V1, root / V2} - {meta}:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(meta, other)
+    assert open_objects("sunrgbd", root, "train").described_by == "SUNRGBDMeta3DBB_v2.mat"
+
+
 def test_points_belong_to_at_most_three_boxes_as_votes_are_kept():
     points = np.array([(0.0, 0, 0), (0.4, 0, 0), (3, 0, 0)])
     size = np.array([(1.0, 1, 1), (0.5, 0.5, 0.5), (2, 2, 2), (3, 3, 3)])
@@ -123,8 +152,7 @@ def test_points_belong_to_at_most_three_boxes_as_votes_are_kept():
     ],
 )
 def test_damage_is_one_sentence(sun, damage, said):
-    root = sun[0]
-    meta = root / "SUNRGBDMeta3DBB_v2.mat"
+    root, *_, meta = sun
     if damage == "meta":
         meta.write_bytes(meta.read_bytes()[:300])
     elif damage == "no meta":

@@ -38,6 +38,21 @@ def test_rooms_have_the_classes_of_their_files(tmp_path):
     assert found.notes == ["office_1: 'sculpture' (30 points) is no class"]
 
 
+def test_a_room_whose_own_file_is_misnamed_comes_whole_from_its_annotations(tmp_path):
+    chair, wall = cloud(0), cloud(1)
+    expected = np.concatenate([chair, wall])
+    write_area(tmp_path, "Area_6/copyRoom_1", chair_1=lines_of(chair), wall_1=lines_of(wall))
+    (tmp_path / "Area_6/copyRoom_1/copy_Room_1.txt").write_bytes(lines_of(expected))
+    data = open_rooms("s3dis", tmp_path, "train")
+    assert [frame.name for frame in data.frames] == ["Area_6/copyRoom_1"]
+    assert [problem[:6] for problem in data.problems] == [f"Area_{n}" for n in (1, 2, 3, 4)]
+    found = data.cloud(0)
+    np.testing.assert_allclose(found.points, expected[:, :3])
+    np.testing.assert_array_equal(found.color, expected[:, 3:])
+    np.testing.assert_array_equal(found.label, np.repeat([CHAIR, WALL], 30))
+    assert found.notes == []
+
+
 def test_area_5_is_held_out(tmp_path):
     for area in range(1, 7):
         write_area(tmp_path, f"Area_{area}/office_1", chair_1=lines_of(cloud(area)))

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_rooms import write_scene
+from make_weights import BLOCKS, WIDTHS, ForeignLibrary, pointcontrast_content, randomised
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -19,8 +20,10 @@ from pri3d.datasets import demo_objects, sunrgbd
 from pri3d.datasets.objects3d import SCANNET_KINDS, Scene, open_objects
 from pri3d.errors import Pri3DError
 from pri3d.finetune import det3d, measure_boxes, train, votenet_loss
+from pri3d.finetune.starts import load_start
 from pri3d.metrics import boxes3d
 from pri3d.models import votenet
+from pri3d.models.minkunet import minkunet
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("det3d")
@@ -381,3 +384,27 @@ def test_what_is_no_detector_is_one_sentence(trained, rooms, tmp_path):
         app, ["evaluate", str(out), "--data", str(rooms), "--split", "test"]
     )
     assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "oriented"),
+    [(SCANNET_KINDS, False), (sunrgbd.SunRGBD.classes, True)],
+    ids=["scannet", "sunrgbd"],
+)
+def test_pointcontrasts_weights_begin_it_but_for_the_last_layer(kinds, oriented, tmp_path, capsys):
+    torch.manual_seed(0)
+    network = randomised(minkunet(3, 32, WIDTHS, BLOCKS, 3))
+    path = tmp_path / "pointcontrast.pth"
+    with ForeignLibrary():
+        torch.save(pointcontrast_content(network), path)
+    given = Det3d(**SMALL | {"width3d": WIDTHS, "blocks3d": BLOCKS, "init": str(path)})
+    nets = det3d.networks(given, kinds, oriented)
+    expected = {name: value.clone() for name, value in nets.state_dict().items()}
+    of_file = [name for name in network.state_dict() if not name.startswith("final.")]
+    expected |= {f"backbone3d.{name}": network.state_dict()[name] for name in of_file}
+    start = load_start(nets, given)
+    for name, value in nets.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert start.said.endswith(f"{len(of_file)} of {len(of_file) + 2} backbone3d entries loaded")
+    said = capsys.readouterr().err
+    assert "final.kernel (8, 32), here (8, 256), final.bias (1, 32), here (1, 256)" in said

@@ -264,3 +264,24 @@ def test_demo_scans_are_the_same_rooms_in_both_data_sets(tmp_path):
         for name in ("wall", "floor", "chair"):
             ours = (surface.label[::4] == SCANNET20.names.index(name) + 1).sum()
             assert (found.label == S3DIS13.names.index(name) + 1).sum() == ours
+
+
+def test_damage_of_s3dis_is_told_when_training_and_noted_by_the_evaluation(tmp_path):
+    data = write_s3dis(tmp_path / "s3dis")
+    for name in ("Area_1/office_0", "Area_5/office_2"):
+        chair, wall = (data / name / f"Annotations/{kind}_1.txt" for kind in ("chair", "wall"))
+        chair.write_bytes(chair.read_bytes().replace(b" ", b"\0", 1))
+        wall.write_bytes(b"0.100 0.200 0.300 80 90\n" + wall.read_bytes())
+    said = [
+        "{}/chair_1.txt: 1 damaged bytes repaired, the first in line 1",
+        "{}/wall_1.txt: 1 lines are not six numbers, the first is line 1; they are dropped",
+    ]
+    result = finetune("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=3)
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stderr.splitlines() if line.startswith("noted: ")]
+    assert told == ["noted: " + note.format("office_0") for note in said]  # once, in three epochs
+    out = tmp_path / "rooms.json"
+    words = ["--data", str(data), "--out", str(out), "--device", "cpu"]
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), *words])
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text())["notes"] == [note.format("office_2") for note in said]

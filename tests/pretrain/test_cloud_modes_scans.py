@@ -28,7 +28,6 @@ SETTINGS = {
     "precision": "bf16",
     # Images as they are, as PPKT has them: a teacher of jittered colours tells of the jitter.
     "augment": False,
-    "augment3d": ["rotate", "scale", "flip"],
     "workers": 0,
     "threads": 1,
     "device": "cpu",
@@ -37,6 +36,10 @@ SETTINGS = {
 RATE = {"global_kd": 1.0, "gupta": 0.3}
 # A mean of whole frames says little: what is the same for all of them is learned first.
 STEPS = {"global_kd": 400, "crd": 150, "gupta": 400}
+# And is learned late where colours and shapes of the clouds change too.
+AUGMENT3D = dict.fromkeys(("global_kd", "gupta"), ["rotate", "scale", "flip"])
+# With distorted and recoloured clouds these two are only just at chance after so many steps.
+WAYS = dict.fromkeys(("global_kd", "gupta"), ["rotate", "scale", "flip"])
 
 
 def artefacts(sources: dict, folder) -> dict:
@@ -75,13 +78,18 @@ def teacher(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("mode", PRETRAINED_3D)
-def test_the_loss_falls_below_chance(scans, teacher, tmp_path, mode):
+@pytest.mark.parametrize("contrast", [*PRETRAINED_3D, "hardest"])
+def test_the_loss_falls_below_chance(scans, teacher, tmp_path, contrast):
+    mode = "pointcontrast" if contrast == "hardest" else contrast
     given = SETTINGS | {"teacher_init": str(teacher), "lr": RATE.get(mode, 0.1)}
-    given |= {"steps": STEPS.get(mode, 80)}
+    given |= {"steps": STEPS.get(mode, 80), "augment3d": WAYS.get(mode, Pretrain().augment3d)}
+    if contrast == "hardest":
+        given["contrast3d"] = "hardest"
     training.run(**scans, out=tmp_path / "run", mode=mode, settings=Pretrain(**given))
-    last = read_metrics(tmp_path / "run")[-1]
-    print(mode, {k: round(v, 4) for k, v in last.items() if k.startswith(mode)})
+    lines = read_metrics(tmp_path / "run")
+    last = lines[-1]
+    for line in (lines[0], last):
+        print(contrast, {k: round(v, 4) for k, v in line.items() if k.startswith(mode)})
     assert last[f"{mode}_loss"] < last[f"{mode}_loss_chance"]
     if f"{mode}_recall" in last:
         assert last[f"{mode}_recall"] > 1.5 * last[f"{mode}_recall_chance"]

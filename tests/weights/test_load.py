@@ -16,12 +16,15 @@ from make_weights import (
 )
 
 from pri3d import checkpoint
-from pri3d.config import Pretrain
+from pri3d.config import PRETRAINED_3D, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.minkunet import minkunet
 from pri3d.pretrain import modes
 from pri3d.pretrain.starts import load_starts
 from pri3d.weights import convert
+
+# Where torch keeps what torchvision has fetched.
+IMAGENET = "hub/checkpoints/" + torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.split("/")[-1]
 
 
 def started(mode="joint", **settings):
@@ -43,6 +46,10 @@ def files(tmp_path_factory):
     convert.export(folder / "run.safetensors", folder / "timm.pth", "timm")
     convert.export(folder / "run.safetensors", folder / "detectron2.pkl", "detectron2")
     torch.save(moco_content(nets["backbone"].encoder.state_dict()), folder / "moco.pth.tar")
+    classifier = torchvision.models.resnet18()
+    classifier.load_state_dict(nets["backbone"].encoder.state_dict(), strict=False)
+    (folder / "hub/checkpoints").mkdir(parents=True)
+    torch.save(classifier.state_dict(), folder / IMAGENET)
     return folder, nets
 
 
@@ -103,6 +110,81 @@ def test_pointcontrasts_stem_and_last_layer_are_others(tmp_path, capsys):
     assert f"{len(found) - 3} of {len(found)} backbone3d entries loaded" in said
     assert "of another shape: conv0p1s1.kernel (27, 3, 32), here (125, 3, 32)" in said
     assert "final.kernel (8, 32), here (8, 96), final.bias (1, 32), here (1, 96)" in said
+
+
+@pytest.fixture(scope="module")
+def pointcontrast(tmp_path_factory):
+    """(a file of PointContrast's trainer, its network)."""
+    torch.manual_seed(0)
+    network = randomised(minkunet(3, 32, WIDTHS, BLOCKS, stem_kernel=3))
+    path = tmp_path_factory.mktemp("files") / "pointcontrast.pth"
+    with ForeignLibrary():
+        torch.save(pointcontrast_content(network), path)
+    return path, network
+
+
+@pytest.mark.parametrize("mode", PRETRAINED_3D)
+def test_pointcontrasts_network_begins_every_mode_of_clouds(mode, pointcontrast, capsys):
+    path, network = pointcontrast
+    given = {"stem3d": 3, "teacher": "resnet18_half"}
+    untouched, _ = started(mode, **given)
+    expected = untouched.state_dict()
+    for name, value in network.state_dict().items():
+        if not name.startswith("final."):
+            expected[f"backbone3d.{name}"] = value
+    found, starts = started(mode, **given, init3d=str(path))
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    number = len(network.state_dict())
+    assert starts["init3d"].endswith(f"{number - 2} of {number} backbone3d entries loaded")
+    said = capsys.readouterr().err
+    assert "final.kernel (8, 32), here (8, 96), final.bias (1, 32), here (1, 96)" in said
+
+
+def test_pointcontrasts_last_layer_is_taken_too_where_it_has_as_many_channels(pointcontrast):
+    path, network = pointcontrast
+    found, _ = started("pointcontrast", stem3d=3, channels3d=32, init3d=str(path))
+    assert_same(found["backbone3d"], network)
+
+
+@pytest.mark.parametrize("name", ["run.safetensors", "published.pth", "moco.pth.tar", IMAGENET])
+def test_a_teacher_takes_the_encoder_alone(files, name, capsys):
+    folder, nets = files
+    untouched, _ = started("ppkt")
+    capsys.readouterr()
+    found, starts = started("ppkt", teacher_init=str(folder / name))
+    assert_same(found["teacher"].network, nets["backbone"].encoder)
+    assert not any(p.requires_grad for p in found["teacher"].parameters())
+    for part in ("backbone3d", "w2d", "w3d"):
+        assert_same(found[part], untouched[part])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "120 of 120 encoder entries loaded" in said
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in starts["teacher_init"]
+    assert starts["init3d"] == "random"
+
+
+@pytest.mark.parametrize("init", ["imagenet", "try_imagenet"])
+def test_a_teacher_takes_imagenets_weights_from_torchs_cache(files, init, monkeypatch, capsys):
+    folder, nets = files
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    found, starts = started("ppkt", teacher_init=init)
+    assert_same(found["teacher"].network, nets["backbone"].encoder)
+    assert starts["teacher_init"].startswith("ImageNet")
+    assert "RANDOM" not in capsys.readouterr().err
+
+
+def test_what_is_no_encoder_of_the_teacher_stops_the_run(files, pointcontrast, tmp_path):
+    folder, nets = files
+    with pytest.raises(Pri3DError, match=r"holds a resnet18, .* pretrain\.teacher to resnet18"):
+        started("ppkt", teacher="resnet34", teacher_init=str(folder / "moco.pth.tar"))
+    with pytest.raises(Pri3DError, match=r"has nothing for backbone, only backbone3d\.\*"):
+        started("ppkt", teacher_init=str(pointcontrast[0]))
+    state = nets["backbone"].encoder.state_dict()
+    del state["layer4.1.conv2.weight"]
+    torch.save(moco_content(state), tmp_path / "moco.pth.tar")
+    with pytest.raises(Pri3DError, match=r"lacks 1 entries .*layer4\.1\.conv2\.weight"):
+        started("ppkt", teacher_init=str(tmp_path / "moco.pth.tar"))
 
 
 def test_a_file_without_counters(tmp_path, capsys):
