@@ -36,10 +36,8 @@ SETTINGS = {
 RATE = {"global_kd": 1.0, "gupta": 0.3}
 # A mean of whole frames says little: what is the same for all of them is learned first.
 STEPS = {"global_kd": 400, "crd": 150, "gupta": 400}
-# And is learned late where colours and shapes of the clouds change too.
-AUGMENT3D = dict.fromkeys(("global_kd", "gupta"), ["rotate", "scale", "flip"])
 # With distorted and recoloured clouds these two are only just at chance after so many steps.
-WAYS = dict.fromkeys(("global_kd", "gupta"), ["rotate", "scale", "flip"])
+WAYS = {mode: ["rotate", "scale", "flip"] for mode in ("global_kd", "gupta")}
 
 
 def artefacts(sources: dict, folder) -> dict:
