@@ -32,7 +32,7 @@ from pri3d.pretrain.matches import CELL
 from pri3d.pretrain.modes import cell_features, feature_maps, networks, voxel_features
 from pri3d.pretrain.samples import Batch, PairSamples, collate
 from pri3d.pretrain.starts import load_starts
-from pri3d.sparse.convolution import engine_for
+from pri3d.sparse.convolution import engine_for, use_engine
 
 WITHIN = (1, 3, 5)  # cells or voxels
 CALIBRATED_ON = 32  # pairs that give the initial network its running statistics
@@ -71,7 +71,9 @@ def run(
     batches, skipped = _batches(samples, settings.most_pairs, place)
 
     torch.manual_seed(how.seed)
-    nets = networks(mode, how, engine_for(engine, place))
+    nets = networks(mode, how)
+    if "backbone3d" in nets:
+        use_engine(nets, engine_for(engine, place))
     _check_start(trained, load_starts(nets, mode, how))
     nets.to(place)
     _calibrate(nets, mode, batches[:CALIBRATED_ON], how)

@@ -37,7 +37,7 @@ from pri3d.pretrain.step import set_bn_momentum, step
 from pri3d.record import Record, skipped
 from pri3d.resume import made_from, state_to_go_on_from
 from pri3d.signals import outlive_signals, stop_requests
-from pri3d.sparse.convolution import engine_for
+from pri3d.sparse.convolution import engine_for, use_engine
 
 Samples = PairSamples | FrameSamples | CloudPairs | FrameClouds
 
@@ -105,8 +105,10 @@ def _train(
 ) -> None:
     mode, settings, lead = origin["mode"], samples.settings, here.rank == 0
     torch.manual_seed(settings.seed)
-    engine = engine_for(engine, here.device)
-    nets = networks(mode, settings, engine)
+    nets = networks(mode, settings)
+    engine = engine_for(engine, here.device) if "backbone3d" in nets else None
+    if engine:
+        use_engine(nets, engine)
     state = state_to_go_on_from(out, origin)
     starts = state["starts"] if state else load_starts(nets, mode, settings, told=lead)
     if any(other != starts for other in processes.gather(starts)):
@@ -219,8 +221,7 @@ def _train(
     if lead:
         checkpoint.save_json(out / "settings.json", {"mode": mode, **settings.model_dump()})
         versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
-        inputs = origin["inputs"] | {"starts": starts, "versions": versions}
-        inputs |= {"engine": engine if "backbone3d" in nets else None}
+        inputs = origin["inputs"] | {"starts": starts, "versions": versions, "engine": engine}
         checkpoint.save_json(out / "provenance.json", inputs)
         # A teacher is as it was.
         trained = nn.ModuleDict({name: net for name, net in nets.items() if name != "teacher"})

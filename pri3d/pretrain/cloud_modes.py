@@ -28,7 +28,7 @@ from pri3d.sparse.coordinates import collate_counted
 HARDEST_DRAWN = 1024  # rows among which hardest-contrastive seeks negatives
 
 
-def networks(mode: str, settings: Pretrain, engine: str) -> nn.ModuleDict:
+def networks(mode: str, settings: Pretrain) -> nn.ModuleDict:
     """The parts of a mode: backbone3d, and where there is a teacher that, w2d and w3d."""
     nets = nn.ModuleDict(
         {
@@ -38,7 +38,6 @@ def networks(mode: str, settings: Pretrain, engine: str) -> nn.ModuleDict:
                 settings.width3d,
                 settings.blocks3d,
                 settings.stem3d,
-                engine,
             )
         }
     )

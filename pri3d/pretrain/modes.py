@@ -25,16 +25,15 @@ from pri3d.pretrain.samples import Batch, Side
 from pri3d.pretrain.terms import Terms, contrast
 
 
-def networks(mode: str, settings: Pretrain, engine: str = "torch") -> nn.ModuleDict:
+def networks(mode: str, settings: Pretrain) -> nn.ModuleDict:
     """The trainable parts with random weights, under their published names: backbone, backbone3d,
     w2d, w3d, headnet. moco has the encoder alone, and what else it needs under `moco`; modes of
     single frames are in `cloud_modes`.
 
-    engine: setting `sparse.engine`. The same state of torch's generator gives the same weights.
-    Raises Pri3DError where the engine is not installed and the mode needs it.
+    The same state of torch's generator gives the same weights.
     """
     if mode in PRETRAINED_3D:
-        return cloud_modes.networks(mode, settings, engine)
+        return cloud_modes.networks(mode, settings)
     if mode == "moco":
         backbone = nn.ModuleDict({"encoder": resnet_encoder(settings.net2d)})
         return nn.ModuleDict({"backbone": backbone, "moco": Moco(settings)})
@@ -42,7 +41,7 @@ def networks(mode: str, settings: Pretrain, engine: str = "torch") -> nn.ModuleD
     if mode != "view":
         channels = settings.channels3d
         nets["backbone3d"] = minkunet(
-            3, channels, settings.width3d, settings.blocks3d, settings.stem3d, engine
+            3, channels, settings.width3d, settings.blocks3d, settings.stem3d
         )
         heads = ProjectionHeads(nets["backbone"].channels, channels, settings.projected)
         nets["w2d"], nets["w3d"] = heads.w2d, heads.w3d

@@ -189,7 +189,8 @@ def test_a_step_of_pretraining(mode, tmp_path):
     found = {}
     for engine in ("torch", "minkowski"):
         torch.manual_seed(0)
-        nets = modes.networks(mode, settings, engine)
+        nets = modes.networks(mode, settings)
+        use_engine(nets, engine)
         loss = modes.total(modes.MODES[mode](nets, batch, settings))
         loss.backward()
         before = loss.item()

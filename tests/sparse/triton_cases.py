@@ -9,6 +9,7 @@ import torch
 
 from pri3d.models.minkunet import minkunet
 from pri3d.sparse import engine_torch, engine_triton
+from pri3d.sparse.convolution import use_engine
 from pri3d.sparse.coordinates import SparseTensor
 from pri3d.sparse.kernel_map import kernel_map
 
@@ -144,11 +145,7 @@ def test_a_whole_network_and_every_gradient():
     found = {}
     for name, dtype, device in (("torch", torch.float64, "cpu"), ("triton", torch.float32, DEVICE)):
         network.to(device, dtype).zero_grad()
-        for layer in network.modules():
-            if hasattr(layer, "convolve"):
-                layer.convolve = (
-                    engine_triton.convolve if name == "triton" else engine_torch.convolve
-                )
+        use_engine(network, name)
         out = network(SparseTensor(clouds.to(device), features.to(device, dtype)))
         out.features.square().sum().backward()
         gradients = [parameter.grad for parameter in network.parameters()]
