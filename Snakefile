@@ -3,11 +3,8 @@
     snakemake --cores 2                                               the demo, whole
     snakemake --cores 8 results/pairs.h5 --config scans=/data/scannet     real scans
 
-Settings: config.yaml, over it --configfile workflow/presets/<name>.yaml, over that --config.
+Settings: config.yaml, over it the preset, over that --configfile and --config.
 """
-
-
-configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "workflow/rules/common.smk"
@@ -36,19 +33,19 @@ rule chunks:
         expand(rules.scan_chunks.output, scene=SCANS),
 
 
-for mode in MODES:
+for name in VARIANTS:
 
     rule:
         name:
-            f"pretrain_{mode}"
+            f"pretrain_{name}"
         input:
-            expand(rules.pretrain.output, mode=mode),
+            expand(rules.pretrain.output, run=SEEDS_OF[name]),
 
 
 # Nothing where no scan is held out.
 rule evaluate:
     input:
-        expand(rules.evaluate_run.output, mode=MEASURED_MODES),
+        expand(rules.evaluate_run.output, run=MEASURED_RUNS),
 
 
 for task in TASKS:

@@ -37,7 +37,7 @@ DATA = {
     "overlap": {"radius_m": 0.04},
     "chunks": {"voxel_m": 0.08},
 }
-INPUT = {"net2d": "resnet18_half", "height": 96, "width": 128, "precision": "bf16"}
+INPUT = {"network2d": "resnet18_half", "height": 96, "width": 128, "precision": "bf16"}
 HOW = {"device": "cpu", "threads": 1, "workers": 0, "log_every": 50, "checkpoint_every": 200}
 PRETRAIN = {
     "steps": 1000,
@@ -46,8 +46,7 @@ PRETRAIN = {
     "matches": 512,
     "radius_m": 0.04,
     "symmetric": True,
-    "width3d": [16, 16, 32, 32, 32, 32, 16, 16],
-    "blocks3d": [1] * 8,
+    "network3d": {"widths": [16, 16, 32, 32, 32, 32, 16, 16], "blocks": [1] * 8},
     "moco_queue": 4096,
 }
 # A pair has two images: the same number of images for all.

@@ -23,9 +23,12 @@ TEACHER_ROOMS, TEACHER_UNSEEN = 40, 4
 DATA = {name: value for name, value in effect.DATA.items() if name != "chunks"}
 TEACHER = effect.INPUT | {"batch": 8, "lr": 0.3, "warmup": 0.1, "crop": 1.0, "steps": 1000}
 NETWORK = {
-    "width3d": [16, 16, 32, 32, 32, 32, 16, 16],
-    "blocks3d": [1] * 8,
-    "stem3d": 3,
+    "network3d": {
+        "widths": [16, 16, 32, 32, 32, 32, 16, 16],
+        "blocks": [1] * 8,
+        "stem_kernel": 3,
+        "channels": 32,
+    },
 }
 PRETRAIN = NETWORK | {
     "height": 96,
@@ -33,13 +36,12 @@ PRETRAIN = NETWORK | {
     "steps": 2000,
     "batch": 8,
     "matches": 256,
-    "channels3d": 32,
-    "projected": 64,
+    "projection_channels": 64,
     "temperature": 0.1,
     "frame_voxel_m": 0.08,
     "radius_m": 0.08,
     "teacher": "resnet18_half",
-    "augment": False,
+    "augment_color": False,
     "precision": "bf16",
 }
 # A pair has two clouds. Losses of whole frames are small, and so are their gradients.
@@ -87,7 +89,7 @@ def pretrain(work: Path, mode: str, seed: int) -> None:
     out = work / "runs" / f"{mode}-{seed}"
     settings = PRETRAIN | HOW | MODES[mode] | {"seed": seed}
     if mode != "pointcontrast":
-        settings["teacher_init"] = str(work / "runs" / "teacher" / "model.safetensors")
+        settings["teacher_weights"] = str(work / "runs" / "teacher" / "model.safetensors")
     if is_there(out, settings):
         return
     results = work / "results"

@@ -34,9 +34,9 @@ from effect import assigned
 from machine import machine
 from sparse import CHANNELS, clouds_of, useful_gflop
 
-from pri3d.matching.voxels import voxelise
+from pri3d.matching.voxels import voxelize
 from pri3d.models.minkunet import minkunet
-from pri3d.scans.surface import read_ply
+from pri3d.sources.surface import read_ply
 from pri3d.sparse.convolution import use_engine
 from pri3d.sparse.coordinates import SparseTensor, collate
 
@@ -117,7 +117,9 @@ def product_gflops(dtype: torch.dtype) -> float:
 def steps_of(mode: str, preset: str, engine: str, precision: str, artefacts: Path) -> dict:
     """What a training logs, but for its first steps."""
     settings = COMMON | {"precision": precision, "workers": max(1, (os.cpu_count() or 2) - 2)}
-    settings |= {"teacher_init": "random"} if mode == "ppkt" else {"init2d": "random"}
+    settings |= (
+        {"teacher_weights": "random"} if mode == "ppkt" else {"initial_weights_2d": "random"}
+    )
     with tempfile.TemporaryDirectory(prefix="pri3d-gpu-") as folder:
         words = ["pretrain", "--mode", mode, "--out", Path(folder) / "run", "--engine", engine]
         words += ["--config", ROOT / "workflow" / "presets" / f"{preset}.yaml"]
@@ -151,7 +153,7 @@ def main() -> None:
     import triton
 
     points = read_ply(options.scans / "redkitchen" / "redkitchen_vh_clean_2.ply")
-    cells_N3, _ = voxelise(points.points, points.color, 0.02)
+    cells_N3, _ = voxelize(points.points, points.color, 0.02)
     result = {
         "date": date.today().isoformat(),
         "machine": machine() | {"gpu": torch.cuda.get_device_name()},

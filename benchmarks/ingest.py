@@ -99,7 +99,7 @@ def forecast(size: dict) -> dict:
 
 def write_repeated(source: Path | None, color_shape: tuple, frames: int, out: Path) -> None:
     """A scan of `frames` frames out of the source's, over and over."""
-    from pri3d.scans.sens import SensFile, write_sens
+    from pri3d.sources.sens import SensFile, write_sens
 
     if source is None:
         header, stored = synthetic(color_shape)
@@ -113,8 +113,8 @@ def synthetic(color_shape: tuple) -> tuple:
     """Ten frames of a textured slope with a sensor's steps; they compress about as a room does."""
     import numpy as np
 
-    from pri3d.scans.images import encode_color, encode_depth
-    from pri3d.scans.sens import SensFrame, SensHeader
+    from pri3d.sources.images import encode_color, encode_depth
+    from pri3d.sources.sens import SensFrame, SensHeader
 
     rng = np.random.default_rng(0)
     K = np.diag([585.0, 585.0, 1.0, 1.0])
@@ -226,7 +226,7 @@ def sizes(scan: Path, every: int) -> dict:
 
 
 def source_color_bytes(scan: Path) -> float:
-    from pri3d.scans.sens import SensFile
+    from pri3d.sources.sens import SensFile
 
     with SensFile(scan) as sens:
         return sum(len(sens.color_bytes(n)) for n in range(len(sens))) / len(sens)

@@ -6,7 +6,7 @@ Samples of mode `joint` at the paper's settings (240x320, 1,024 matches), of bot
 CPU-seconds of one thread. Beside them, in the same run and on the same pairs, the published way,
 written anew from its description: per sample the whole scene's vertices are loaded, cut out with
 each frame's box of whole metres and voxelised (truncated, numpy); colour (JPEG) and depth (PNG) are
-opened at full size and resized; all pixels and all voxels are projected, and matches drawn from
+opened at full size and resized; all pixels and all voxels are projection_channels, and matches drawn from
 those found. Both augment colours alike. Files are in the system's cache for both.
 "published_unique_rows" differs in how duplicate voxels are sought (np.unique over rows).
 
@@ -33,9 +33,9 @@ from torchvision.transforms import v2
 from pri3d import config, geometry
 from pri3d.artefacts import Chunks, Clouds
 from pri3d.pretrain import samples
-from pri3d.pretrain.open_scans import OpenScans, Scan
-from pri3d.scans import images
-from pri3d.scans.surface import fuse, read_ply
+from pri3d.pretrain.scan_cache import Scan, ScanCache
+from pri3d.sources import images
+from pri3d.sources.surface import fuse, read_ply
 from pri3d.stages import chunks, clouds, overlap, pairs
 
 SETTINGS = config.Pretrain()
@@ -61,12 +61,12 @@ def watch() -> None:
     """Put a clock on the parts of our samples."""
     for owner, name, part in [
         (samples, "decode_color", "decode"),
-        (samples, "placed_image", "decode"),
+        (samples, "crop_image", "decode"),
         (samples, "augment", "augment"),
-        (samples, "normalise", "augment"),
+        (samples, "normalize", "augment"),
         (samples, "view_matches", "match"),
         (samples, "geo_matches", "voxel look-up"),
-        (OpenScans, "__getitem__", "open"),
+        (ScanCache, "__getitem__", "open"),
         (Scan, "chunk_of", "read"),
         (Clouds, "color_jpeg", "read"),
         (Clouds, "view", "read"),
@@ -206,7 +206,7 @@ def watch_published() -> None:
         ("scene", "read"),
         ("augmented", "augment"),
         ("pixels", "match"),
-        ("chunk", "voxelise"),
+        ("chunk", "voxelize"),
         ("voxels", "voxel look-up"),
     ]:
         setattr(Published, name, timed(part, getattr(Published, name)))

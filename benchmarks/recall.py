@@ -24,15 +24,15 @@ from effect import DATA, HELD_OUT, assigned, call, make_artefacts
 from machine import machine
 
 ROOT = Path(__file__).parents[1]
-SMALL_3D = {"width3d": [16, 16, 32, 32, 32, 32, 16, 16], "blocks3d": [1] * 8}
+SMALL_3D = {"network3d": {"widths": [16, 16, 32, 32, 32, 32, 16, 16], "blocks": [1] * 8}}
 COMMON = {
-    "net2d": "resnet18",
+    "network2d": "resnet18",
     "height": 96,
     "width": 128,
     "matches": 512,
     "symmetric": True,
     "precision": "bf16",
-    "augment": False,
+    "augment_color": False,
     "radius_m": 0.04,
     "threads": 1,
     "workers": 0,
@@ -45,9 +45,9 @@ REAL = {
     "joint": {"steps": 250, "batch": 4, "temperature": 0.07},
 }
 DEMO = {
-    "view": {"net2d": "resnet18_half", "steps": 2400, "batch": 8, "temperature": 0.07},
-    "geo": {"net2d": "resnet18_half", "steps": 400, "batch": 4, "temperature": 0.07},
-    "joint": {"net2d": "resnet18_half", "steps": 400, "batch": 4, "temperature": 0.07},
+    "view": {"network2d": "resnet18_half", "steps": 2400, "batch": 8, "temperature": 0.07},
+    "geo": {"network2d": "resnet18_half", "steps": 400, "batch": 4, "temperature": 0.07},
+    "joint": {"network2d": "resnet18_half", "steps": 400, "batch": 4, "temperature": 0.07},
 }
 CHUNKS = {"voxel_m": 0.06}
 EVALUATE = ["--most-pairs", "100", "--matches", "256", "--radius", "0.04"]

@@ -235,8 +235,8 @@ def main() -> None:
         parser.exit(0, f"{surface}: not there; nothing measured\n")
 
     from pri3d.errors import Pri3DError
-    from pri3d.matching.voxels import voxelise
-    from pri3d.scans.surface import read_ply
+    from pri3d.matching.voxels import voxelize
+    from pri3d.sources.surface import read_ply
 
     engines = ["torch"]
     try:
@@ -249,7 +249,7 @@ def main() -> None:
         print(f"{error}; torch is measured alone")
 
     points = read_ply(surface)
-    cells_N3, _ = voxelise(points.points, points.color, 0.02)
+    cells_N3, _ = voxelize(points.points, points.color, 0.02)
     with tempfile.TemporaryDirectory(prefix="pri3d-sparse-") as folder:
 
         def turns(voxels: int, threads: int, rounds: int) -> dict:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pri3d.scans.sens import SensFile, write_sens
+from pri3d.sources.sens import SensFile, write_sens
 
 FRAMES = 66  # of ScanNet's scans on average, every 25th taken
 JOBS = {

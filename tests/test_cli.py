@@ -150,7 +150,7 @@ SETTINGS = {
     "chunks": config.Chunks(voxel_m=0.05),
 }
 ARGUMENTS = {
-    "demo": ("pri3d.scans.demo.make", ["out"]),
+    "demo": ("pri3d.demo.make", ["out"]),
     "clouds": ("pri3d.stages.clouds.run", ["scan.sens", "out.h5"]),
     "overlap": ("pri3d.stages.overlap.run", ["clouds.h5", "out.h5"]),
     "pairs": ("pri3d.stages.pairs.run", ["a.h5", "b.h5", "out.h5"]),
@@ -182,14 +182,16 @@ def trained_with(*words):
     def finish(*arguments):
         (arguments[3] / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
 
-    with patch("pri3d.training.run", side_effect=finish) as run:
+    with patch("pri3d.pretrain.train.run", side_effect=finish) as run:
         assert good("pretrain", *words) == '{"step": 2}\n'
     return run.call_args.args
 
 
 def test_settings_reach_the_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    changed = config.Pretrain(width3d=[8] * 8, lr=0.03, augment=False, device="cpu", steps=7)
+    changed = config.Pretrain(
+        network3d={"widths": [8] * 8}, lr=0.03, augment_color=False, device="cpu", steps=7
+    )
     some = cli.assignments(changed, only=["lr", "steps"])
     rest = cli.assignments(changed, leave_out=["lr", "steps"])
     assert trained_with(*shlex.split(some), *shlex.split(rest))[5] == changed

@@ -8,7 +8,7 @@ import yaml
 
 from pri3d import config
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.cloud_modes import LEAST_FRAMES
+from pri3d.pretrain.cloud_modes import MIN_FRAMES
 from pri3d.pretrain.samples import micro_batch_of
 
 ROOT = Path(__file__).parent.parent
@@ -110,13 +110,16 @@ def test_presets_put_the_papers_values_in_place_of_the_demos(preset, differences
     """The typed defaults are the paper's; only its largest network is not our default."""
     merged = overlay(PRESETS / f"{preset}.yaml")
     settings = config.parse(merged)
-    paper = {("pretrain", "net2d"): "resnet50", ("pretrain", "init2d"): "try_imagenet"}
+    paper = {
+        ("pretrain", "network2d"): "resnet50",
+        ("pretrain", "initial_weights_2d"): "try_imagenet",
+    }
     paper |= {("pretrain", "workers"): 8, ("pretrain", "micro_batch"): 8}
-    paper |= {("pretrain", "teacher"): "resnet50", ("pretrain", "teacher_init"): "imagenet"}
+    paper |= {("pretrain", "teacher"): "resnet50", ("pretrain", "teacher_weights"): "imagenet"}
     paper |= {("semseg", "workers"): 8, ("insseg", "workers"): 8, ("semseg3d", "workers"): 8}
     paper |= {("det3d", "workers"): 8, ("det3d", "stem3d"): 5}
     paper |= {("semseg3d", "stem3d"): 5}  # that of its pretraining
-    paper |= {("semseg", "net2d"): "resnet50", ("insseg", "net2d"): "resnet50"}
+    paper |= {("semseg", "network2d"): "resnet50", ("insseg", "network2d"): "resnet50"}
     for names, _, default in fields():
         if names[0] in ("demo", "tasks"):
             continue
@@ -133,10 +136,10 @@ def test_all_that_is_compared_can_be_trained(preset):
     asked = {*settings.compare_3d.starts, *settings.finetune.starts3d, *settings.report.runs}
     for mode in asked.intersection(config.PRETRAINED_3D):
         of_mode = settings.of_mode(mode)
-        assert micro_batch_of(of_mode, of_mode.processes) >= LEAST_FRAMES.get(mode, 1), mode
+        assert micro_batch_of(of_mode, of_mode.processes) >= MIN_FRAMES.get(mode, 1), mode
         # Without a download the demo's teacher knows nothing; a preset's has learned something.
         if preset and mode in config.WITH_TEACHER:
-            assert of_mode.teacher_init == "imagenet"
+            assert of_mode.teacher_weights == "imagenet"
     if preset:  # the demo makes all of them, which on real scans takes weeks
         assert len(settings.report.runs) == 1
         assert settings.report.tasks == []
@@ -145,8 +148,17 @@ def test_all_that_is_compared_can_be_trained(preset):
 @pytest.mark.parametrize(
     ("preset", "numbers"),
     [
-        ("ppkt", {"projected": 128, "temperature": 0.04, "lr": 0.5, "batch": 24, "height": 480}),
-        ("ppkt-slidr", {"projected": 64, "temperature": 0.07, "schedule": "cosine"}),
+        (
+            "ppkt",
+            {
+                "projection_channels": 128,
+                "temperature": 0.04,
+                "lr": 0.5,
+                "batch": 24,
+                "height": 480,
+            },
+        ),
+        ("ppkt-slidr", {"projection_channels": 64, "temperature": 0.07, "schedule": "cosine"}),
         ("pointcontrast", {"channels3d": 32, "matches": 4096, "lr": 0.05, "batch": 32}),
     ],
 )

@@ -70,7 +70,7 @@ def name_of(path):
 
 
 def part_of(module):
-    """pri3d.scans.sens belongs to scans."""
+    """pri3d.sources.sens belongs to scans."""
     return [*module.split("."), ""][1]
 
 
@@ -124,4 +124,4 @@ def test_importing_the_offline_side_loads_no_torch():
 
 def test_the_command_line_loads_nothing_heavy():
     heavy = {"torch", "open3d", "numba", "numpy", "scipy", "h5py", "matplotlib", "snakemake"}
-    assert not {name.split(".")[0] for name in loaded_by("pri3d.cli", "pri3d.closure")} & heavy
+    assert not {name.split(".")[0] for name in loaded_by("pri3d.cli", "pri3d.code_digest")} & heavy

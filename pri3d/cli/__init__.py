@@ -19,9 +19,9 @@ from pathlib import Path
 from pri3d.cli import scans, networks, labels, results
 
 # isort: on
-from pri3d.cli.words import app, assignments, options
+from pri3d.cli.options import app, assignments, options
 from pri3d.errors import Pri3DError
-from pri3d.launch import LAST_WORDS
+from pri3d.run.launch import ERROR_FILE
 
 __all__ = ["app", "assignments", "labels", "main", "networks", "options", "results", "scans"]
 
@@ -50,6 +50,6 @@ def main() -> None:
 def _fail(message: str) -> None:
     said = " ".join(["pri3d:", *message.split()])
     print(said, file=sys.stderr)
-    if path := os.environ.get(LAST_WORDS):
+    if path := os.environ.get(ERROR_FILE):
         Path(path).write_text(said)
     sys.exit(1)

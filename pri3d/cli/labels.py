@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from pri3d import config
-from pri3d.cli.words import (
+from pri3d.cli.options import (
     DEFAULT,
     Assigned,
     ConfigFile,
@@ -83,26 +83,26 @@ def demo_data(
     seed: Annotated[int, typer.Option(min=0, help="seed of the rooms, for nyuv2, sunrgbd")] = 0,
 ) -> None:
     """Write a look-alike of a labelled data set from procedural rooms, in the published formats."""
-    from pri3d.datasets import demo
+    from pri3d.demo import labeled
 
     if dataset == "scannet":
-        demo.write_frames(scans, out, held_out, every, scene or None)
+        labeled.write_frames(scans, out, held_out, every, scene or None)
     elif dataset == "scannet3d":
-        demo.write_clouds(scans, out, held_out, scene or None)
+        labeled.write_clouds(scans, out, held_out, scene or None)
     elif dataset == "s3dis":
-        demo.write_s3dis(scans, out, held_out, scene or None)
+        labeled.write_s3dis(scans, out, held_out, scene or None)
     elif dataset == "sunrgbd":
-        from pri3d.datasets import demo_objects
+        from pri3d.demo import sunrgbd
 
-        demo_objects.write_sunrgbd(out, DEFAULT.demo.model_copy(update={"seed": seed}))
+        sunrgbd.write_sunrgbd(out, DEFAULT.demo.model_copy(update={"seed": seed}))
     else:
-        demo.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
+        labeled.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
 
 
 @app.command()
 def finetune(
     task: Annotated[
-        config.AnyTask, typer.Argument(help="what is segmented: images, objects or clouds of what")
+        config.TaskName, typer.Argument(help="what is segmented: images, objects or clouds of what")
     ],
     data: Annotated[Path, typer.Option(help="folder of the labelled data set")],
     out: Annotated[

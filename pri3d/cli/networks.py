@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from pri3d import config
-from pri3d.cli.words import (
+from pri3d.cli.options import (
     DEFAULT,
     Assigned,
     ConfigFile,
@@ -32,7 +32,7 @@ ChunksFolder = Annotated[
 @app.command()
 def pretrain(
     mode: Annotated[
-        config.Mode,
+        config.ModeName,
         typer.Option(
             help="what is compared. For a 2D network: view (views of a place), geo (an image and "
             "the surface), joint (both); moco (crops of an image, the baseline). For a 3D network: "
@@ -70,14 +70,15 @@ def pretrain(
     settings = section_of(mode, config_file, assigned)
     out = out or Path("results/runs", mode)
     if settings.processes > 1 and "RANK" not in os.environ:
-        from pri3d.launch import launch
+        from pri3d.run.launch import launch
 
         raise typer.Exit(launch(sys.argv[1:], settings.processes))
-    from pri3d import store, training
+    from pri3d import store
+    from pri3d.pretrain import train
 
     lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with store.sole_writer(out) if lead else contextlib.nullcontext():
-        training.run(pairs, clouds, chunks, out, mode, settings, engine, held_out, scene)
+        train.run(pairs, clouds, chunks, out, mode, settings, engine, held_out, scene)
     if lead:
         print((out / "metrics.jsonl").read_text().splitlines()[-1])
 
@@ -115,9 +116,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="default: results/evaluation/<name of RUN>.json")
     ] = None,
-    most_pairs: Annotated[
-        int, setting(DEFAULT.evaluate, "most_pairs")
-    ] = DEFAULT.evaluate.most_pairs,
+    max_pairs: Annotated[int, setting(DEFAULT.evaluate, "max_pairs")] = DEFAULT.evaluate.max_pairs,
     matches: Annotated[int, setting(DEFAULT.evaluate, "matches")] = DEFAULT.evaluate.matches,
     radius: Annotated[float, setting(DEFAULT.evaluate, "radius_m")] = DEFAULT.evaluate.radius_m,
     seed: Annotated[int, setting(DEFAULT.evaluate, "seed")] = DEFAULT.evaluate.seed,
@@ -162,10 +161,8 @@ def evaluate(
         )
         print(*measure.as_lines(told), sep="\n")
         return
-    settings = checked(
-        "evaluate", most_pairs=most_pairs, matches=matches, radius_m=radius, seed=seed
-    )
-    from pri3d import evaluate as stage
+    settings = checked("evaluate", max_pairs=max_pairs, matches=matches, radius_m=radius, seed=seed)
+    from pri3d.pretrain import evaluate as stage
 
     result = stage.run(run, pairs, clouds, chunks, out, held_out, settings, engine, device, threads)
     for kind in result["after"]:
@@ -234,7 +231,7 @@ def import_(
 ) -> None:
     """Read weights of other libraries. Prints what was read, and what not.
 
-    `pri3d pretrain` takes such files as they are, by its settings init2d and init3d.
+    `pri3d pretrain` takes such files as they are, by its settings initial_weights_2d and initial_weights_3d.
     """
     from pri3d.weights import convert
 

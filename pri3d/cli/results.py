@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pri3d import config
-from pri3d.cli.words import app
+from pri3d.cli.options import app
 from pri3d.errors import Pri3DError
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pri3d.cli.words import DEFAULT, app, checked, setting
+from pri3d.cli.options import DEFAULT, app, checked, setting
 from pri3d.errors import Pri3DError
 
 sens = typer.Typer(help="Look into a .sens file.", no_args_is_help=True, rich_markup_mode=None)
@@ -39,7 +39,7 @@ def demo(
         color_height=color_height,
         noise=noise,
     )
-    from pri3d.scans import demo as stage
+    from pri3d import demo as stage
 
     stage.make(out, settings, scene)
 
@@ -50,7 +50,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object, nothing else")] = False,
 ) -> None:
     """Tell what a scan holds, and which of its frames cannot be used and why."""
-    from pri3d.scans import export
+    from pri3d.sources import export
 
     found = export.info(scan)
     print(json.dumps(found) if as_json else export.format_info(found))
@@ -63,7 +63,7 @@ def export_scan(
     every: Annotated[int, typer.Option(min=1, help="write every n-th frame")] = 1,
 ) -> None:
     """Write colour, depth, pose and intrinsic files, named as ScanNet's tools name them."""
-    from pri3d.scans import export
+    from pri3d.sources import export
 
     for problem in export.export(scan, out, every):
         print(f"pri3d: {scan}: {export.format_problem(problem)}", file=sys.stderr)

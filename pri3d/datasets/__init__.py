@@ -35,7 +35,7 @@ def open_split(name: str, root: str | Path, split: str) -> Split:
     """
     root = Path(root)
     if not root.is_dir():
-        raise Pri3DError(f"{root}: no such folder; set labelled.{name} to where the data set is")
+        raise Pri3DError(f"{root}: no such folder; set datasets.{name} to where the data set is")
     if name == "nyuv2":
         return NyuV2(root, split)
     return ScanNetScans(root, split) if has_scans(root) else ScanNetFrames(root, split)

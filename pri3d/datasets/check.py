@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pri3d.datasets import nyuv2, open_split, table
+from pri3d.datasets import nyuv2, open_split, scannet_labels
 from pri3d.datasets.scannet_scans import has_scans
 from pri3d.errors import Pri3DError
 
@@ -65,7 +65,7 @@ def _files(root: Path, layout: str) -> list[dict[str, Any]]:
             f"scannetv2_{split}.txt": f"which scenes are of the {split} split" for split in SPLITS
         }
         if layout == "scans":
-            wanted |= {table.NAME: "which class each label of the images is"}
+            wanted |= {scannet_labels.NAME: "which class each label of the images is"}
     above = (root, root.parent) if layout != "nyuv2" else (root,)
     return [
         {

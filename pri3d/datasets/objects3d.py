@@ -19,9 +19,9 @@ from pri3d.boxes import Boxes
 from pri3d.classes import SCANNET18
 from pri3d.datasets.rooms import check_extent
 from pri3d.datasets.scannet3d import OBJECTS, SEGMENTS, SURFACE, list_scenes, read_objects
-from pri3d.datasets.table import read_names
+from pri3d.datasets.scannet_labels import read_names
 from pri3d.errors import Pri3DError
-from pri3d.scans.surface import read_ply
+from pri3d.sources.surface import read_ply
 
 INFO = ".txt"
 
@@ -69,7 +69,7 @@ def open_objects(name: str, root: str | Path, split: str):
 
     root = Path(root)
     if not root.is_dir():
-        raise Pri3DError(f"{root}: no such folder; set labelled.{name} to where the data set is")
+        raise Pri3DError(f"{root}: no such folder; set datasets.{name} to where the data set is")
     return SunRGBD(root, split) if name == "sunrgbd" else ScanNetObjects(root, split)
 
 

@@ -56,5 +56,5 @@ def open_rooms(name: str, root: str | Path, split: str):
 
     root = Path(root)
     if not root.is_dir():
-        raise Pri3DError(f"{root}: no such folder; set labelled.{name} to where the data set is")
+        raise Pri3DError(f"{root}: no such folder; set datasets.{name} to where the data set is")
     return S3DIS(root, split) if name == "s3dis" else ScanNet3D(root, split)

@@ -20,9 +20,9 @@ from pri3d.classes import SCANNET20
 from pri3d.datasets.frames import Frame
 from pri3d.datasets.rooms import Cloud, check_extent
 from pri3d.datasets.scannet import scene_list
-from pri3d.datasets.table import read_names
+from pri3d.datasets.scannet_labels import read_names
 from pri3d.errors import Pri3DError
-from pri3d.scans.surface import read_ply, read_vertex_labels
+from pri3d.sources.surface import read_ply, read_vertex_labels
 
 SURFACE, LABELS = "_vh_clean_2.ply", "_vh_clean_2.labels.ply"
 SEGMENTS, OBJECTS = "_vh_clean_2.0.010000.segs.json", ".aggregation.json"

@@ -15,10 +15,10 @@ import numpy as np
 from pri3d.classes import SCANNET18, SCANNET20
 from pri3d.datasets.frames import Frame, Objects, decode_labels, read_bytes, read_member
 from pri3d.datasets.scannet import scene_list
-from pri3d.datasets.table import read_table
+from pri3d.datasets.scannet_labels import read_table
 from pri3d.errors import Pri3DError
-from pri3d.scans.find import find_scans
-from pri3d.scans.sens import SensFile
+from pri3d.sources.find import find_scans
+from pri3d.sources.sens import SensFile
 
 # Neighbouring frames of a scan show nearly the same; `scannet_frames_25k` takes about as many.
 EVERY = 100

@@ -14,24 +14,24 @@ from numba import njit
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from pri3d.augment3d import augment_colors
 from pri3d.boxes import Boxes
 from pri3d.config import Det3d
 from pri3d.datasets.objects3d import Kinds, Scene
 from pri3d.errors import Pri3DError
-from pri3d.finetune import votenet_loss
 from pri3d.finetune.samples import Damaged, draw
 from pri3d.finetune.semseg3d import enough_cells
-from pri3d.finetune.votenet_loss import Truth
-from pri3d.matching.voxels import merge, near_origin
-from pri3d.models.minkunet import minkunet
+from pri3d.matching.voxels import shift_to_origin, unique_voxels
+from pri3d.models import votenet_loss
+from pri3d.models.minkunet import minkunet_of
 from pri3d.models.votenet import (
     ProposalHead,
     Proposals,
     VoteAggregation,
     Voting,
 )
+from pri3d.models.votenet_loss import Truth
 from pri3d.sparse.coordinates import collate_counted
+from pri3d.transforms.cloud import augment_colors
 
 CHANNELS = 256  # of the backbone's features (published)
 HEADINGS = 12  # bins, of data sets whose boxes have headings
@@ -92,13 +92,15 @@ class Det3dSamples(torch.utils.data.Dataset):
         points_rng, place_rng, color_rng = draws.spawn(3)
         try:
             scene = self.data.scene(frame)
-            scene = some_points(scene, settings.points, points_rng)
-            if settings.augment3d:
+            scene = some_points(scene, settings.max_points, points_rng)
+            if settings.augment_scene:
                 scene = moved(scene, self.data.oriented, place_rng)
-            found = in_voxels(name, scene, settings.voxel_m, not self.data.oriented, settings.seeds)
+            found = in_voxels(
+                name, scene, settings.voxel_m, not self.data.oriented, settings.seed_points
+            )
         except Pri3DError as error:
             return Damaged(name, str(error))
-        if settings.colors:
+        if settings.augment_color:
             found = found._replace(color_V3=augment_colors(found.color_V3, color_rng))
         return found
 
@@ -159,8 +161,8 @@ def in_voxels(
         for i in np.unique(scene.member[scene.member >= 0]):
             own = scene.points[scene.member[:, 0] == i]
             center[i] = (own.min(axis=0) + own.max(axis=0)) / 2
-    voxel_N3 = near_origin(np.floor(scene.points / voxel_m).astype(np.int64))
-    first, _ = merge(voxel_N3)
+    voxel_N3 = shift_to_origin(np.floor(scene.points / voxel_m).astype(np.int64))
+    first, _ = unique_voxels(voxel_N3)
     point_V3, member_V3 = scene.points[first], scene.member[first]
     in_object = member_V3[:, 0] >= 0
     votes = np.zeros((len(first), 3, 3))
@@ -249,7 +251,7 @@ class Detector(nn.Module):
 
 def networks(settings: Det3d, kinds: Kinds, oriented: bool) -> nn.ModuleDict:
     """`backbone3d` and `detector`, with random weights."""
-    network = minkunet(3, CHANNELS, settings.width3d, settings.blocks3d, settings.stem3d)
+    network = minkunet_of(settings.network3d, CHANNELS)
     return nn.ModuleDict({"backbone3d": network, "detector": Detector(kinds, oriented, settings)})
 
 

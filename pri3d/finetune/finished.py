@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pri3d.checkpoint import first_line
-from pri3d.config import SECTIONS, TASKS, Det3d, Semseg3d
+from pri3d.config import TASKS, Det3d, Semseg3d, Settings
 from pri3d.errors import Pri3DError
+from pri3d.run.checkpoint import first_line
 from pri3d.sparse.convolution import use_engine
 
 
@@ -34,7 +34,7 @@ def load_run(
     """
     try:
         given = json.loads((run / "settings.json").read_text())
-        settings = SECTIONS[TASKS[given.pop("task")][0]].model_validate(given)
+        settings = type(getattr(Settings(), TASKS[given.pop("task")].kind)).model_validate(given)
         nets = networks(settings)
         use_engine(nets, engine)
         nets.load_state_dict(load_file(run / "model.safetensors"))

@@ -29,15 +29,15 @@ def networks(settings: Insseg, classes: int) -> nn.ModuleDict:
 
     Its encoder is `model.backbone.body`. Raises Pri3DError for frozen statistics of a random start.
     """
-    if settings.norm == "frozen" and settings.init in ("random", "try_imagenet"):
+    if settings.encoder_norm == "frozen" and settings.initial_weights in ("random", "try_imagenet"):
         raise Pri3DError(
             "insseg.norm: a random network has no statistics to freeze; set it to batch, or "
             "insseg.init to weights"
         )
-    norm = FrozenBatchNorm2d if settings.norm == "frozen" else nn.BatchNorm2d
-    encoder = resnet_encoder(settings.net2d, norm_layer=norm)
+    norm = FrozenBatchNorm2d if settings.encoder_norm == "frozen" else nn.BatchNorm2d
+    encoder = resnet_encoder(settings.network2d, norm_layer=norm)
     stages = {f"layer{i}": str(i - 1) for i in range(1, 5)}
-    channels = list(ENCODERS[settings.net2d][1])
+    channels = list(ENCODERS[settings.network2d][1])
     model = MaskRCNN(
         BackboneWithFPN(encoder, stages, channels, PYRAMID_CHANNELS),
         num_classes=classes + 1,
@@ -45,8 +45,8 @@ def networks(settings: Insseg, classes: int) -> nn.ModuleDict:
         max_size=settings.long_side,
         rpn_post_nms_top_n_train=1000,
         rpn_post_nms_top_n_test=1000,
-        box_score_thresh=settings.score,
-        box_batch_size_per_image=settings.proposals,
+        box_score_thresh=settings.min_score,
+        box_batch_size_per_image=settings.roi_samples,
     )
     return nn.ModuleDict({"model": model})
 

@@ -13,19 +13,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pri3d import checkpoint, processes, store
-from pri3d.augment import normalise
-from pri3d.checkpoint import first_line
+from pri3d import store
 from pri3d.classes import ClassSet
-from pri3d.config import TASKS, WITH_CLOUDS, Insseg, Semseg
+from pri3d.config import TASKS, Insseg, Semseg, kind_of
 from pri3d.datasets import NyuV2, Objects, ScanNetFrames, Split, at_size, open_split
 from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
-from pri3d.finetune import coco, insseg, pictures, semseg
+from pri3d.finetune import insseg, pictures, semseg
 from pri3d.finetune.samples import as_tensor, masks_of
-from pri3d.metrics import semantic
+from pri3d.metrics import coco, semantic
 from pri3d.metrics.instance2d import InstanceAP, Predicted
-from pri3d.placement import Placement, placed_image
+from pri3d.run import checkpoint, processes
+from pri3d.run.checkpoint import first_line
+from pri3d.transforms.color import normalise
+from pri3d.transforms.crop import Crop, crop_image
 
 NOTHING = Objects(np.zeros((1, 1), np.int32), {})
 DATA = {"scannet": ScanNetFrames, "nyuv2": NyuV2}
@@ -56,9 +57,9 @@ def load_run(run: Path) -> tuple[str, Semseg | Insseg, nn.ModuleDict]:
     try:
         given = json.loads((run / "settings.json").read_text())
         task = given.pop("task")
-        if TASKS[task][0] in WITH_CLOUDS:
+        if kind_of(task).network == "network3d":
             raise Pri3DError(f"{run}: was finetuned on clouds, not on images")
-        kind = Semseg if TASKS[task][0] == "semseg" else Insseg
+        kind = Semseg if TASKS[task].kind == "semseg" else Insseg
         settings = kind.model_validate(given)
         weights = load_file(run / "model.safetensors")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -111,7 +112,7 @@ def run(
     task, settings, nets = load_run(trained)
     place = processes.start(device).device
     nets.to(place, memory_format=torch.channels_last)
-    data = open_split(TASKS[task][1], data_dir, split)
+    data = open_split(TASKS[task].dataset, data_dir, split)
     if submission is not None and data.name != "scannet":
         raise Pri3DError("--submission: there is a benchmark of ScanNet only")
     is_semseg = isinstance(settings, Semseg)
@@ -144,9 +145,9 @@ def run(
 
 def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
     """A whole image as the network sees it: float32 [3, height, width], normalised."""
-    whole = Placement(0, 0, *rgb.shape[:2], False)
+    whole = Crop(0, 0, *rgb.shape[:2], False)
     shape = settings.height, settings.width
-    return normalise(torch.from_numpy(placed_image(rgb, rgb.shape[:2], whole, shape)))
+    return normalise(torch.from_numpy(crop_image(rgb, rgb.shape[:2], whole, shape)))
 
 
 def _semseg(nets: nn.ModuleDict, settings: Semseg, place: torch.device, asked: Asked) -> dict:
@@ -239,7 +240,7 @@ def _insseg(nets: nn.ModuleDict, settings: Insseg, place: torch.device, asked: A
             continue
         shape = color.shape[:2]
         (found,) = insseg.predict(nets, [as_tensor(color).to(place)], settings)
-        masks, labels = masks_of(objects, shape, settings.least_pixels)
+        masks, labels = masks_of(objects, shape, settings.min_pixels)
         images.append(coco.image_of(len(images) + 1, name, shape))
         annotations += coco.annotations_of(len(images), masks, labels, len(annotations) + 1)
         results += coco.results_of(len(images), found)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pri3d import checkpoint, processes, store
+from pri3d import store
 from pri3d.config import TASKS
 from pri3d.datasets.rooms import open_rooms
 from pri3d.datasets.subsets import spread
@@ -17,6 +17,7 @@ from pri3d.finetune import semseg3d
 from pri3d.finetune.finished import load_run, task_of
 from pri3d.finetune.samples import IGNORED
 from pri3d.metrics import semantic
+from pri3d.run import checkpoint, processes
 from pri3d.sparse.convolution import engine_for
 
 
@@ -43,7 +44,7 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     task = task_of(trained)
-    data = open_rooms(TASKS[task][1], data_dir, split)
+    data = open_rooms(TASKS[task].dataset, data_dir, split)
     if submission is not None and data.name != "scannet3d":
         raise Pri3DError("--submission: there is a benchmark of ScanNet only")
     classes = data.classes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pri3d import checkpoint, processes, store
+from pri3d import store
 from pri3d.boxes import Boxes, hulls, inside
 from pri3d.config import TASKS
 from pri3d.datasets.objects3d import open_objects
@@ -20,10 +20,11 @@ from pri3d.finetune.finished import load_run, task_of
 from pri3d.metrics import boxes3d
 from pri3d.metrics.boxes3d import Found
 from pri3d.models.votenet import Proposals, boxes_of
+from pri3d.run import checkpoint, processes
 from pri3d.sparse.convolution import engine_for
 
 THRESHOLDS = (0.25, 0.5)
-LEAST_POINTS = 5  # a box with fewer is empty
+MIN_POINTS = 5  # a box with fewer is empty
 
 
 def run(
@@ -48,7 +49,7 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     task = task_of(trained)
-    data = open_objects(TASKS[task][1], data_dir, "val")
+    data = open_objects(TASKS[task].dataset, data_dir, "val")
     place = processes.start(device).device
     settings, nets = load_run(
         trained,
@@ -60,9 +61,9 @@ def run(
     left_out, notes, truths, found = list(data.problems), [], {}, []
     for i in tqdm(chosen, "scenes", disable=None):
         rng = np.random.default_rng([settings.seed, i])
-        how = settings.voxel_m, not data.oriented, settings.seeds
+        how = settings.voxel_m, not data.oriented, settings.seed_points
         try:
-            scene = det3d.some_points(data.scene(i), settings.points, rng)
+            scene = det3d.some_points(data.scene(i), settings.max_points, rng)
             sample = det3d.in_voxels(data.frames[i].name, scene, *how)
         except Pri3DError as error:
             left_out.append(str(error))
@@ -72,7 +73,7 @@ def run(
         with torch.no_grad():
             proposals = det3d.detect(nets, batch).proposals
         mean_size = nets["detector"].mean_size
-        _, boxes = predictions(proposals, mean_size, 0, scene.points, least=settings.score)
+        _, boxes = predictions(proposals, mean_size, 0, scene.points, least=settings.min_score)
         found += [box._replace(scene=i) for box in boxes]
         truths[i] = scene.kind, scene.boxes
     if not truths:
@@ -136,7 +137,7 @@ def predictions(
     rows = np.arange(len(score))
     if cloud is not None:
         number = [inside(cloud, *box).sum() for box in zip(center, size, heading)]
-        rows = rows[np.array(number) >= LEAST_POINTS]
+        rows = rows[np.array(number) >= MIN_POINTS]
     hull = hulls(boxes)[rows]
     if in_plane:
         hull = hull[:, [0, 1, 3, 4]]

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 from tqdm import tqdm
 
-from pri3d import checkpoint, processes
 from pri3d.config import TASKS, Semseg
 from pri3d.datasets import Split, at_size, open_split
 from pri3d.datasets.subsets import subset
 from pri3d.errors import Pri3DError
 from pri3d.finetune import semseg
+from pri3d.finetune.initial_weights import load_initial_weights
 from pri3d.finetune.measure import network_input
-from pri3d.finetune.starts import load_start
 from pri3d.metrics import semantic
 from pri3d.models.resunet import stem
+from pri3d.run import checkpoint, processes
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.1  # of the neighbours' votes, by the cosine of their angle
@@ -38,24 +38,24 @@ AT_ONCE = 2_000
 
 
 def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0) -> dict[str, Any]:
-    """Probe the features of `settings.init` on a task of semantic segmentation, into `out` (JSON).
+    """Probe the features of `settings.initial_weights` on a task of semantic segmentation, into `out` (JSON).
 
-    settings: init, net2d, height, width, percent, subset, seed, device. Figures are shares by the
+    settings: init, network2d, height, width, percent, subset, seed, device. Figures are shares by the
     rule of ScanNet's benchmark over drawn places, not over pixels. Raises Pri3DError as finetuning
     does.
     """
     if threads:
         torch.set_num_threads(threads)
-    if settings.net != "unet":
+    if settings.architecture != "unet":
         raise Pri3DError("semseg.net: features of a UNet are probed; set it to unet")
     place = processes.start(settings.device).device
-    train, val = (open_split(TASKS[task][1], data_dir, split) for split in ("train", "val"))
+    train, val = (open_split(TASKS[task].dataset, data_dir, split) for split in ("train", "val"))
     chosen = subset(train.frames, settings.percent, settings.subset, settings.seed)
     if not chosen:
         raise Pri3DError(f"{task}: {settings.percent:g} % of the labelled images are none")
     torch.manual_seed(settings.seed)
     nets = semseg.networks(settings, len(train.classes.names))
-    start = load_start(nets, settings)
+    start = load_initial_weights(nets, settings)
     whole = start.decoder
     backbone = nets["backbone"].to(place, memory_format=torch.channels_last)
     _calibrate(backbone, train, chosen, settings, place, start.said)

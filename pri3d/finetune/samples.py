@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pri3d.augment import augment, normalise
 from pri3d.config import Insseg, Semseg
 from pri3d.datasets import Split, at_size
 from pri3d.datasets.frames import Objects
 from pri3d.errors import Pri3DError
-from pri3d.placement import Placement, draw_placement, placed_image
+from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.crop import Crop, crop_image, random_crop
 
 IGNORED = 255  # in targets: nothing annotated here
 
@@ -64,11 +64,11 @@ class SemsegSamples(torch.utils.data.Dataset):
             labels = self.data.labels(frame)
         except Pri3DError as error:
             return Damaged(name, str(error))
-        place = draw_placement(rgb.shape[:2], settings.crop, settings.flip, place_rng)
-        image = torch.from_numpy(placed_image(rgb, rgb.shape[:2], place, shape))
-        if settings.colors:
+        place = random_crop(rgb.shape[:2], settings.crop, settings.flip, place_rng)
+        image = torch.from_numpy(crop_image(rgb, rgb.shape[:2], place, shape))
+        if settings.augment_color:
             image = augment(image, color_rng)
-        target = placed_labels(labels, rgb.shape[:2], place, shape)
+        target = crop_labels(labels, rgb.shape[:2], place, shape)
         return Labelled(name, normalise(image), torch.from_numpy(target - np.uint8(1)))
 
 
@@ -88,9 +88,9 @@ class InssegSamples(torch.utils.data.Dataset):
         except Pri3DError as error:
             return Damaged(name, str(error))
         image = as_tensor(rgb)
-        if settings.colors:
+        if settings.augment_color:
             image = (augment(image.float() / 255, color_rng) * 255).round().to(torch.uint8)
-        masks, labels = masks_of(objects, rgb.shape[:2], settings.least_pixels)
+        masks, labels = masks_of(objects, rgb.shape[:2], settings.min_pixels)
         if settings.flip and flip_rng.random() < 0.5:
             image, masks = image.flip(-1), masks[:, :, ::-1]
         return WithObjects(name, image.contiguous(), targets(masks, labels))
@@ -108,8 +108,8 @@ def _order(seed: int, epoch: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, 3, epoch]).permutation(images)
 
 
-def placed_labels(
-    labels: np.ndarray, color_shape: tuple[int, int], place: Placement, shape: tuple[int, int]
+def crop_labels(
+    labels: np.ndarray, color_shape: tuple[int, int], place: Crop, shape: tuple[int, int]
 ) -> np.ndarray:
     """The labels [H, W] under a part of the colour image, at another size, from the nearest pixel.
 
@@ -132,14 +132,14 @@ def as_tensor(rgb: np.ndarray) -> Tensor:
 
 
 def masks_of(
-    objects: Objects, shape: tuple[int, int], least_pixels: int
+    objects: Objects, shape: tuple[int, int], min_pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks bool [N, H, W] at the size of the colour image and classes int64 [N], by number.
 
-    Objects with fewer pixels than `least_pixels` (in their own image) are left out.
+    Objects with fewer pixels than `min_pixels` (in their own image) are left out.
     """
     size = np.bincount(objects.number.ravel())
-    kept = [n for n in sorted(objects.class_of) if size[n] >= least_pixels]
+    kept = [n for n in sorted(objects.class_of) if size[n] >= min_pixels]
     number = at_size(objects.number, shape)
     kept = [n for n in kept if (number == n).any()]
     masks = number[None] == np.array(kept, np.int32).reshape(-1, 1, 1)

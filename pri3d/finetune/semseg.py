@@ -15,13 +15,13 @@ from pri3d.models.resunet import ENCODERS, resnet_encoder, resunet, stem
 
 def networks(settings: Semseg, classes: int) -> nn.ModuleDict:
     """`backbone` (a UNet, or an encoder alone) and `classifier`, with random weights."""
-    if settings.net == "unet":
-        backbone = resunet(settings.net2d)
+    if settings.architecture == "unet":
+        backbone = resunet(settings.network2d)
         return nn.ModuleDict(
             {"backbone": backbone, "classifier": nn.Conv2d(backbone.channels, classes, 1)}
         )
-    encoder = resnet_encoder(settings.net2d, dilated=True)
-    head = DeepLabHead(ENCODERS[settings.net2d][1][-1], classes)
+    encoder = resnet_encoder(settings.network2d, dilated=True)
+    head = DeepLabHead(ENCODERS[settings.network2d][1][-1], classes)
     backbone = nn.ModuleDict({"encoder": encoder})
     return nn.ModuleDict({"backbone": backbone, "classifier": head})
 
@@ -43,7 +43,7 @@ def logits(nets: nn.ModuleDict, image_BCHW: Tensor, settings: Semseg) -> Tensor:
         image = image_BCHW.contiguous(memory_format=torch.channels_last)
         backbone = nets["backbone"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settings.frozen):
-            if settings.net == "unet":
+            if settings.architecture == "unet":
                 features = backbone(image)
             else:
                 features = _last_map(backbone["encoder"], image)
@@ -59,7 +59,7 @@ def losses(nets: nn.ModuleDict, batch: SemsegBatch, settings: Semseg) -> dict[st
     """Cross entropy, the mean over all annotated pixels; none where nothing is annotated."""
     if batch.images_BCHW is None or not (batch.targets_BHW != IGNORED).any():
         return {}
-    if settings.net == "deeplabv3" and len(batch.images_BCHW) < 2:
+    if settings.architecture == "deeplabv3" and len(batch.images_BCHW) < 2:
         return {}  # its head normalises one value an image
     scores = logits(nets, batch.images_BCHW, settings)
     return {"pixels": cross_entropy(scores, batch.targets_BHW.long(), ignore_index=IGNORED)}

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pri3d.augment3d import augment_colors, augment_points
 from pri3d.config import Semseg3d
 from pri3d.datasets.rooms import Cloud
 from pri3d.errors import Pri3DError
 from pri3d.finetune.samples import IGNORED, Damaged, draw
-from pri3d.matching.voxels import merge
-from pri3d.models.minkunet import minkunet
+from pri3d.matching.voxels import unique_voxels
+from pri3d.models.minkunet import minkunet_of
 from pri3d.sparse.coordinates import collate_counted
+from pri3d.transforms.cloud import augment_colors, augment_points
 
 COARSEST_VOXELS = 16  # edge of the network's coarsest cells
 
@@ -66,9 +66,9 @@ class Semseg3dSamples(torch.utils.data.Dataset):
             return Damaged(name, str(error))
         if settings.crop_m is not None:
             cloud = cropped(cloud, settings.crop_m, crop_rng)
-        points = augment_points(cloud.points, settings.augment3d, place_rng)
+        points = augment_points(cloud.points, settings.augment_cloud, place_rng)
         found = in_voxels(name, cloud._replace(points=points), settings.voxel_m)
-        if "color" in settings.augment3d:
+        if "color" in settings.augment_cloud:
             found = found._replace(color_V3=augment_colors(found.color_V3, color_rng))
         return found
 
@@ -96,7 +96,7 @@ def in_voxels(name: str, cloud: Cloud, voxel_m: float) -> Voxels:
     """All points of a cloud (finite) in voxels of `voxel_m` metres."""
     # From its own corner: coordinates of buildings are large.
     voxel_N3 = np.floor((cloud.points - cloud.points.min(axis=0)) / voxel_m).astype(np.int64)
-    first, of_point = merge(voxel_N3)
+    first, of_point = unique_voxels(voxel_N3)
     label_V, annotated = np.zeros(len(first), np.uint8), cloud.label > 0
     label_V[of_point[annotated]] = cloud.label[annotated]  # of any one of them
     mixed = np.zeros(len(first), bool)
@@ -123,7 +123,7 @@ def collate_voxels(samples: list[Voxels | Damaged]) -> Semseg3dBatch:
 
 def networks(settings: Semseg3d, classes: int) -> nn.ModuleDict:
     """`backbone3d`, whose last layer has the classes as channels, with random weights."""
-    network = minkunet(3, classes, settings.width3d, settings.blocks3d, settings.stem3d)
+    network = minkunet_of(settings.network3d, classes)
     return nn.ModuleDict({"backbone3d": network})
 
 

@@ -23,16 +23,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import pri3d
-from pri3d import checkpoint, closure, processes, store
+from pri3d import code_digest, store
 from pri3d.config import (
-    SECTIONS,
     TASKS,
-    WITH_CLOUDS,
     Det3d,
     Insseg,
     Semseg,
     Semseg3d,
-    finetune_unused,
+    Settings,
+    kind_of,
+    unused_settings,
 )
 from pri3d.datasets import open_split
 from pri3d.datasets.objects3d import open_objects
@@ -40,6 +40,7 @@ from pri3d.datasets.rooms import open_rooms
 from pri3d.datasets.subsets import subset
 from pri3d.errors import Pri3DError
 from pri3d.finetune import det3d, insseg, semseg, semseg3d
+from pri3d.finetune.initial_weights import file_of, load_initial_weights
 from pri3d.finetune.samples import (
     InssegBatch,
     InssegSamples,
@@ -48,9 +49,9 @@ from pri3d.finetune.samples import (
     collate_labelled,
     collate_objects,
 )
-from pri3d.finetune.starts import file_of, load_start
-from pri3d.record import SKIPPED, Record, pace
-from pri3d.signals import outlive_signals, stop_requests
+from pri3d.run import checkpoint, processes
+from pri3d.run.metrics import SKIPPED, MetricsWriter, pace
+from pri3d.run.signals import ignore_signals_until, stop_requests
 from pri3d.sparse.convolution import engine_for, use_engine
 
 Batch = SemsegBatch | InssegBatch | semseg3d.Semseg3dBatch | det3d.Det3dBatch
@@ -58,7 +59,7 @@ AnySettings = Semseg | Insseg | Semseg3d | Det3d
 MODULES = {Semseg: semseg, Insseg: insseg, Semseg3d: semseg3d, Det3d: det3d}
 OPENED = {Semseg: open_split, Insseg: open_split, Semseg3d: open_rooms, Det3d: open_objects}
 UNITS = {Semseg: "images", Insseg: "images", Semseg3d: "clouds", Det3d: "scenes"}
-MOST_DAMAGED = 5  # batches in a row without an image that can be read
+MAX_DAMAGED = 5  # batches in a row without an image that can be read
 
 
 class Plan(NamedTuple):
@@ -80,7 +81,7 @@ class Plan(NamedTuple):
     @property
     def in_clouds(self) -> bool:
         """Whether the data are clouds, and the network is sparse."""
-        return TASKS[self.task][0] in WITH_CLOUDS
+        return kind_of(self.task).network == "network3d"
 
     @property
     def unit(self) -> str:
@@ -117,8 +118,8 @@ def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    data = OPENED[type(settings)](TASKS[task][1], data_dir, "train")
-    whole = TASKS[task][0] in WITH_CLOUDS
+    data = OPENED[type(settings)](TASKS[task].dataset, data_dir, "train")
+    whole = kind_of(task).network == "network3d"
     chosen = subset(data.frames, settings.percent, settings.subset, settings.seed, whole)
     if not chosen:
         raise Pri3DError(
@@ -133,7 +134,7 @@ def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str
             )
     steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)
     device = processes.start(settings.device).device
-    if TASKS[task][0] in WITH_CLOUDS:
+    if kind_of(task).network == "network3d":
         engine = engine_for(engine, device)
     plan = Plan(task, settings, data, chosen, steps, engine)
     origin = _made_from(plan)
@@ -161,7 +162,7 @@ def _tell_data(plan: Plan) -> None:
 
 def _made_from(plan: Plan) -> dict[str, Any]:
     """All that determines a run."""
-    start = file_of(plan.settings.init)
+    start = file_of(plan.settings.initial_weights)
     if start is not None and not start.is_file():
         raise Pri3DError(f"{start}: no such file of weights; give a finished run, or a file")
     return {
@@ -171,7 +172,7 @@ def _made_from(plan: Plan) -> dict[str, Any]:
         "images": len(plan.chosen),
         "frames": _digest_of_labels(plan),
         "start": None if start is None else store.file_digest(start),
-        "code": closure.code_digest("pri3d.finetune.train"),
+        "code": code_digest.code_digest("pri3d.finetune.train"),
     }
 
 
@@ -225,7 +226,7 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
     torch.manual_seed(settings.seed)
     nets = plan.networks()
     state = _state_to_go_on_from(out, origin)
-    start = state["start"] if state else load_start(nets, settings).said
+    start = state["start"] if state else load_initial_weights(nets, settings).said
     nets = nets.to(device, memory_format=torch.channels_last)
     parameters = module.trained(nets, settings)
     optimizer = _optimizer(parameters, settings)
@@ -243,16 +244,16 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
     damaged_in_a_row = 0
     with (
         stop_requests(closing) as requests,
-        Record(out, history) as record,
+        MetricsWriter(out, history) as record,
         tqdm(total=plan.steps, initial=first, unit="step", desc=out.name, disable=None) as bar,
     ):
         for number in range(first + 1, plan.steps + 1):
             began = time.perf_counter()
             batch = _next(batches)
             damaged_in_a_row = 0 if batch.names else damaged_in_a_row + 1
-            if damaged_in_a_row == MOST_DAMAGED:
+            if damaged_in_a_row == MAX_DAMAGED:
                 raise Pri3DError(
-                    f"{out}: no image of the last {MOST_DAMAGED} batches can be read "
+                    f"{out}: no image of the last {MAX_DAMAGED} batches can be read "
                     f"({batch.damaged[0].reason}); is the disk there?"
                 )
             for damaged in batch.damaged:
@@ -396,7 +397,7 @@ def _batches(plan: Plan, first: int, closing, device: torch.device) -> Iterator[
             batch_sampler=order,
             num_workers=settings.workers,
             collate_fn=collate,
-            worker_init_fn=functools.partial(outlive_signals, closing),
+            worker_init_fn=functools.partial(ignore_signals_until, closing),
             generator=torch.Generator(),  # without one it draws from the generator of the weights
             pin_memory=device.type == "cuda",
         )
@@ -435,8 +436,8 @@ def _state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | 
 
 def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     """What determines a run and is another than it was, but for the code."""
-    settings = SECTIONS[TASKS[origin["task"]][0]](**origin["settings"])
-    of_no_account = finetune_unused(settings)
+    settings = type(getattr(Settings(), TASKS[origin["task"]].kind))(**origin["settings"])
+    of_no_account = unused_settings(settings)
     differences = checkpoint.changed(before["settings"], origin["settings"], of_no_account)
     what = {
         "task": "the task",

@@ -26,7 +26,7 @@ class VoxelTable(NamedTuple):
     rows: np.ndarray
 
 
-def voxelise(
+def voxelize(
     points: np.ndarray, color: np.ndarray, voxel_m: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Occupied voxels of a point set with their mean colours.
@@ -78,7 +78,7 @@ def nearest_voxel(
     return rows, distance
 
 
-def merge(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unique_voxels(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows int64 [M] of the first of equal voxels, sorted by x, then y, then z, and for each row of
     voxel int [V, 3] the position among them, int64 [V].
 
@@ -90,7 +90,7 @@ def merge(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, of_row
 
 
-def near_origin(voxel: np.ndarray, stride: int = 16) -> np.ndarray:
+def shift_to_origin(voxel: np.ndarray, stride: int = 16) -> np.ndarray:
     """Voxels int64 [V, 3]; those of a cloud far from the origin, such as in the coordinates of a
     site, are moved as one, so that the lowest lie in 0..stride-1. Cells of all strides that divide
     `stride` stay the same cells.

@@ -10,7 +10,9 @@ class ProjectionHeads(nn.Module):
     Names are those of the published weights.
     """
 
-    def __init__(self, channels_2d: int, channels_3d: int = 96, projected: int = 64) -> None:
+    def __init__(
+        self, channels_2d: int, channels_3d: int = 96, projection_channels: int = 64
+    ) -> None:
         super().__init__()
-        self.w2d = nn.Linear(channels_2d, projected)
-        self.w3d = nn.Linear(channels_3d, projected)
+        self.w2d = nn.Linear(channels_2d, projection_channels)
+        self.w3d = nn.Linear(channels_3d, projection_channels)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from pri3d.config import Network3d
 from pri3d.sparse.convolution import (
     SparseBatchNorm,
     SparseConv,
@@ -53,6 +54,15 @@ def minkunet(
     network = MinkUNet(in_channels, out_channels, widths, blocks, stem_kernel)
     use_engine(network, engine)
     return network
+
+
+def minkunet_of(shape: Network3d, out_channels: int | None = None) -> MinkUNet:
+    """The MinkUNet of the setting `network3d`, for three input channels.
+
+    out_channels: of the last layer; default: those of the setting.
+    """
+    channels = shape.channels if out_channels is None else out_channels
+    return minkunet(3, channels, shape.widths, shape.blocks, shape.stem_kernel)
 
 
 class ResidualBlock(nn.Module):

@@ -67,7 +67,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     """
     if ENCODERS[name][0] is None:
         raise Pri3DError(
-            f"there are no ImageNet weights of {name}; take another encoder (net2d), or start at "
+            f"there are no ImageNet weights of {name}; take another encoder (network2d), or start at "
             "random"
         )
     weights = getattr(torchvision.models, ENCODERS[name][0]).IMAGENET1K_V1
@@ -77,7 +77,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         raise Pri3DError(
             f"the ImageNet weights of {name} cannot be fetched ({error}); put "
             f"{weights.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or start at "
-            "random (init2d, init) or from a file"
+            "random (initial_weights_2d, init) or from a file"
         ) from None
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 

@@ -140,14 +140,14 @@ class UpsamplingProjection(nn.Module):
     Convolutions and interpolation commute, and only the asked pixels are interpolated.
     """
 
-    def __init__(self, channels: int, projected: int) -> None:
+    def __init__(self, channels: int, projection_channels: int) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(channels, projected, 1)
+        self.projection = nn.Conv2d(channels, projection_channels, 1)
 
     def forward(
         self, map_BChw: Tensor, pixel_N: Tensor, counts: list[int], shape: tuple[int, int]
     ) -> Tensor:
-        """Features [N, projected] of pixels, which are numbered through the batch: image * H * W +
+        """Features [N, projection_channels] of pixels, which are numbered through the batch: image * H * W +
         row * W + column. counts: pixels asked of each image, one after another; shape: (H, W).
         """
         height, width = shape

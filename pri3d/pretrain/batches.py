@@ -14,7 +14,7 @@ from pri3d.pretrain.matches import CELL, Chunk
 
 
 class Sample(NamedTuple):
-    """One pair. Terms of the loss that cannot be formed are None, with the reason in `skipped`.
+    """One pair. LossTerm of the loss that cannot be formed are None, with the reason in `skipped`.
 
     depths: of the two images, float32 [H, W] metres, where depth is to be predicted.
     """

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from pri3d.config import WHOLE_FRAMES, Pretrain
-from pri3d.models.minkunet import minkunet
+from pri3d.config import Pretrain
+from pri3d.models.minkunet import minkunet_of
 from pri3d.models.teacher import Teacher, UpsamplingProjection
 from pri3d.pretrain.batches import Matches, Side
 from pri3d.pretrain.cloud_pairs import CloudPairBatch
 from pri3d.pretrain.frame_clouds import CloudBatch
 from pri3d.pretrain.losses import hardest_contrastive, match_recall
-from pri3d.pretrain.terms import Terms, contrast
+from pri3d.pretrain.objective import LossTerm, contrast
 from pri3d.sparse.coordinates import collate_counted
 
 HARDEST_DRAWN = 1024  # rows among which hardest-contrastive seeks negatives
@@ -30,33 +30,23 @@ HARDEST_DRAWN = 1024  # rows among which hardest-contrastive seeks negatives
 
 def networks(mode: str, settings: Pretrain) -> nn.ModuleDict:
     """The parts of a mode: backbone3d, and where there is a teacher that, w2d and w3d."""
-    nets = nn.ModuleDict(
-        {
-            "backbone3d": minkunet(
-                3,
-                settings.channels3d,
-                settings.width3d,
-                settings.blocks3d,
-                settings.stem3d,
-            )
-        }
-    )
+    nets = nn.ModuleDict({"backbone3d": minkunet_of(settings.network3d)})
     if mode == "pointcontrast":
         return nets
     nets["teacher"] = Teacher(settings.teacher, (settings.height, settings.width))
-    channels, deepest = nets["teacher"].channels, settings.width3d[3]
+    channels, deepest = nets["teacher"].channels, settings.network3d.widths[3]
     if mode == "ppkt":
-        nets["w2d"] = UpsamplingProjection(channels, settings.projected)
-        nets["w3d"] = nn.Linear(settings.channels3d, settings.projected)
+        nets["w2d"] = UpsamplingProjection(channels, settings.projection_channels)
+        nets["w3d"] = nn.Linear(settings.network3d.channels, settings.projection_channels)
     elif mode == "crd":
-        nets["w2d"] = nn.Linear(channels, settings.projected)
-        nets["w3d"] = nn.Linear(deepest, settings.projected)
+        nets["w2d"] = nn.Linear(channels, settings.projection_channels)
+        nets["w3d"] = nn.Linear(deepest, settings.projection_channels)
     else:
         nets["w3d"] = nn.Linear(deepest, channels)
     return nets
 
 
-def ppkt(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, Terms]:
+def ppkt(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, LossTerm]:
     """Points are the anchors, the pixels of the same frame the candidates."""
     matches, shape = batch.side.matches, tuple(batch.image_BCHW.shape[-2:])
     map_BChw = _teacher_map(nets, batch, settings)
@@ -68,7 +58,7 @@ def ppkt(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str
 
 def pointcontrast(
     nets: nn.ModuleDict, batch: CloudPairBatch, settings: Pretrain
-) -> dict[str, Terms]:
+) -> dict[str, LossTerm]:
     """Points of the first clouds against points of the second."""
     features = [_voxels(nets, side) for side in (batch.side_a, batch.side_b)]
     if settings.contrast3d == "hardest":
@@ -77,7 +67,7 @@ def pointcontrast(
     return {"pointcontrast": contrast(a_NC, b_NC, batch.pairs, settings)}
 
 
-def _hardest(features: list[Tensor], batch: CloudPairBatch) -> Terms:
+def _hardest(features: list[Tensor], batch: CloudPairBatch) -> LossTerm:
     losses, recall, counts = [], [], batch.pairs.counts
     starts = [torch.tensor([0, *side.counts]).cumsum(0) for side in (batch.side_a, batch.side_b)]
     sides = zip(*(f.split(s.counts) for f, s in zip(features, (batch.side_a, batch.side_b))))
@@ -96,10 +86,10 @@ def _hardest(features: list[Tensor], batch: CloudPairBatch) -> Terms:
         recall.append(match_recall(a_MC[pairs_N2[:, 0]], b_MC[pairs_N2[:, 1]]))
     loss_S = torch.stack(losses) if losses else features[0].new_zeros(0)
     # Equal features everywhere: no distance to a match, none to a negative.
-    return Terms(loss_S, [1.4**2] * len(losses), recall, list(counts))
+    return LossTerm(loss_S, [1.4**2] * len(losses), recall, list(counts))
 
 
-def global_kd(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, Terms]:
+def global_kd(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, LossTerm]:
     """KL divergence between softmaxes of the mean features, at a temperature.
 
     T^2 KL(softmax(t / T) || softmax(s / T)); chance: of an answer that is the same for all frames
@@ -114,10 +104,10 @@ def global_kd(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dic
         temperature**2 * kl_div(answer_BC, wanted_BC, reduction="none", log_target=True).sum(dim=1)
         for answer_BC in (given_BC, mean_1C.expand_as(wanted_BC))
     )
-    return {"global_kd": Terms(loss_B, chance_B.tolist(), [], [])}
+    return {"global_kd": LossTerm(loss_B, chance_B.tolist(), [], [])}
 
 
-def crd(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, Terms]:
+def crd(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, LossTerm]:
     """Each frame's cloud against its own image among those of the micro-batch.
 
     The publication keeps its negatives in a memory of all images; here they are the other images
@@ -131,17 +121,17 @@ def crd(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str,
     loss_B = nn.functional.cross_entropy(logits_BB, own, reduction="none")
     number = [len(own)] * len(own)
     found_B = (logits_BB.argmax(dim=1) == own).float()
-    return {"crd": Terms(loss_B, [math.log(n) for n in number], found_B.tolist(), number)}
+    return {"crd": LossTerm(loss_B, [math.log(n) for n in number], found_B.tolist(), number)}
 
 
-def gupta(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, Terms]:
+def gupta(nets: nn.ModuleDict, batch: CloudBatch, settings: Pretrain) -> dict[str, LossTerm]:
     """Mean squared difference of the mean features; chance: of the best answer that is the same for
     all frames of the batch, which is their variance.
     """
     teacher_BC, student_BC = _global_features(nets, batch, settings)
     loss_B = (nets["w3d"](student_BC) - teacher_BC).square().mean(dim=1)
     variance = teacher_BC.var(dim=0, correction=0).mean().item()
-    return {"gupta": Terms(loss_B, [variance] * len(loss_B), [], [])}
+    return {"gupta": LossTerm(loss_B, [variance] * len(loss_B), [], [])}
 
 
 MODES = {
@@ -151,7 +141,6 @@ MODES = {
     "crd": crd,
     "gupta": gupta,
 }
-LEAST_FRAMES = dict.fromkeys(WHOLE_FRAMES, 2)  # of a micro-batch, to compare with others
 
 
 def counts(mode: str, batch: CloudBatch | CloudPairBatch) -> dict[str, int]:

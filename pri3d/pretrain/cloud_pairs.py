@@ -18,12 +18,12 @@ from torch import Tensor
 from pri3d import geometry
 from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
-from pri3d.placement import Placement
 from pri3d.pretrain.batches import Matches, Side, collate_matches, collate_side
 from pri3d.pretrain.frame_clouds import cloud_in_voxels, points_in_image
 from pri3d.pretrain.matches import Chunk
-from pri3d.pretrain.open_scans import damage_is_named, row_of, stored_image
-from pri3d.pretrain.samples import LEAST_MATCHES, PairSamples, unusable
+from pri3d.pretrain.samples import MIN_MATCHES, PairSamples, unusable
+from pri3d.pretrain.scan_cache import damage_is_named, row_of, stored_image
+from pri3d.transforms.crop import Crop
 
 
 class CloudPair(NamedTuple):
@@ -88,8 +88,8 @@ class CloudPairs(torch.utils.data.Dataset):
             sides.append(side)
             world.append(points[side.cell_N])
         *found, listed = matching(*world, settings.radius_m, settings.matches, rngs[2])
-        if len(found[0]) < LEAST_MATCHES:
-            reason = f"cloud: fewer than {LEAST_MATCHES} matches"
+        if len(found[0]) < MIN_MATCHES:
+            reason = f"cloud: fewer than {MIN_MATCHES} matches"
             return CloudPair(name, None, None, None, [reason])
         return CloudPair(name, tuple(sides), tuple(found), listed, [])
 
@@ -100,7 +100,7 @@ def colored_cloud(clouds: Clouds, row: int) -> tuple[np.ndarray, np.ndarray]:
     """
     rgb = stored_image(clouds, row)
     shape = rgb.shape[:2]
-    whole = Placement(0, 0, *clouds.color_shape, False)
+    whole = Crop(0, 0, *clouds.color_shape, False)
     points, pixels = points_in_image(clouds, row, whole, shape)
     color = rgb.reshape(-1, 3)[pixels] / np.float32(255)
     return geometry.transform(clouds.world_from_camera[row], points), color

@@ -17,17 +17,17 @@ from numba import njit
 from torch import Tensor
 
 from pri3d.artefacts import Clouds, Unposed
-from pri3d.augment import augment, normalise
-from pri3d.augment3d import augment_colors, augment_points
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.matching.voxels import merge, near_origin
-from pri3d.placement import Placement, draw_placement, placed_image
+from pri3d.matching.voxels import shift_to_origin, unique_voxels
 from pri3d.pretrain.batches import Side, collate_side
-from pri3d.pretrain.geometric import placed_K
+from pri3d.pretrain.geometric import crop_intrinsics
 from pri3d.pretrain.matches import Chunk
-from pri3d.pretrain.open_scans import OpenScans, damage_is_named, stored_image
 from pri3d.pretrain.samples import order_of_epoch, unusable
+from pri3d.pretrain.scan_cache import ScanCache, damage_is_named, stored_image
+from pri3d.transforms.cloud import augment_colors, augment_points
+from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.crop import Crop, crop_image, random_crop
 
 # From the camera's axes (x right, y down, z forward) to upright ones: x right, y forward, z up.
 UPRIGHT = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])
@@ -85,7 +85,7 @@ class FrameClouds(torch.utils.data.Dataset):
                 f"{clouds_dir}: holds no frame to train on; make clouds first, or hold out fewer"
             )
         self.frames = np.array(frames)
-        self.scans = OpenScans(self.clouds_dir, None)
+        self.scans = ScanCache(self.clouds_dir, None)
         self.collate = functools.partial(collate_clouds, least=least)
 
     def __len__(self) -> int:
@@ -111,12 +111,12 @@ class FrameClouds(torch.utils.data.Dataset):
     def _sample(self, name: str, clouds: Clouds | Unposed, row: int, rngs) -> FrameCloud:
         settings = self.settings
         shape = settings.height, settings.width
-        place = draw_placement(clouds.color_shape, settings.crop, settings.flip, rngs[0])
+        place = random_crop(clouds.color_shape, settings.crop, settings.flip, rngs[0])
         try:
             rgb = stored_image(clouds, row)
         except ValueError as error:
             return FrameCloud(name, None, None, [str(error)])
-        image_CHW = torch.from_numpy(placed_image(rgb, clouds.color_shape, place, shape))
+        image_CHW = torch.from_numpy(crop_image(rgb, clouds.color_shape, place, shape))
         points, pixels = points_in_image(clouds, row, place, shape)
         color_N3 = image_CHW.numpy().reshape(3, -1).T[pixels]
         cloud = cloud_in_voxels(points @ UPRIGHT.T, color_N3, pixels, settings, rngs[1])
@@ -124,12 +124,12 @@ class FrameClouds(torch.utils.data.Dataset):
             return FrameCloud(name, None, None, [f"cloud: {reason}"])
         drawn = rngs[2].permutation(len(cloud.row_N))[: settings.matches]
         cloud = cloud._replace(cell_N=cloud.cell_N[drawn], row_N=cloud.row_N[drawn])
-        image_CHW = normalise(augment(image_CHW, rngs[3]) if settings.augment else image_CHW)
+        image_CHW = normalise(augment(image_CHW, rngs[3]) if settings.augment_color else image_CHW)
         return FrameCloud(name, image_CHW, cloud, [])
 
 
 def points_in_image(
-    clouds: Clouds | Unposed, row: int, place: Placement, shape: tuple[int, int]
+    clouds: Clouds | Unposed, row: int, place: Crop, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of a frame's depth pixels, float64 [N, 3] metres in the depth camera's axes, and the
     pixels int64 [N] of the network's input of (height, width) that show them, in row order.
@@ -139,7 +139,7 @@ def points_in_image(
     depth = clouds.depth(row)
     points = np.empty((depth.size, 3))
     pixels = np.empty(depth.size, np.int64)
-    color_K = placed_K(clouds.color_K, place, shape)
+    color_K = crop_intrinsics(clouds.color_K, place, shape)
     number = _unproject(
         *(depth, clouds.K, clouds.color_from_depth, color_K, *shape, points, pixels)
     )
@@ -157,11 +157,11 @@ def cloud_in_voxels(
     point's id in `cell_N`; row_N counts the voxels. Colours are float32 in 0..1.
     """
     at_random, colors = rng.spawn(2)
-    points_N3 = augment_points(points_N3, settings.augment3d, at_random)
-    voxel_N3 = near_origin(np.floor(points_N3 / settings.frame_voxel_m).astype(np.int64))
-    first, _ = merge(voxel_N3)
+    points_N3 = augment_points(points_N3, settings.augment_cloud, at_random)
+    voxel_N3 = shift_to_origin(np.floor(points_N3 / settings.frame_voxel_m).astype(np.int64))
+    first, _ = unique_voxels(voxel_N3)
     color_V3 = color_N3[first]
-    if "color" in settings.augment3d:
+    if "color" in settings.augment_cloud:
         color_V3 = augment_colors(color_V3, colors)
     return Chunk(voxel_N3[first].astype(np.int32), color_V3, id_N[first], np.arange(len(first)))
 

@@ -9,12 +9,12 @@ Shapes: H x W pixels, N matches, V voxels.
 import numpy as np
 
 from pri3d import geometry
-from pri3d.matching.voxels import merge
-from pri3d.placement import Placement
+from pri3d.matching.voxels import unique_voxels
 from pri3d.pretrain.matches import Chunk
+from pri3d.transforms.crop import Crop
 
 
-def placed_K(color_K: np.ndarray, placement: Placement, shape: tuple[int, int]) -> np.ndarray:
+def crop_intrinsics(color_K: np.ndarray, placement: Crop, shape: tuple[int, int]) -> np.ndarray:
     """Intrinsics of the network's input of (height, width); a mirror image has a negative fx."""
     K = np.array(color_K, np.float64)
     K[0, 2] -= placement.left
@@ -34,7 +34,7 @@ def turn(chunk: Chunk, angle: float) -> Chunk:
     cos, sin = np.cos(angle), np.sin(angle)
     x, y, z = (chunk.voxel_V3 + 0.5).T
     turned_V3 = np.floor(np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1))
-    first, of_row = merge(turned_V3.astype(np.int64))
+    first, of_row = unique_voxels(turned_V3.astype(np.int64))
     row_N = of_row[chunk.row_N]
     _, kept = np.unique(row_N, return_index=True)
     kept.sort()

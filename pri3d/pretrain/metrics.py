@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from pri3d.pretrain.terms import Terms
-from pri3d.record import pace
+from pri3d.pretrain.objective import LossTerm
+from pri3d.run.metrics import pace
 
 
-def sums(name: str, terms: Terms) -> dict[str, float]:
+def sums(name: str, terms: LossTerm) -> dict[str, float]:
     """What `line` needs of one step's terms, to be added up."""
     values = {f"{name}_samples": len(terms.loss_S), f"{name}_loss": terms.loss_S.sum().item()}
     if terms.loss_chance:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
-from pri3d.augment import augment, normalise
 from pri3d.config import Pretrain
 from pri3d.models.resunet import ENCODERS, resnet_encoder
-from pri3d.pretrain.open_scans import damage_is_named, row_of, stored_image
 from pri3d.pretrain.samples import PairSamples, order_of_epoch
-from pri3d.processes import gather
+from pri3d.pretrain.scan_cache import damage_is_named, row_of, stored_image
+from pri3d.run.processes import gather
+from pri3d.transforms.color import augment, normalise
 
 CHANNELS = 128  # of the compared features
 SMALLEST_CROP = 0.2  # share of the image's area
@@ -82,7 +82,7 @@ class FrameSamples(torch.utils.data.Dataset):
         if rng.random() < 0.5:
             image_CHW = functional.horizontal_flip(image_CHW)
         image_CHW = image_CHW.clamp(0, 1)
-        return normalise(augment(image_CHW, rng) if settings.augment else image_CHW)
+        return normalise(augment(image_CHW, rng) if settings.augment_color else image_CHW)
 
 
 def crop_box(shape: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -116,8 +116,8 @@ class Moco(nn.Module):
 
     def __init__(self, settings: Pretrain) -> None:
         super().__init__()
-        self.head = _head(settings.net2d)
-        self.encoder_k, self.head_k = resnet_encoder(settings.net2d), _head(settings.net2d)
+        self.head = _head(settings.network2d)
+        self.encoder_k, self.head_k = resnet_encoder(settings.network2d), _head(settings.network2d)
         for parameter in (*self.encoder_k.parameters(), *self.head_k.parameters()):
             parameter.requires_grad_(False)
         queue_KC = nn.functional.normalize(torch.randn(settings.moco_queue, CHANNELS))
@@ -177,8 +177,8 @@ class Moco(nn.Module):
         self.place.fill_((int(self.place) + len(key_NC)) % len(self.queue_KC))
 
 
-def _head(net2d: str) -> nn.Module:
-    width = ENCODERS[net2d][1][-1]
+def _head(network2d: str) -> nn.Module:
+    width = ENCODERS[network2d][1][-1]
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, CHANNELS))
 
 

@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 from pri3d.artefacts import Clouds, Pairs
-from pri3d.augment import augment, normalise
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.geometry import View
-from pri3d.placement import Placement, draw_placement, placed_image
 from pri3d.pretrain import official_matches
 from pri3d.pretrain.batches import Batch, Matches, Sample, Side, collate
-from pri3d.pretrain.geometric import placed_K, turn
+from pri3d.pretrain.geometric import crop_intrinsics, turn
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import Chunk, Frame, frame, geo_matches, view_matches
-from pri3d.pretrain.open_scans import OpenScans, Scan, damage_is_named, row_of, stored_image
+from pri3d.pretrain.scan_cache import Scan, ScanCache, damage_is_named, row_of, stored_image
+from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.crop import Crop, crop_image, random_crop
 
 __all__ = ["Batch", "Matches", "PairSamples", "Sample", "Side", "collate", "order_of_rank"]
 
-LEAST_MATCHES = 2  # with one match there is no negative, and so no loss
+MIN_MATCHES = 2  # with one match there is no negative, and so no loss
 COARSEST_VOXELS = 16  # the 3D network's coarsest grid; batch norm needs two cells there
 
 
@@ -76,7 +76,7 @@ class PairSamples(torch.utils.data.Dataset):
                 )
             self.a, self.b = source.a[kept], source.b[kept]
         self.collate = collate
-        self.scans = OpenScans(self.clouds_dir, self.chunks_dir if self.with_geo else None)
+        self.scans = ScanCache(self.clouds_dir, self.chunks_dir if self.with_geo else None)
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch
@@ -110,12 +110,11 @@ class PairSamples(torch.utils.data.Dataset):
             draws.spawn(n) for n in (2, 1, 2, 2, 2)
         )
         places = [
-            draw_placement(clouds.color_shape, settings.crop, settings.flip, rng)
-            for rng in place_rngs
+            random_crop(clouds.color_shape, settings.crop, settings.flip, rng) for rng in place_rngs
         ]
         try:
             images = tuple(
-                _image(clouds, row, place, shape, rng if settings.augment else None)
+                _image(clouds, row, place, shape, rng if settings.augment_color else None)
                 for row, place, rng in zip(rows, places, image_rngs)
             )
         except ValueError as error:
@@ -130,9 +129,9 @@ class PairSamples(torch.utils.data.Dataset):
                 view = official_matches.view_matches(*inputs, settings.matches, view_rng)
             else:
                 view = view_matches(*seen, settings.radius_m, settings.matches, view_rng)
-            if len(view[0]) < LEAST_MATCHES:
+            if len(view[0]) < MIN_MATCHES:
                 view = None
-                skipped.append(f"view: fewer than {LEAST_MATCHES} matches")
+                skipped.append(f"view: fewer than {MIN_MATCHES} matches")
         if self.with_geo:
             for side in (0, 1):
                 looked_at = inputs[side] if official else seen[side]
@@ -199,18 +198,18 @@ def micro_batch_of(settings: Pretrain, ranks: int) -> int:
     return min(settings.micro_batch or share, share)
 
 
-def _image(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int], rng) -> Tensor:
+def _image(clouds: Clouds, row: int, place: Crop, shape: tuple[int, int], rng) -> Tensor:
     """The network's input, float32 [3, H, W]; without a generator its colours stay."""
     # A JPEG is decoded near the size needed; the scale must leave enough rows and columns.
     scale = max(shape[0] / place.height, shape[1] / place.width)
     least = min(int(np.ceil(scale * clouds.color_shape[0])), clouds.color_shape[0])
     rgb = stored_image(clouds, row, least)
-    image_CHW = torch.from_numpy(placed_image(rgb, clouds.color_shape, place, shape))
+    image_CHW = torch.from_numpy(crop_image(rgb, clouds.color_shape, place, shape))
     return normalise(image_CHW if rng is None else augment(image_CHW, rng))
 
 
-def _frame(clouds: Clouds, row: int, place: Placement, shape: tuple[int, int]) -> Frame:
-    input_K = placed_K(clouds.color_K, place, shape)
+def _frame(clouds: Clouds, row: int, place: Crop, shape: tuple[int, int]) -> Frame:
+    input_K = crop_intrinsics(clouds.color_K, place, shape)
     return frame(clouds.view(row), input_K, clouds.color_from_depth, shape)
 
 
@@ -218,8 +217,8 @@ def unusable(chunk: Chunk) -> str | None:
     """Why nothing can be learned from a chunk, or None."""
     if _within_one_cell(chunk.voxel_V3):
         return f"chunk within one cell of {COARSEST_VOXELS} voxels"
-    if len(chunk.cell_N) < LEAST_MATCHES:
-        return f"fewer than {LEAST_MATCHES} matches"
+    if len(chunk.cell_N) < MIN_MATCHES:
+        return f"fewer than {MIN_MATCHES} matches"
     return None
 
 

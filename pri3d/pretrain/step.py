@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from pri3d.config import Pretrain
 from pri3d.pretrain.metrics import sums
 from pri3d.pretrain.modes import MODES, counts, is_complete
-from pri3d.processes import SyncBatchNorm, gather, several, sum_over_processes
-from pri3d.record import SKIPPED
+from pri3d.run.metrics import SKIPPED
+from pri3d.run.processes import SyncBatchNorm, gather, several, sum_over_processes
 
 
 class Step(NamedTuple):

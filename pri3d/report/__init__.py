@@ -21,8 +21,8 @@ folder. One module a part of the page, in the page's order:
 
 from pathlib import Path
 
-from pri3d.report import above, costs, curves, examples, html, ledger, overlaps, recall, rooms
-from pri3d.report import tasks as finetuned
+from pri3d.report import chunk_map, costs, curves, examples, html, ledger, overlaps, recall, rooms
+from pri3d.report import results as finetuned
 from pri3d.report.gather import gather
 from pri3d.store import atomic_path
 
@@ -38,7 +38,7 @@ def run(results: Path, out: Path) -> None:
         html.section("ledger", "Ledger: every frame is accounted for", ledger.ledger(made)),
         html.section("overlap", "Overlap of frames", overlaps.overlaps(made)),
         html.section("pairs", "Example pairs", examples.examples(made)),
-        html.section("chunk", "A chunk seen from above", above.above(made)),
+        html.section("chunk", "A chunk seen from above", chunk_map.above(made)),
         html.section("rooms", "Demo scans and their labels", rooms.rooms(made)),
         html.section("training", "Pretraining", curves.training(made)),
         html.section("recall", "Matches in unseen scans", recall.recall(made)),

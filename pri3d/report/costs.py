@@ -125,7 +125,7 @@ def settings(made: Made) -> Html:
     for folder in made.runs + made.finetuned:
         if (folder / "settings.json").exists():
             recorded = read(folder / "settings.json", read_json)
-            section = config.TASKS[recorded["task"]][0] if "task" in recorded else "pretrain"
+            section = config.TASKS[recorded["task"]].kind if "task" in recorded else "pretrain"
             rows = [
                 [f"{section}.{name}", tag("code", _said(value)), _meaning(section, name)]
                 for name, value in recorded.items()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pri3d.config import PRETRAINED_3D, WHOLE_FRAMES, WITH_TEACHER
+from pri3d.config import MODES
 from pri3d.report import charts, html
 from pri3d.report.gather import Made, read
 from pri3d.report.html import Html
@@ -89,7 +89,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _teacher(origin: dict) -> str:
     """What a teacher knows, as far as that is told in short."""
-    start = origin.get("starts", {}).get("teacher_init", "of unknown weights")
+    start = origin.get("starts", {}).get("teacher_weights", "of unknown weights")
     return start.partition(",")[0]
 
 
@@ -99,16 +99,16 @@ def _what(folder: Path, setting: dict, origin: dict, metrics: list[dict]) -> str
         return f"Not finished: step {step:,} so far; settings are written at the end."
     ended = _has(folder, "model.safetensors")
     mode, pixels = setting["mode"], f"{setting['width']} x {setting['height']} pixels"
-    what, unit = f"{setting['net2d']} on {pixels}", "pairs"
-    if mode in PRETRAINED_3D:
+    what, unit = f"{setting['network2d']} on {pixels}", "pairs"
+    if MODES[mode].trains == ("network3d",):
         what = f"clouds in voxels of {100 * setting['frame_voxel_m']:g} cm"
-    if mode in WITH_TEACHER:
+    if MODES[mode].teacher:
         what += f"; teacher {setting['teacher']} ({_teacher(origin)}) on {pixels}"
         unit = "frames"
     each = f", with up to {setting['matches']:,} matches each"
     words = [
         f"{mode}: {what}",
-        f"{unit} a step: {setting['batch']}" + ("" if mode in WHOLE_FRAMES else each),
+        f"{unit} a step: {setting['batch']}" + ("" if MODES[mode].min_frames > 1 else each),
         f"{step:,} of {setting['steps']:,} steps" + ("" if ended else "; weights are missing"),
     ]
     return "; ".join(words) + "."

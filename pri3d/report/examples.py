@@ -11,7 +11,7 @@ from pri3d.matching.correspondences import nearest
 from pri3d.report import html
 from pri3d.report.gather import Made, read
 from pri3d.report.html import Html
-from pri3d.scans import images
+from pri3d.sources import images
 
 LINES = 40
 _ASKED = 8000  # pixels, evenly over the image, whose correspondences are looked for

@@ -11,7 +11,7 @@ def _row(*figures: float) -> dict[float, float]:
     return dict(zip(SHARES, figures))
 
 
-# net2d -> start -> share -> mIoU.
+# network2d -> start -> share -> mIoU.
 SEMSEG_SCANNET = {
     "resnet50": {
         "imagenet": _row(40.2, 47.5, 52.1, 54.9, 55.7),

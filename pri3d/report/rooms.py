@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 
 from pri3d.classes import PALETTE40
+from pri3d.demo import classes, write
+from pri3d.demo.sheet import contact_sheet
 from pri3d.report import html
 from pri3d.report.gather import Made, spread
 from pri3d.report.html import Html, tag
-from pri3d.scans.demo import classes, write
-from pri3d.scans.demo.sheet import contact_sheet
 
 _SCANS = 3
 

@@ -12,8 +12,8 @@ from pri3d import geometry, store
 from pri3d.artefacts import CHUNKS, Clouds
 from pri3d.config import Chunks as Settings
 from pri3d.errors import Pri3DError
-from pri3d.matching.voxels import rows_in_box, voxelise
-from pri3d.scans.surface import Surface, fuse, read_ply
+from pri3d.matching.voxels import rows_in_box, voxelize
+from pri3d.sources.surface import Surface, fuse, read_ply
 
 _ROWS_A_BLOCK = 1 << 16  # a frame is read back with one or two of these
 
@@ -40,7 +40,7 @@ def run(
         try:
             if len(scan):
                 points = read_ply(surface) if surface else fuse(scan, settings.voxel_m)
-            voxel, color = voxelise(points.points, points.color, settings.voxel_m)
+            voxel, color = voxelize(points.points, points.color, settings.voxel_m)
         except Pri3DError as error:
             source = str(surface or clouds)
             problem = str(error).removeprefix(f"{source}: ")
@@ -49,7 +49,7 @@ def run(
             # Without its folder, so that the digest does not depend on it.
             status = f"failed: {Path(source).name}: {problem}"
             points = Surface(np.zeros((0, 3)), np.zeros((0, 3), np.uint8))
-            voxel, color = voxelise(points.points, points.color, settings.voxel_m)
+            voxel, color = voxelize(points.points, points.color, settings.voxel_m)
         box = np.array(
             [frustum_box(scan.view(row), settings.voxel_m) for row in range(len(scan))], np.int32
         ).reshape(-1, 2, 3)

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from pri3d import artefacts, config, geometry, store
 from pri3d.errors import Pri3DError
-from pri3d.scans import images
-from pri3d.scans.sens import DamagedFrame, SensFile, valid_depth
-from pri3d.scans.sens_header import MAX_FRAMES, SensHeader, camera_problem
+from pri3d.sources import images
+from pri3d.sources.sens import DamagedFrame, SensFile, valid_depth
+from pri3d.sources.sens_header import MAX_FRAMES, SensHeader, camera_problem
 
 _DAMAGE = ("cut", "unreachable", "depth_unreadable", "color_unreadable")
 _COLOR_CHUNK_BYTES = 1 << 16

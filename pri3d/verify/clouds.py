@@ -7,7 +7,7 @@ import numpy as np
 
 from pri3d import geometry
 from pri3d.artefacts import Clouds, Unposed
-from pri3d.scans import images
+from pri3d.sources import images
 from pri3d.verify.checks import check, check_ledger, check_offsets, wrong
 
 

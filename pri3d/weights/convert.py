@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pri3d import checkpoint
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import ENCODERS
+from pri3d.run import checkpoint
 from pri3d.weights.files import plain, write_arrays
-from pri3d.weights.forms import BACKBONE3D, ENCODER, Weights, load, recognise, to_detectron2
+from pri3d.weights.formats import BACKBONE3D, ENCODER, Weights, load, recognise, to_detectron2
 from pri3d.weights.networks import COUNTER, encoder_name, fit, grouped, grouped_absent, some, under
 
 

@@ -12,7 +12,7 @@ from pri3d import store
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import imagenet_weights
 from pri3d.weights.files import read
-from pri3d.weights.forms import BACKBONE3D, load
+from pri3d.weights.formats import BACKBONE3D, load
 from pri3d.weights.networks import (
     COUNTER,
     encoder_name,
@@ -26,14 +26,14 @@ from pri3d.weights.networks import (
 )
 
 
-def load_imagenet_into(encoder: nn.Module, net2d: str, init: str, setting: str) -> str:
+def load_imagenet_into(encoder: nn.Module, network2d: str, init: str, setting: str) -> str:
     """Load torchvision's ImageNet weights into an encoder, and say what it starts from.
 
     init: "imagenet", which insists on them, or "try_imagenet", which warns on stderr and leaves the
     encoder as it is; setting: where it was read, for the Pri3DError of the former.
     """
     try:
-        encoder.load_state_dict(imagenet_weights(net2d))
+        encoder.load_state_dict(imagenet_weights(network2d))
     except Pri3DError as error:
         if init == "imagenet":
             raise Pri3DError(f"{setting}: {error}") from None
@@ -101,8 +101,8 @@ def load_file_into(
     part: "backbone" for a ResUNet, or a module that has its `encoder` alone; "backbone3d" for a
     MinkUNet, whose stem and last layer may be of another size than the file's and then keep what
     they have. whole: parts of which the file must have every entry ("backbone.encoder"), or every
-    or none ("backbone.decoder"). section: of the settings, whose net2d or width3d a message names;
-    named: another setting in place of net2d. What was loaded and what not goes to stderr; returned
+    or none ("backbone.decoder"). section: of the settings, whose network2d or width3d a message names;
+    named: another setting in place of network2d. What was loaded and what not goes to stderr; returned
     is the first in short, with the file's SHA-256. Raises Pri3DError when the file cannot be read,
     has nothing for this part, or is of a network of another depth or width.
     """
@@ -173,16 +173,16 @@ def _check_same_network(
     """Where only some shapes agree, loading those would mix two networks."""
     if part + "." == BACKBONE3D:
         here, there = (minkunet_settings(path, state) for state in (own, found))
-        for what, setting in (("widths", "width3d"), ("blocks", "blocks3d")):
+        for what in ("widths", "blocks"):
             if here[what] != there[what]:
                 raise Pri3DError(
                     f"{path}: its 3D network has the {what} {there[what]}, this one {here[what]}; "
-                    f"set {section}.{setting} to the file's, or give another file"
+                    f"set network3d.{what} to the file's, or give another file"
                 )
     elif encoder := under(found, "encoder."):
         here, there = encoder_name(path, under(own, "encoder.")), encoder_name(path, encoder)
         if here != there:
             raise Pri3DError(
                 f"{path}: holds a {there}, and the network here is a {here}; set "
-                f"{named or f'{section}.net2d'} to {there}, or give another file"
+                f"{named or 'network2d'} to {there}, or give another file"
             )

@@ -11,7 +11,7 @@ from pri3d.errors import Pri3DError
 from pri3d.models.heads import ProjectionHeads
 from pri3d.models.minkunet import minkunet
 from pri3d.models.resunet import ENCODERS, resunet
-from pri3d.weights.forms import BACKBONE3D, ENCODER
+from pri3d.weights.formats import BACKBONE3D, ENCODER
 
 COUNTER = "num_batches_tracked"  # of batch norm; nothing is computed from it here
 _RESNETS = {
@@ -98,9 +98,9 @@ def _networks(path: str | Path, state: dict[str, Tensor]) -> tuple[list[str], Sh
         channels["w3d"] = network.channels
     if "w2d" in channels:  # a 3D network alone has heads of other kinds, or none
         given = [state[name] for name in ("w2d.weight", "w3d.weight") if name in state]
-        projected = [len(given[0])] if given and given[0].ndim else []
+        projection_channels = [len(given[0])] if given and given[0].ndim else []
         with torch.device("meta"):
-            heads = ProjectionHeads(channels["w2d"], channels.get("w3d", 1), *projected)
+            heads = ProjectionHeads(channels["w2d"], channels.get("w3d", 1), *projection_channels)
         shapes |= {n: s for n, s in _shapes(heads, "").items() if n.split(".")[0] in channels}
     return networks, shapes
 

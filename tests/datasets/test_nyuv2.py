@@ -7,7 +7,8 @@ from make_labels import write_nyuv2
 from scipy.io import savemat
 
 from pri3d.config import Demo
-from pri3d.datasets import demo, open_split
+from pri3d.datasets import open_split
+from pri3d.demo import labeled
 from pri3d.errors import Pri3DError
 
 SHAPE = 30, 40
@@ -160,9 +161,9 @@ def test_maps_that_are_no_maps_are_named(folder):
 
 
 def test_the_demos_look_alike(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "NYU_IMAGES", 4)
-    monkeypatch.setattr(demo, "NYU_TEST", 2)
-    demo.write_nyuv2(tmp_path, Demo())
+    monkeypatch.setattr(labeled, "NYU_IMAGES", 4)
+    monkeypatch.setattr(labeled, "NYU_TEST", 2)
+    labeled.write_nyuv2(tmp_path, Demo())
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat") as file:
         assert file["images"].shape == (4, 3, 640, 480)
         assert file["labels"].shape == file["instances"].shape == (4, 640, 480)

@@ -12,8 +12,9 @@ from scipy.io import savemat
 
 from pri3d.boxes import Boxes, inside
 from pri3d.config import Demo
-from pri3d.datasets import demo_objects, sunrgbd
+from pri3d.datasets import sunrgbd
 from pri3d.datasets.objects3d import SCANNET_KINDS, open_objects
+from pri3d.demo import sunrgbd as demo_sunrgbd
 from pri3d.errors import Pri3DError
 
 K = np.array([[50.0, 0, 33], [0, 50, 25], [0, 0, 1]])
@@ -176,15 +177,15 @@ def test_there_is_no_third_split(sun):
 def rendered(tmp_path_factory):
     out = tmp_path_factory.mktemp("sun")
     patched = pytest.MonkeyPatch()
-    patched.setattr(demo_objects, "FRAMES", 6)
-    patched.setattr(demo_objects, "TESTED", 2)
+    patched.setattr(demo_sunrgbd, "FRAMES", 6)
+    patched.setattr(demo_sunrgbd, "TESTED", 2)
     small = {
         "kv2": ("kv2/kinect2data", 106, 146, 105.9),
         "realsense": ("realsense/lg", 96, 128, 114.0),
     }
-    patched.setattr(demo_objects, "SENSORS", small)
-    patched.setattr(demo_objects, "SEEN", 20)
-    demo_objects.write_sunrgbd(out, Demo())
+    patched.setattr(demo_sunrgbd, "SENSORS", small)
+    patched.setattr(demo_sunrgbd, "SEEN", 20)
+    demo_sunrgbd.write_sunrgbd(out, Demo())
     patched.undo()
     return out
 

@@ -9,14 +9,13 @@ import pytest
 from make_labels import COLOR_SHAPE, save_png, write_frame, write_frames25k
 from PIL import Image
 
-from pri3d import classes
+from pri3d import classes, demo
 from pri3d.config import Demo
 from pri3d.datasets import at_size, open_split
-from pri3d.datasets import demo as demo_labels
+from pri3d.datasets.scannet_labels import read_table
 from pri3d.datasets.scannet_scans import ScanNetScans
-from pri3d.datasets.table import read_table
+from pri3d.demo import labeled as demo_labels
 from pri3d.errors import Pri3DError
-from pri3d.scans import demo
 
 BENCHMARK = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39]
 THINGS = BENCHMARK[2:]

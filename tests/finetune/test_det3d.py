@@ -16,21 +16,27 @@ from typer.testing import CliRunner
 from pri3d.boxes import Boxes, inside
 from pri3d.cli import app
 from pri3d.config import Demo, Det3d
-from pri3d.datasets import demo_objects, sunrgbd
+from pri3d.datasets import sunrgbd
 from pri3d.datasets.objects3d import SCANNET_KINDS, Scene, open_objects
+from pri3d.demo import sunrgbd as demo_sunrgbd
 from pri3d.errors import Pri3DError
-from pri3d.finetune import det3d, measure_boxes, train, votenet_loss
-from pri3d.finetune.starts import load_start
+from pri3d.finetune import det3d, measure_boxes, train
+from pri3d.finetune.initial_weights import load_initial_weights
 from pri3d.metrics import boxes3d
-from pri3d.models import votenet
+from pri3d.models import votenet, votenet_loss
 from pri3d.models.minkunet import minkunet
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("det3d")
 
-SMALL = {"width3d": [8] * 8, "blocks3d": [1] * 8, "voxel_m": 0.1, "batch": 2, "workers": 0}
+SMALL = {
+    "network3d": {"widths": [8] * 8, "blocks": [1] * 8, "stem_kernel": 3},
+    "voxel_m": 0.1,
+    "batch": 2,
+    "workers": 0,
+}
 SMALL |= {"threads": 1, "device": "cpu", "log_every": 5, "points": 3000, "seeds": 64}
-SMALL |= {"stem3d": 3, "proposals": 16, "augment3d": False, "colors": False}
+SMALL |= {"proposals": 16, "augment_scene": False, "augment_color": False}
 
 
 def box_points(rng, center, size, n=400) -> np.ndarray:
@@ -217,19 +223,24 @@ def test_places_without_a_box_are_no_objects_at_the_origin():
     mean = torch.tensor(sunrgbd.SunRGBD.classes.sizes, dtype=torch.float32)
     truth = det3d.truth_of(batch, mean, 12)
     truth = type(truth)(*(part[:1] for part in truth))  # of the scene with fewer boxes
-    near_origin = torch.full((1, 1, 3), 0.1)
-    assert not votenet_loss.assign(near_origin, truth).label.any()
-    assert votenet_loss.assign(near_origin, truth, with_padding=True).label.all()
+    shift_to_origin = torch.full((1, 1, 3), 0.1)
+    assert not votenet_loss.assign(shift_to_origin, truth).label.any()
+    assert votenet_loss.assign(shift_to_origin, truth, with_padding=True).label.all()
     empty = truth._replace(mask=torch.zeros_like(truth.mask))
-    assert not votenet_loss.assign(near_origin, empty).label.any()
-    loss = votenet_loss.center_loss(near_origin, torch.zeros(1, 1), empty)
+    assert not votenet_loss.assign(shift_to_origin, empty).label.any()
+    loss = votenet_loss.center_loss(shift_to_origin, torch.zeros(1, 1), empty)
     assert loss == 0
 
 
 def test_a_network_finds_every_object_of_a_few_rooms(tmp_path):
     rooms = write_rooms(tmp_path / "scans", 5)
     shutil.copy(rooms / "scannetv2_train.txt", rooms / "scannetv2_val.txt")
-    given = SMALL | {"width3d": [16, 16, *[32] * 6], "proposals": 32, "batch": 4, "log_every": 1}
+    given = SMALL | {
+        "network3d": {"widths": [16, 16, *[32] * 6], "blocks": [1] * 8, "stem_kernel": 3},
+        "proposals": 32,
+        "batch": 4,
+        "log_every": 1,
+    }
     last = finetune("det3d_scannet", rooms, tmp_path / "run", **given, steps=400, lr=3e-3)
     data = open_objects("scannet3d", rooms, "train")
     samples = [
@@ -314,12 +325,12 @@ def test_the_rate_falls_at_four_six_and_eight_ninths():
 
 
 def test_frames_of_sun_rgbd_are_learned_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_objects, "FRAMES", 4)
-    monkeypatch.setattr(demo_objects, "TESTED", 1)
+    monkeypatch.setattr(demo_sunrgbd, "FRAMES", 4)
+    monkeypatch.setattr(demo_sunrgbd, "TESTED", 1)
     small = {"kv2": ("kv2/kinect2data", 80, 110, 80.0), "realsense": ("realsense/lg", 72, 96, 85.0)}
-    monkeypatch.setattr(demo_objects, "SENSORS", small)
-    demo_objects.write_sunrgbd(tmp_path / "sun", Demo())
-    given = SMALL | {"augment3d": True, "colors": True}
+    monkeypatch.setattr(demo_sunrgbd, "SENSORS", small)
+    demo_sunrgbd.write_sunrgbd(tmp_path / "sun", Demo())
+    given = SMALL | {"augment3d": True, "augment_color": True}
     last = finetune("det3d_sunrgbd", tmp_path / "sun", tmp_path / "run", **given, steps=4)
     assert last["skipped"] == {}
     told = measure_boxes.run(tmp_path / "run", tmp_path / "sun", tmp_path / "o.json", "cpu", 1)
@@ -397,12 +408,18 @@ def test_pointcontrasts_weights_begin_it_but_for_the_last_layer(kinds, oriented,
     path = tmp_path / "pointcontrast.pth"
     with ForeignLibrary():
         torch.save(pointcontrast_content(network), path)
-    given = Det3d(**SMALL | {"width3d": WIDTHS, "blocks3d": BLOCKS, "init": str(path)})
+    given = Det3d(
+        **SMALL
+        | {
+            "network3d": {"widths": WIDTHS, "blocks": BLOCKS, "stem_kernel": 3},
+            "initial_weights": str(path),
+        }
+    )
     nets = det3d.networks(given, kinds, oriented)
     expected = {name: value.clone() for name, value in nets.state_dict().items()}
     of_file = [name for name in network.state_dict() if not name.startswith("final.")]
     expected |= {f"backbone3d.{name}": network.state_dict()[name] for name in of_file}
-    start = load_start(nets, given)
+    start = load_initial_weights(nets, given)
     for name, value in nets.state_dict().items():
         assert torch.equal(value, expected[name]), name
     assert start.said.endswith(f"{len(of_file)} of {len(of_file) + 2} backbone3d entries loaded")

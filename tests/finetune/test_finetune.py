@@ -13,22 +13,23 @@ from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from typer.testing import CliRunner
 
-from pri3d import checkpoint, config
+from pri3d import config
 from pri3d.classes import SCANNET18, SCANNET20
 from pri3d.cli import app
 from pri3d.datasets import open_split
 from pri3d.errors import Pri3DError
-from pri3d.finetune import insseg, measure, probe, semseg, starts, train
+from pri3d.finetune import initial_weights, insseg, measure, probe, semseg, train
 from pri3d.models.resunet import resnet_encoder, resunet
+from pri3d.run import checkpoint
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("finetune")
 
 DETECTOR_PARAMETERS = 44_067_009  # of torchvision's R50-FPN with 18 classes and the background
-SMALL = {"net2d": "resnet18_half", "height": 64, "width": 96, "batch": 2, "workers": 0}
+SMALL = {"network2d": "resnet18_half", "height": 64, "width": 96, "batch": 2, "workers": 0}
 SMALL |= {"threads": 1, "device": "cpu", "log_every": 2}
-TINY = {"net2d": "resnet18_half", "batch": 1, "workers": 0, "threads": 1, "device": "cpu"}
-TINY |= {"short_sides": [64], "long_side": 96, "least_pixels": 50, "proposals": 16}
+TINY = {"network2d": "resnet18_half", "batch": 1, "workers": 0, "threads": 1, "device": "cpu"}
+TINY |= {"short_sides": [64], "long_side": 96, "min_pixels": 50, "proposals": 16}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def done(task, data, out, **settings):
 def trained(data, tmp_path_factory):
     """A network that learned its colourful squares, and its figures before and after."""
     out = tmp_path_factory.mktemp("runs") / "squares"
-    last = done("semseg_scannet", data, out, **SMALL, steps=60, lr=0.1, crop=1.0, colors=False)
+    last = done(
+        "semseg_scannet", data, out, **SMALL, steps=60, lr=0.1, crop=1.0, augment_color=False
+    )
     return out, last
 
 
@@ -166,7 +169,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(task, given, data, tmp_p
 def test_another_run_in_the_folder_is_not_overwritten(trained, data):
     out, _ = trained
     before = (out / "model.safetensors").read_bytes()
-    same = SMALL | {"steps": 60, "lr": 0.1, "crop": 1.0, "colors": False}
+    same = SMALL | {"steps": 60, "lr": 0.1, "crop": 1.0, "augment_color": False}
     again = finetune("semseg_scannet", data, out, **same | {"lr": 0.2})
     assert "finished run that differs in lr (0.1 then, 0.2 now)" in str(again.exception)
     result = finetune("semseg_scannet", data, out, **same | {"workers": 1, "epochs": 3})
@@ -237,9 +240,11 @@ def test_what_a_start_gives_is_in_the_network(tmp_path, capsys):
     source = resunet("resnet18_half")
     file = weights_file(tmp_path / "unet.safetensors", source)
     for transfer, same in (("encoder_decoder", True), ("encoder", False)):
-        settings = config.Semseg(net2d="resnet18_half", init=str(file), transfer=transfer)
+        settings = config.Semseg(
+            network2d="resnet18_half", initial_weights=str(file), transfer=transfer
+        )
         nets = semseg.networks(settings, 20)
-        start = starts.load_start(nets, settings)
+        start = initial_weights.load_initial_weights(nets, settings)
         assert "encoder entries loaded" in start.said
         assert start.decoder == ("decoder entries loaded" in start.said) == same
         for name, value in source.encoder.state_dict().items():
@@ -255,40 +260,54 @@ def test_starts_that_do_not_fit_are_refused(tmp_path):
     lacking = {k: v for k, v in state.items() if "encoder.layer3.1.conv2" not in k}
     save_file(lacking, tmp_path / "lacking.safetensors")
     for module, settings in (
-        (semseg, config.Semseg(net2d="resnet18_half", init=str(tmp_path / "lacking.safetensors"))),
-        (insseg, config.Insseg(net2d="resnet18_half", init=str(tmp_path / "lacking.safetensors"))),
+        (
+            semseg,
+            config.Semseg(
+                network2d="resnet18_half", initial_weights=str(tmp_path / "lacking.safetensors")
+            ),
+        ),
+        (
+            insseg,
+            config.Insseg(
+                network2d="resnet18_half", initial_weights=str(tmp_path / "lacking.safetensors")
+            ),
+        ),
     ):
         with pytest.raises(Pri3DError, match=r"lacks 1 entries of .*layer3\.1\.conv2\.weight"):
-            starts.load_start(module.networks(settings, 20), settings)
+            initial_weights.load_initial_weights(module.networks(settings, 20), settings)
     half = {k: v for k, v in state.items() if "decoder.up4" not in k}
     save_file(half, tmp_path / "half.safetensors")
-    settings = config.Semseg(net2d="resnet18_half", init=str(tmp_path / "half.safetensors"))
+    settings = config.Semseg(
+        network2d="resnet18_half", initial_weights=str(tmp_path / "half.safetensors")
+    )
     with pytest.raises(Pri3DError, match=r"lacks \d+ entries of .*decoder\.up4"):
-        starts.load_start(semseg.networks(settings, 20), settings)
-    other = config.Semseg(net2d="resnet18", init=str(tmp_path / "half.safetensors"))
+        initial_weights.load_initial_weights(semseg.networks(settings, 20), settings)
+    other = config.Semseg(network2d="resnet18", initial_weights=str(tmp_path / "half.safetensors"))
     with pytest.raises(
         Pri3DError, match="holds a resnet18_half, and the network here is a resnet18"
     ):
-        starts.load_start(semseg.networks(other, 20), other)
+        initial_weights.load_initial_weights(semseg.networks(other, 20), other)
 
 
 def test_an_encoder_alone_starts_a_unet_and_says_so(tmp_path, capsys):
     file = weights_file(
         tmp_path / "e.safetensors", resnet_encoder("resnet18_half"), "backbone.encoder."
     )
-    settings = config.Semseg(net2d="resnet18_half", init=str(file))
-    starts.load_start(semseg.networks(settings, 20), settings)
+    settings = config.Semseg(network2d="resnet18_half", initial_weights=str(file))
+    initial_weights.load_initial_weights(semseg.networks(settings, 20), settings)
     assert "not in the file: decoder" in capsys.readouterr().err
 
 
 def test_a_run_that_is_no_start_is_refused(data, tmp_path):
-    result = finetune("semseg_scannet", data, tmp_path / "x", **SMALL, steps=1, init=str(tmp_path))
+    result = finetune(
+        "semseg_scannet", data, tmp_path / "x", **SMALL, steps=1, initial_weights=str(tmp_path)
+    )
     assert "no such file of weights; give a finished run" in str(result.exception)
 
 
 def test_the_detector_is_torchvisions(tmp_path):
     """Parameters, names and sizes of torchvision's own R50-FPN, with our encoder inside."""
-    settings = config.Insseg(net2d="resnet50")
+    settings = config.Insseg(network2d="resnet50")
     model = insseg.networks(settings, 18)["model"]
     assert sum(parameter.numel() for parameter in model.parameters()) == DETECTOR_PARAMETERS
     reference = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=19)
@@ -317,9 +336,11 @@ def test_the_detectors_encoder_loads_whole_and_freezes_what_is_asked(norm, tmp_p
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     file = weights_file(tmp_path / "e.safetensors", source, "backbone.encoder.")
-    settings = config.Insseg(net2d="resnet18", init=str(file), norm=norm, trained_stages=3)
+    settings = config.Insseg(
+        network2d="resnet18", initial_weights=str(file), norm=norm, trained_stages=3
+    )
     nets = insseg.networks(settings, 18)
-    starts.load_start(nets, settings)
+    initial_weights.load_initial_weights(nets, settings)
     body = insseg.encoder(nets)
     for name, value in body.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
@@ -342,7 +363,7 @@ def test_random_statistics_are_never_frozen():
 def test_a_linear_probe_changes_the_classifier_alone(data, tmp_path):
     file = weights_file(tmp_path / "u.safetensors", resunet("resnet18_half"))
     out = tmp_path / "probe"
-    done("semseg_scannet", data, out, **SMALL, steps=2, init=str(file), frozen=True)
+    done("semseg_scannet", data, out, **SMALL, steps=2, initial_weights=str(file), frozen=True)
     before, after = load_file(file), load_file(out / "model.safetensors")
     for name, value in before.items():
         if "running" not in name and "num_batches" not in name:
@@ -351,15 +372,15 @@ def test_a_linear_probe_changes_the_classifier_alone(data, tmp_path):
     assert after["classifier.weight"].shape == fresh["classifier"].weight.shape
 
 
-@pytest.mark.parametrize("net2d", ["resnet18_half", "resnet50"])
-def test_deeplab_on_the_same_encoder(net2d, tmp_path):
+@pytest.mark.parametrize("network2d", ["resnet18_half", "resnet50"])
+def test_deeplab_on_the_same_encoder(network2d, tmp_path):
     """ResNet-50 keeps stride 8 (as torchvision's), the others end at stride 32."""
-    settings = config.Semseg(net="deeplabv3", net2d=net2d, precision="float32")
+    settings = config.Semseg(net="deeplabv3", network2d=network2d, precision="float32")
     nets = semseg.networks(settings, 13).eval()
     image = torch.rand(1, 3, 64, 96)
     assert semseg.logits(nets, image, settings).shape == (1, 13, 64, 96)
     last = semseg._last_map(nets["backbone"]["encoder"], image)
-    assert last.shape[-2:] == ((8, 12) if net2d == "resnet50" else (2, 3))
+    assert last.shape[-2:] == ((8, 12) if network2d == "resnet50" else (2, 3))
 
 
 def test_few_labels_and_left_out_frames_are_counted(data, tmp_path):
@@ -453,8 +474,10 @@ def test_a_checkpoint_of_pretraining_goes_all_the_way(data, tmp_path):
     back = tmp_path / "back.safetensors"
     assert invoke(app, ["import", str(out), str(back)]).exit_code == 0
     for init in (run, out, back):
-        nets = semseg.networks(config.Semseg(net2d="resnet18"), 20)
-        starts.load_start(nets, config.Semseg(net2d="resnet18", init=str(init)))
+        nets = semseg.networks(config.Semseg(network2d="resnet18"), 20)
+        initial_weights.load_initial_weights(
+            nets, config.Semseg(network2d="resnet18", initial_weights=str(init))
+        )
         for name, value in source.state_dict().items():
             assert torch.equal(nets["backbone"].state_dict()[name], value), (init, name)
 
@@ -463,7 +486,9 @@ def test_a_probe_tells_features_that_know_from_those_that_do_not(data, trained, 
     """The network that learned these squares knows their classes; random features know less."""
     told = {}
     for name, init in (("trained", str(trained[0])), ("random", "random")):
-        words = [f"--set={k}={json.dumps(v)}" for k, v in (SMALL | {"init": init}).items()]
+        words = [
+            f"--set={k}={json.dumps(v)}" for k, v in (SMALL | {"initial_weights": init}).items()
+        ]
         words += ["--data", str(data), "--out", str(tmp_path / f"{name}.json")]
         result = CliRunner().invoke(app, ["probe", "semseg_scannet", *words])
         assert result.exit_code == 0, result.output

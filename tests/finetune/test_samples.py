@@ -5,8 +5,6 @@ import pytest
 import torch
 from make_labels import write_frames25k
 
-from pri3d import processes
-from pri3d.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.config import Insseg, Semseg
 from pri3d.datasets import open_split
 from pri3d.finetune.samples import (
@@ -20,6 +18,8 @@ from pri3d.finetune.samples import (
     masks_of,
     targets,
 )
+from pri3d.run import processes
+from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
 
 CLASSES = (0, 1, 2, 5, 7, 39)
 
@@ -39,7 +39,7 @@ def colours(image):
 @pytest.mark.parametrize(("crop", "flip"), [(1.0, False), (1.0, True), (0.5, True)])
 def test_labels_follow_their_pixels(data, crop, flip):
     """The pictures are drawn with a colour a class: colours tell what the labels must be."""
-    settings = Semseg(height=96, width=128, crop=crop, flip=flip, colors=False)
+    settings = Semseg(height=96, width=128, crop=crop, flip=flip, augment_color=False)
     samples = SemsegSamples(data, list(range(12)), settings)
     palette = np.random.default_rng(7).integers(30, 226, (1 << 12, 3))[list(CLASSES)]
     ids = np.array([IGNORED if n == 0 else data.classes.ids.index(n) for n in CLASSES])
@@ -70,7 +70,7 @@ def test_a_sample_is_the_same_whenever_it_is_made(data):
 
 
 def test_masks_and_boxes_of_objects(data):
-    settings = Insseg(least_pixels=300, colors=False, flip=True)
+    settings = Insseg(min_pixels=300, augment_color=False, flip=True)
     samples = InssegSamples(data, list(range(12)), settings)
     mirrored = 0
     for item in range(12):
@@ -92,7 +92,7 @@ def test_masks_and_boxes_of_objects(data):
 
 
 def test_images_without_objects_have_empty_targets(data):
-    masks, labels = masks_of(data.objects(0), (96, 128), least_pixels=10**6)
+    masks, labels = masks_of(data.objects(0), (96, 128), min_pixels=10**6)
     found = targets(masks, labels)
     assert found["boxes"].shape == (0, 4)
     assert found["masks"].shape == (0, 96, 128)

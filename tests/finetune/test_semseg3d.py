@@ -23,9 +23,13 @@ from pri3d.models.minkunet import minkunet
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("semseg3d")
 
-SMALL = {"width3d": [8] * 8, "blocks3d": [1] * 8, "voxel_m": 0.1, "batch": 2, "workers": 0}
-SMALL |= {"threads": 1, "device": "cpu", "log_every": 2, "augment3d": ["rotate", "flip"]}
-SMALL |= {"stem3d": 3}
+SMALL = {
+    "network3d": {"widths": [8] * 8, "blocks": [1] * 8, "stem_kernel": 3},
+    "voxel_m": 0.1,
+    "batch": 2,
+    "workers": 0,
+}
+SMALL |= {"threads": 1, "device": "cpu", "log_every": 2, "augment_cloud": ["rotate", "flip"]}
 
 
 def finetune(task, data, out, **settings):
@@ -157,12 +161,18 @@ def test_weights_of_pretraining_begin_it_but_for_the_last_layer(scannet, tmp_pat
     else:
         path = tmp_path / "pointcontrast.pth"
         torch.save({"curr_iter": 60000, "state_dict": network.state_dict()}, path)
-    settings = Semseg3d(**SMALL | {"width3d": WIDTHS, "blocks3d": BLOCKS, "init": str(path)})
+    settings = Semseg3d(
+        **SMALL
+        | {
+            "network3d": {"widths": WIDTHS, "blocks": BLOCKS, "stem_kernel": 3},
+            "initial_weights": str(path),
+        }
+    )
     nets = semseg3d.networks(settings, 20)
     before = nets["backbone3d"].final.kernel.clone()
-    from pri3d.finetune.starts import load_start
+    from pri3d.finetune.initial_weights import load_initial_weights
 
-    load_start(nets, settings)
+    load_initial_weights(nets, settings)
     own = nets["backbone3d"].state_dict()
     for name, value in network.state_dict().items():
         if not name.startswith("final."):
@@ -176,12 +186,12 @@ def test_what_does_not_fit_is_one_sentence(scannet, tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({f"backbone3d.{n}": v.contiguous() for n, v in network.state_dict().items()}, path)
     for init, said in [
-        (str(path), "set semseg3d.width3d to the file's"),
+        (str(path), "set network3d.widths to the file's"),
         (str(tmp_path / "none.pth"), "no such file of weights"),
         ("imagenet", "ImageNet has no 3D weights"),
     ]:
         result = finetune(
-            "semseg3d_scannet", scannet, tmp_path / "run", **SMALL, init=init, steps=1
+            "semseg3d_scannet", scannet, tmp_path / "run", **SMALL, initial_weights=init, steps=1
         )
         assert isinstance(result.exception, Pri3DError)
         assert said in str(result.exception)

@@ -15,8 +15,8 @@ def test_image_head(file, case):
     about = golden.about["cases"][case]
     x = golden.tensor(about["input"]).requires_grad_()
     parameters = {p["name"]: p for p in golden.about["parameters"][case.partition(".")[0]]}
-    batch, projected, *shape = about["output_shape"]
-    layer = UpsamplingProjection(x.shape[1], projected).double()
+    batch, projection_channels, *shape = about["output_shape"]
+    layer = UpsamplingProjection(x.shape[1], projection_channels).double()
     for name in ("weight", "bias"):
         stored = f"decoder.0.{name}"
         value = golden.weight(stored, parameters[stored]["shape"])
@@ -26,7 +26,7 @@ def test_image_head(file, case):
     rows = layer(x, pixels, [number] * batch, tuple(shape))
     if about["normalize"]:
         rows = torch.nn.functional.normalize(rows, dim=1)
-    out = rows.reshape(batch, *shape, projected).permute(0, 3, 1, 2)
+    out = rows.reshape(batch, *shape, projection_channels).permute(0, 3, 1, 2)
     golden.check(f"{case}.out", out)
     golden.projected(about["projection"], out).backward()
     golden.check(f"{case}.grad.x", x.grad)

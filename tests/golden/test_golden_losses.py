@@ -17,7 +17,7 @@ def test_pri3d(file, case):
     k = golden.tensor(f"{case}.k").requires_grad_()
     ignore = golden.tensor(f"{case}.mask") if f"{case}.mask" in golden else None
     tau = golden.about["cases"][case]["tau"]
-    loss = point_info_nce(q, k, tau, normalise=True, symmetric=True, ignore_NN=ignore)
+    loss = point_info_nce(q, k, tau, normalize=True, symmetric=True, ignore_NN=ignore)
     loss.backward()
     golden.check(f"{case}.loss", loss)
     golden.check(f"{case}.grad.q", q.grad)
@@ -30,7 +30,7 @@ def test_slidr(file, case):
     points = golden.tensor(f"{case}.k_points").requires_grad_()
     pixels = golden.tensor(f"{case}.q_pixels").requires_grad_()
     tau = golden.about["cases"][case]["tau"]
-    loss = point_info_nce(points, pixels, tau, normalise=False)
+    loss = point_info_nce(points, pixels, tau, normalize=False)
     loss.backward()
     golden.check(f"{case}.loss", loss)
     golden.check(f"{case}.grad.k_points", points.grad)
@@ -56,7 +56,7 @@ def test_pointcontrast(file, case):
         sampled = golden.tensor(f"{case}.sampled")
         anchors, candidates = anchors[sampled], candidates[sampled]
     tau = golden.about["cases"][case]["tau"]
-    loss = point_info_nce(f0[anchors], f1[candidates], tau, normalise=False)
+    loss = point_info_nce(f0[anchors], f1[candidates], tau, normalize=False)
     loss.backward()
     golden.check(f"{case}.loss", loss)
     golden.check(f"{case}.grad.F0", f0.grad)

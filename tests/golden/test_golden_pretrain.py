@@ -7,11 +7,11 @@ import pytest
 import torch
 from golden_vectors import Golden, cases
 
-from pri3d.augment import normalise
 from pri3d.config import Pretrain
 from pri3d.pretrain import modes
 from pri3d.pretrain.samples import Batch, Matches, Side
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
+from pri3d.transforms.color import normalise
 
 pytestmark = pytest.mark.golden
 
@@ -59,9 +59,9 @@ def test_one_step(file):
     golden = Golden(file)
     config = golden.about["cases"]["config"]
     settings = Pretrain(
-        net2d=config["backbone"].lower().replace("res", "resnet").removesuffix("unet"),
+        network2d=config["backbone"].lower().replace("res", "resnet").removesuffix("unet"),
         temperature=config["nceT"],
-        normalise=True,
+        normalize=True,
         symmetric=True,
         match_rule="official",  # matches that share a cell are each other's negatives
         depth_loss=config["depth"],

@@ -5,10 +5,9 @@ import pytest
 from golden_vectors import Golden, cases
 
 from pri3d.boxes import Boxes, corners
-from pri3d.finetune import votenet_loss
-from pri3d.finetune.votenet_loss import Truth
 from pri3d.metrics import boxes3d
-from pri3d.models import votenet
+from pri3d.models import votenet, votenet_loss
+from pri3d.models.votenet_loss import Truth
 
 pytestmark = pytest.mark.golden
 LOSSES, BOXES = "08_votenet_losses", "08_votenet_boxes_ap"

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial import cKDTree
 
 from pri3d.errors import Pri3DError
-from pri3d.matching.voxels import build_table, nearest_voxel, voxelise
+from pri3d.matching.voxels import build_table, nearest_voxel, voxelize
 
 LIMIT = 1 << 20
 
@@ -51,7 +51,7 @@ def test_a_large_cloud_agrees_with_a_kd_tree():
     rng = np.random.default_rng(5)
     surface = rng.uniform(-3, 3, (60_000, 3))
     surface[:, 2] = np.sin(surface[:, 0]) - 0.5  # a sheet, as surfaces are
-    voxel, _ = voxelise(surface, np.zeros(surface.shape, np.uint8), 0.02)
+    voxel, _ = voxelize(surface, np.zeros(surface.shape, np.uint8), 0.02)
     points = surface[:20_000] + rng.normal(0, 0.02, (20_000, 3))
     rows, distance = nearest_voxel(build_table(voxel), points, 0.02, 0.02)
     expected, expected_rows = cKDTree((voxel + 0.5) * 0.02).query(points)
@@ -109,7 +109,7 @@ def test_voxels_that_cannot_be_numbered_are_an_error(bad):
     with pytest.raises(Pri3DError, match=r"point 1: .*metres"):
         build_table(np.array([[0, 0, 0], bad], np.int64))
     with pytest.raises(Pri3DError, match=r"point 1: .*metres"):
-        voxelise(np.array([[0, 0, 0], bad]) * 1.0, np.zeros((2, 3), np.uint8), 1.0)
+        voxelize(np.array([[0, 0, 0], bad]) * 1.0, np.zeros((2, 3), np.uint8), 1.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,7 +129,7 @@ def test_voxels_are_floor_divided_points_with_their_mean_colour(points, seed, vo
         expected.setdefault(key, []).append(value.astype(int))
     order = rng.permutation(len(points))
     for arrangement in (slice(None), order):
-        voxel, mean = voxelise(points[arrangement], color[arrangement], voxel_m)
+        voxel, mean = voxelize(points[arrangement], color[arrangement], voxel_m)
         assert [tuple(v) for v in voxel.tolist()] == sorted(expected)
         assert voxel.dtype == np.int32
         assert mean.dtype == np.uint8

@@ -6,12 +6,12 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from pri3d import processes
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.teacher import Teacher, UpsamplingProjection
 from pri3d.pretrain import modes
-from pri3d.pretrain.starts import load_starts
+from pri3d.pretrain.initial_weights import load_initial_weights
+from pri3d.run import processes
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -73,19 +73,19 @@ def test_networks_of_other_libraries(name, channels, stride, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(whole.state_dict(), file)
     settings = Pretrain(
-        teacher=name, teacher_init=str(file), width3d=[8] * 8, blocks3d=[1] * 8, projected=16,
+        teacher=name, teacher_weights=str(file), network3d={"widths": [8] * 8, "blocks": [1] * 8}, projection_channels=16,
         height=64, width=96,
     )  # fmt: skip
     nets = modes.networks("ppkt", settings)
-    starts = load_starts(nets, "ppkt", settings)
-    assert "entries loaded" in starts["teacher_init"]
+    starts = load_initial_weights(nets, "ppkt", settings)
+    assert "entries loaded" in starts["teacher_weights"]
     teacher = nets["teacher"]
     shape = (64, 96)
     image = torch.randn(1, 3, *shape)
     found = teacher(image)
     assert found.shape == (1, channels, shape[0] // stride, shape[1] // stride)
     before = found.clone()
-    processes.synchronise_batch_norm(nets["teacher"])
+    processes.synchronize_batch_norm(nets["teacher"])
     torch.testing.assert_close(teacher(image), before, rtol=1e-4, atol=1e-4)
     assert teacher.channels == channels
     own = teacher.network.state_dict()
@@ -106,16 +106,19 @@ def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
         Teacher("timm:mixer_s16_224", (64, 96))
     file = tmp_path / "weights.safetensors"
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
-    settings = Pretrain(teacher="torchvision:resnet18", teacher_init=str(file))
+    settings = Pretrain(teacher="torchvision:resnet18", teacher_weights=str(file))
     with pytest.raises(Pri3DError, match=r"lacks \d+ of 1\d\d entries"):
-        load_starts(modes.networks("ppkt", settings), "ppkt", settings)
-    settings = Pretrain(teacher="torchvision:resnet18", teacher_init="imagenet")
+        load_initial_weights(modes.networks("ppkt", settings), "ppkt", settings)
+    settings = Pretrain(teacher="torchvision:resnet18", teacher_weights="imagenet")
     with pytest.raises(Pri3DError, match="give a file of its weights"):
-        load_starts(modes.networks("ppkt", settings), "ppkt", settings)
+        load_initial_weights(modes.networks("ppkt", settings), "ppkt", settings)
 
 
 def test_a_teacher_that_knows_nothing_is_told(capsys):
     settings = Pretrain(teacher="resnet18_half")
     nets = modes.networks("ppkt", settings)
-    assert load_starts(nets, "ppkt", settings) == {"teacher_init": "random", "init3d": "random"}
+    assert load_initial_weights(nets, "ppkt", settings) == {
+        "teacher_weights": "random",
+        "initial_weights_3d": "random",
+    }
     assert "RANDOM weights and knows nothing" in capsys.readouterr().err

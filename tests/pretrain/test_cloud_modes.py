@@ -11,20 +11,26 @@ from make_artefacts import COLOR_K, COLOR_SHAPE, make_artefacts, paint, read_met
 from safetensors.torch import load_file, save_file
 from scipy.spatial import cKDTree
 
-from pri3d import augment3d, checkpoint, evaluate, geometry, training
+from pri3d import geometry
 from pri3d.artefacts import Clouds
-from pri3d.config import PRETRAINED_3D, WITH_TEACHER, Evaluate, Pretrain
+from pri3d.config import MODES, Evaluate, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import resnet_encoder
-from pri3d.placement import Placement
-from pri3d.pretrain import cloud_modes, cloud_pairs, frame_clouds, modes
+from pri3d.pretrain import cloud_modes, cloud_pairs, evaluate, frame_clouds, modes, train
 from pri3d.pretrain.schedules import learning_rate
+from pri3d.run import checkpoint
+from pri3d.transforms import cloud
+from pri3d.transforms.crop import Crop
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("cloud_modes")
 
 GLOBAL = ("global_kd", "crd", "gupta")
 MOVED = ["rotate", "scale", "flip", "elastic"]
+
+PRETRAINED_3D = [name for name, mode in MODES.items() if mode.trains == ("network3d",)]
+WITH_TEACHER = [name for name, mode in MODES.items() if mode.teacher]
+
 TINY = {
     "height": 64,
     "width": 96,
@@ -32,17 +38,15 @@ TINY = {
     "matches": 64,
     "radius_m": 0.05,
     "frame_voxel_m": 0.04,
-    "width3d": [8] * 8,
-    "blocks3d": [1] * 8,
-    "channels3d": 16,
-    "projected": 16,
+    "network3d": {"widths": [8] * 8, "blocks": [1] * 8, "channels": 16},
+    "projection_channels": 16,
     "teacher": "resnet18_half",
     "temperature": 0.1,
     "workers": 0,
     "threads": 1,
     "device": "cpu",
-    "augment": False,
-    "augment3d": [],
+    "augment_color": False,
+    "augment_cloud": [],
 }
 
 
@@ -66,8 +70,8 @@ def settings(**changed) -> Pretrain:
     return Pretrain(**TINY | changed)
 
 
-def train(room, out, mode, **changed) -> None:
-    training.run(**room, out=out, mode=mode, settings=settings(**changed))
+def run_training(room, out, mode, **changed) -> None:
+    train.run(**room, out=out, mode=mode, settings=settings(**changed))
 
 
 def cloud_of(room, row=2):
@@ -76,7 +80,7 @@ def cloud_of(room, row=2):
 
 def test_every_point_is_seen_at_its_pixel(room):
     clouds, row = cloud_of(room)
-    whole = Placement(0, 0, *COLOR_SHAPE, False)
+    whole = Crop(0, 0, *COLOR_SHAPE, False)
     points, pixels = frame_clouds.points_in_image(clouds, row, whole, COLOR_SHAPE)
     assert len(points) > 2000
     in_color = geometry.transform(clouds.color_from_depth, points)
@@ -112,7 +116,7 @@ def changed(monkeypatch):
     clouds = []
 
     def remembered(points, ways, rng):
-        clouds.append((points, augment3d.augment_points(points, ways, rng)))
+        clouds.append((points, cloud.augment_points(points, ways, rng)))
         return clouds[-1][1]
 
     monkeypatch.setattr(frame_clouds, "augment_points", remembered)
@@ -123,7 +127,7 @@ def test_a_pixel_matches_the_voxel_that_a_point_of_it_was_moved_to(room, changed
     how = settings(height=96, width=128, matches=4096, augment3d=MOVED)
     samples = frame_clouds.FrameClouds(room["clouds_dir"], how)
     clouds, _ = cloud_of(room)
-    whole = Placement(0, 0, *COLOR_SHAPE, False)
+    whole = Crop(0, 0, *COLOR_SHAPE, False)
     for index in range(4):
         sample = samples[index]
         given, moved = changed[index]
@@ -168,7 +172,7 @@ def test_a_cloud_is_upright(room):
 
 def test_samples_are_the_same_whatever_came_before_and_differ_by_epoch(room):
     first, again = (
-        frame_clouds.FrameClouds(room["clouds_dir"], settings(augment3d=["rotate", "elastic"]))
+        frame_clouds.FrameClouds(room["clouds_dir"], settings(augment_cloud=["rotate", "elastic"]))
         for _ in range(2)
     )
     first[0], first[1]
@@ -267,11 +271,11 @@ def trained(tinted, teacher, tmp_path_factory):
     """A run of every mode that has learned for a while."""
     out = tmp_path_factory.mktemp("runs")
     for mode in PRETRAINED_3D:
-        train(
+        run_training(
             tinted,
             out / mode,
             mode,
-            teacher_init=str(teacher),
+            teacher_weights=str(teacher),
             steps=36 if mode in GLOBAL else 24,
             batch=6 if mode in GLOBAL else 2,
             log_every=4,
@@ -299,7 +303,7 @@ def test_what_a_run_leaves(trained, mode):
     )
     provenance = json.loads((trained / mode / "provenance.json").read_text())
     assert ("pairs" in provenance) == (mode == "pointcontrast")
-    assert ("teacher_init" in provenance["starts"]) == (mode in WITH_TEACHER)
+    assert ("teacher_weights" in provenance["starts"]) == (mode in WITH_TEACHER)
     assert "chunks" not in provenance
 
 
@@ -318,15 +322,15 @@ def test_the_teacher_stays_as_it_was_to_the_bit(trained, teacher, mode):
 def test_a_run_that_goes_on_ends_with_the_same_bits(room, teacher, tmp_path, contrast):
     mode = "pointcontrast" if contrast == "hardest" else contrast
     usual = Pretrain()
-    given = {"steps": 4, "log_every": 2, "checkpoint_every": 2, "teacher_init": str(teacher)}
-    given |= {"augment": True, "augment3d": usual.augment3d}
+    given = {"steps": 4, "log_every": 2, "checkpoint_every": 2, "teacher_weights": str(teacher)}
+    given |= {"augment_color": True, "augment3d": usual.augment3d}
     given |= {"contrast3d": "hardest" if contrast == "hardest" else usual.contrast3d}
     whole, out = tmp_path / "whole", tmp_path / "gone on"
-    train(room, whole, mode, **given)
+    run_training(room, whole, mode, **given)
     first = sorted((whole / "checkpoints").iterdir())[0]
     (out / "checkpoints").mkdir(parents=True)
     (out / "checkpoints" / first.name).write_bytes(first.read_bytes())
-    train(room, out, mode, **given)
+    run_training(room, out, mode, **given)
     ends = [load_file(folder / "model.safetensors") for folder in (whole, out)]
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
@@ -338,7 +342,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(room, teacher, tmp_path, con
 @pytest.mark.parametrize("mode", GLOBAL)
 def test_whole_frames_need_others_beside_them(room, teacher, tmp_path, mode):
     with pytest.raises(Pri3DError, match=r"make pretrain\.batch"):
-        train(room, tmp_path / "run", mode, batch=1, steps=1, teacher_init=str(teacher))
+        run_training(room, tmp_path / "run", mode, batch=1, steps=1, teacher_weights=str(teacher))
 
 
 def test_the_losses_of_whole_frames_are_what_they_say(room, teacher):
@@ -398,7 +402,9 @@ def test_there_are_no_matches_of_images_to_evaluate(room, trained, tmp_path):
 
 
 def test_hardest_contrastive_learns_too(room, tmp_path):
-    train(room, tmp_path / "run", "pointcontrast", contrast3d="hardest", steps=16, log_every=4)
+    run_training(
+        room, tmp_path / "run", "pointcontrast", contrast3d="hardest", steps=16, log_every=4
+    )
     lines = read_metrics(tmp_path / "run")
     assert lines[-1]["pointcontrast_loss"] < lines[0]["pointcontrast_loss"]
     assert lines[-1]["pointcontrast_recall"] > 2 * lines[-1]["pointcontrast_recall_chance"]
@@ -410,7 +416,9 @@ def test_frames_that_cannot_be_used_are_counted_and_others_are_learned_from(tmp_
         frames["depth"][2][:] = 0
 
     room = make_artefacts(tmp_path / "room", frames=6, edit=break_one)
-    train(room, tmp_path / "run", "ppkt", steps=3, batch=2, log_every=1, teacher_init=str(teacher))
+    run_training(
+        room, tmp_path / "run", "ppkt", steps=3, batch=2, log_every=1, teacher_weights=str(teacher)
+    )
     skipped = read_metrics(tmp_path / "run")[-1]["skipped"]
     assert skipped["colour image does not decode"] == 1
     assert sum(skipped.values()) == 2

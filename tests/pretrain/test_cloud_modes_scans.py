@@ -5,10 +5,10 @@ import torch
 from make_artefacts import read_metrics
 from safetensors.torch import save_file
 
-from pri3d import config, training
+from pri3d import config, demo
 from pri3d.config import PRETRAINED_3D, Pretrain
 from pri3d.models.resunet import resnet_encoder
-from pri3d.scans import demo
+from pri3d.pretrain import train
 from pri3d.stages import clouds, overlap, pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -20,14 +20,16 @@ SETTINGS = {
     "matches": 128,
     "radius_m": 0.08,
     "frame_voxel_m": 0.08,
-    "width3d": [16, 16, 32, 32, 32, 32, 16, 16],
-    "blocks3d": [1] * 8,
-    "channels3d": 32,
+    "network3d": {
+        "widths": [16, 16, 32, 32, 32, 32, 16, 16],
+        "blocks": [1] * 8,
+        "channels": 32,
+    },
     "teacher": "resnet18_half",
     "temperature": 0.1,
     "precision": "bf16",
     # Images as they are, as PPKT has them: a teacher of jittered colours tells of the jitter.
-    "augment": False,
+    "augment_color": False,
     "workers": 0,
     "threads": 1,
     "device": "cpu",
@@ -79,11 +81,11 @@ def teacher(tmp_path_factory):
 @pytest.mark.parametrize("contrast", [*PRETRAINED_3D, "hardest"])
 def test_the_loss_falls_below_chance(scans, teacher, tmp_path, contrast):
     mode = "pointcontrast" if contrast == "hardest" else contrast
-    given = SETTINGS | {"teacher_init": str(teacher), "lr": RATE.get(mode, 0.1)}
+    given = SETTINGS | {"teacher_weights": str(teacher), "lr": RATE.get(mode, 0.1)}
     given |= {"steps": STEPS.get(mode, 80), "augment3d": WAYS.get(mode, Pretrain().augment3d)}
     if contrast == "hardest":
         given["contrast3d"] = "hardest"
-    training.run(**scans, out=tmp_path / "run", mode=mode, settings=Pretrain(**given))
+    train.run(**scans, out=tmp_path / "run", mode=mode, settings=Pretrain(**given))
     lines = read_metrics(tmp_path / "run")
     last = lines[-1]
     for line in (lines[0], last):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from pri3d.artefacts import Clouds
 from pri3d.cli import app
 from pri3d.config import PRETRAINED_3D, WITH_TEACHER
-from pri3d.scans.sens import SensFile
+from pri3d.sources.sens import SensFile
 
 LOST = np.full(16, -np.inf, "<f4").tobytes()
 
@@ -39,7 +39,11 @@ def test_a_scan_without_poses_trains_all_that_needs_single_frames(tmp_path):
     assert f"{frames} frames without a pose" in command("verify", out)
     small = {"height": 64, "width": 96, "steps": 2, "batch": 2, "workers": 0, "threads": 1}
     small |= {"device": "cpu", "teacher": "resnet18_half", "frame_voxel_m": 0.1, "matches": 16}
-    small |= {"width3d": [8] * 8, "blocks3d": [1] * 8, "projected": 8, "log_every": 1}
+    small |= {
+        "network3d": {"widths": [8] * 8, "blocks": [1] * 8},
+        "projection_channels": 8,
+        "log_every": 1,
+    }
     for mode in set(PRETRAINED_3D) & set(WITH_TEACHER):
         settings = [f"--set={name}={json.dumps(value)}" for name, value in small.items()]
         run = tmp_path / "runs" / mode

@@ -18,14 +18,14 @@ from make_artefacts import (
     poses,
 )
 
-from pri3d.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.config import Pretrain
 from pri3d.geometry import View
-from pri3d.placement import Placement, draw_placement, placed_image
 from pri3d.pretrain.geometric import turn
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import CELL, Chunk, Frame
 from pri3d.pretrain.samples import PairSamples, collate
+from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
+from pri3d.transforms.crop import Crop, crop_image, random_crop
 
 HEIGHT, WIDTH = 72, 96
 RADIUS, VOXEL = 0.03, 0.03
@@ -49,7 +49,9 @@ def room(tmp_path_factory):
 def samples(room, mode="joint", **changes) -> PairSamples:
     small = {"height": HEIGHT, "width": WIDTH, "radius_m": RADIUS, "matches": 300, "batch": 2}
     return PairSamples(
-        **room, mode=mode, settings=Pretrain(**small | {"augment": False, "steps": 12} | changes)
+        **room,
+        mode=mode,
+        settings=Pretrain(**small | {"augment_color": False, "steps": 12} | changes),
     )
 
 
@@ -210,22 +212,22 @@ def test_a_crop_is_the_mean_over_the_area_it_covers(shape, mirrored):
     rng = np.random.default_rng(3)
     rgb = rng.integers(0, 256, (20, 24, 3), np.uint8)
     # In an image of twice the size; quarters of pixels here, so that small squares are exact.
-    place = Placement(*(2 * edge for edge in (1.75, 2.5, 12.0, 18.25)), mirrored)
+    place = Crop(*(2 * edge for edge in (1.75, 2.5, 12.0, 18.25)), mirrored)
     fine = rgb.repeat(4 * shape[0], axis=0)[7 * shape[0] : (7 + 48) * shape[0]].astype(float)
     fine = fine.reshape(shape[0], -1, *fine.shape[1:]).mean(axis=1)
     fine = fine.repeat(4 * shape[1], axis=1)[:, 10 * shape[1] : (10 + 73) * shape[1]]
     expected = fine.reshape(shape[0], shape[1], -1, 3).mean(axis=2)
     expected = expected[:, ::-1] if mirrored else expected
-    found = placed_image(rgb, (40, 48), place, shape).transpose(1, 2, 0)
+    found = crop_image(rgb, (40, 48), place, shape).transpose(1, 2, 0)
     assert np.abs(255 * found - expected).max() < 1e-3
 
 
 def test_without_crop_and_flip_the_image_is_all_of_it():
     rgb = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
     for seed in range(5):
-        place = draw_placement((12, 16), 1.0, False, np.random.default_rng(seed))
+        place = random_crop((12, 16), 1.0, False, np.random.default_rng(seed))
         assert place == (0, 0, 12, 16, False)
-        image = placed_image(rgb, (12, 16), place, (12, 16)).transpose(1, 2, 0)
+        image = crop_image(rgb, (12, 16), place, (12, 16)).transpose(1, 2, 0)
         assert np.array_equal(np.round(255 * image), rgb)
         assert np.abs(255 * image - rgb).max() < 1e-4
 

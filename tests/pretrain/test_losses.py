@@ -30,7 +30,7 @@ def by_formula(anchors, candidates, temperature, normalise):
     return total / len(a)
 
 
-@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize(("n", "temperature"), [(1, 0.4), (2, 0.07), (50, 0.4), (50, 1.0)])
 def test_loss_is_the_formula(n, temperature, normalise):
     a, c = rows(n, seed=1) / 4, rows(n, seed=2) / 4
@@ -108,7 +108,7 @@ def test_half_precision_is_computed_in_float32():
         assert torch.equal(point_info_nce(a.bfloat16(), c.bfloat16(), 0.07), expected)
         full = point_info_nce(a, c, 0.07)
     assert torch.equal(full, point_info_nce(a, c, 0.07))
-    assert point_info_nce((100 * a).half(), (100 * c).half(), 0.07, normalise=False).isfinite()
+    assert point_info_nce((100 * a).half(), (100 * c).half(), 0.07, normalize=False).isfinite()
 
 
 @pytest.mark.parametrize("measure", [lambda a, c: point_info_nce(a, c, 0.4), match_recall])
@@ -147,7 +147,7 @@ def test_match_recall_compares_as_the_loss_does():
     a = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     c = torch.tensor([[1.0, 0.0], [10.0, 8.0]])
     assert match_recall(a, c) == 1
-    assert match_recall(a, c, normalise=False) == 0.5
+    assert match_recall(a, c, normalize=False) == 0.5
 
 
 def test_match_recall_keeps_no_graph():

@@ -10,7 +10,7 @@ from pri3d.config import Pretrain
 from pri3d.pretrain import modes
 from pri3d.pretrain.samples import Matches, PairSamples, collate
 
-TINY = {"width3d": [8] * 8, "blocks3d": [1] * 8}
+TINY = {"network3d": {"widths": [8] * 8, "blocks": [1] * 8}}
 
 
 def settings(**changes) -> Pretrain:
@@ -32,7 +32,7 @@ def nets():
 
 
 def evaluate(mode, nets, batch, **changes):
-    """Terms in evaluation mode, so that one image does not change another one's features."""
+    """LossTerm in evaluation mode, so that one image does not change another one's features."""
     nets.eval()
     with torch.no_grad():
         return modes.MODES[mode](nets, batch, settings(**changes))
@@ -144,7 +144,7 @@ def test_every_part_gets_a_gradient(nets, batch):
 
 def test_losses_follow_the_settings(nets, batch):
     plain = evaluate("view", nets, batch)["view"].loss_S
-    for change in ({"symmetric": True}, {"normalise": False}, {"temperature": 0.1}):
+    for change in ({"symmetric": True}, {"normalize": False}, {"temperature": 0.1}):
         changed = evaluate("view", nets, batch, **change)["view"].loss_S
         assert not torch.allclose(changed, plain)
 

@@ -22,10 +22,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pri3d.artefacts import Clouds
-from pri3d.augment import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.samples import PairSamples, collate, order_of_rank
+from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
 
 HEIGHT, WIDTH = 72, 96  # three quarters of the stored colour images
 RADIUS, VOXEL = 0.03, 0.03
@@ -266,14 +266,14 @@ def test_another_epoch_draws_anew(room):
 
 
 def test_augmentation_does_not_change_the_matches(room):
-    plain, changed = samples(room, augment=False)[1], samples(room)[1]
+    plain, changed = samples(room, augment_color=False)[1], samples(room)[1]
     assert not torch.equal(plain.images[0], changed.images[0])
     assert np.array_equal(plain.view[0], changed.view[0])
     assert np.array_equal(plain.chunks[1].row_N, changed.chunks[1].row_N)
 
 
 def test_the_image_is_the_stored_one_made_smaller(room):
-    sample = samples(room, mode="view", augment=False)[0]
+    sample = samples(room, mode="view", augment_color=False)[0]
     scene, (frame, _) = sample.name.split()[0], frames_of(sample)
     with Clouds(room["clouds_dir"] / f"{scene}.h5") as clouds:
         stored = np.asarray(Image.open(io.BytesIO(clouds.color_jpeg(frame)))).astype(float)

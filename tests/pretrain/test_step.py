@@ -9,8 +9,8 @@ from pri3d.pretrain import modes
 from pri3d.pretrain.samples import PairSamples, collate
 from pri3d.pretrain.step import step
 
-GIVEN = {"height": 64, "width": 64, "matches": 50, "radius_m": 0.04, "augment": False}
-GIVEN |= {"width3d": [8] * 8, "blocks3d": [1] * 8, "batch": 4, "steps": 3}
+GIVEN = {"height": 64, "width": 64, "matches": 50, "radius_m": 0.04, "augment_color": False}
+GIVEN |= {"network3d": {"widths": [8] * 8, "blocks": [1] * 8}, "batch": 4, "steps": 3}
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ def test_weights_of_a_network_of_their_layers_load_unchanged(monkeypatch):
 def test_a_step_of_pretraining(mode, tmp_path):
     settings = Pretrain(
         height=64, width=84, radius_m=0.04, matches=60, batch=2, steps=9,
-        width3d=[8] * 8, blocks3d=[1] * 8,
+        network3d={"widths": [8] * 8, "blocks": [1] * 8},
     )  # fmt: skip
     data = PairSamples(**make_artefacts(tmp_path), mode=mode, settings=settings)
     batch = collate_pairs([data[0], data[1]])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pri3d import artefacts, config, store
 from pri3d.errors import Pri3DError
-from pri3d.scans.export import info
+from pri3d.sources.export import info
 from pri3d.stages import clouds
 
 EVERY = config.Frames(every=1)

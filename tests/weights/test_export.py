@@ -12,11 +12,11 @@ from make_weights import networks, randomised
 from safetensors.torch import load_file
 from torch import nn
 
-from pri3d import checkpoint, training
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import resunet
-from pri3d.pretrain import modes
+from pri3d.pretrain import modes, train
+from pri3d.run import checkpoint
 from pri3d.weights import convert
 
 ENDINGS = {"detectron2": ".pkl", "safetensors": ".safetensors"}
@@ -219,7 +219,7 @@ def trained(tmp_path_factory):
     settings = {"height": 64, "width": 64, "batch": 1, "steps": 1, "radius_m": 0.04, "matches": 64}
     settings |= {"workers": 0, "threads": 1, "device": "cpu"}
     room = make_artefacts(folder / "room")
-    training.run(**room, out=folder / "run", mode="view", settings=Pretrain(**settings))
+    train.run(**room, out=folder / "run", mode="view", settings=Pretrain(**settings))
     return folder / "run"
 
 
@@ -243,7 +243,7 @@ def test_a_run_and_its_checkpoint_hold_the_same(trained, tmp_path):
 
 @pytest.mark.parametrize("form", ["published", "safetensors"])
 def test_what_moco_trains_beside_the_encoder_comes_back_too(tmp_path, form):
-    nets = modes.networks("moco", Pretrain(net2d="resnet18", moco_queue=8))
+    nets = modes.networks("moco", Pretrain(network2d="resnet18", moco_queue=8))
     checkpoint.save_weights(tmp_path / "model.safetensors", nets)
     path = exported(("resnet18", nets, tmp_path), tmp_path, form)
     said = convert.import_file(path, tmp_path / "back.safetensors")

@@ -15,12 +15,12 @@ from make_weights import (
     randomised,
 )
 
-from pri3d import checkpoint
-from pri3d.config import PRETRAINED_3D, Pretrain
+from pri3d.config import MODES, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.minkunet import minkunet
 from pri3d.pretrain import modes
-from pri3d.pretrain.starts import load_starts
+from pri3d.pretrain.initial_weights import load_initial_weights
+from pri3d.run import checkpoint
 from pri3d.weights import convert
 
 # Where torch keeps what torchvision has fetched.
@@ -29,11 +29,11 @@ IMAGENET = "hub/checkpoints/" + torchvision.models.ResNet18_Weights.IMAGENET1K_V
 
 def started(mode="joint", **settings):
     """(networks of a run that has just begun, what it says of their start)."""
-    settings = {"width3d": WIDTHS, "blocks3d": BLOCKS, "moco_queue": 8} | settings
-    settings = Pretrain(net2d="resnet18", **settings)
+    settings = {"network3d": {"widths": WIDTHS, "blocks": BLOCKS}, "moco_queue": 8} | settings
+    settings = Pretrain(network2d="resnet18", **settings)
     torch.manual_seed(1)
     nets = modes.networks(mode, settings)
-    return nets, load_starts(nets, mode, settings)
+    return nets, load_initial_weights(nets, mode, settings)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def assert_same(found, expected):
 def test_an_encoder(files, name, capsys):
     folder, nets = files
     untouched, _ = started("view")
-    found, starts = started("view", init2d=str(folder / name))
+    found, starts = started("view", initial_weights_2d=str(folder / name))
     assert_same(found["backbone"].encoder, nets["backbone"].encoder)
     assert_same(found["backbone"].decoder, untouched["backbone"].decoder)
     said = capsys.readouterr().err
@@ -70,27 +70,27 @@ def test_an_encoder(files, name, capsys):
     begin = f"{name}: 120 of 120 encoder entries loaded; not in the file: decoder (74 entries)"
     assert said.startswith(begin)
     assert ("left out: encoder_q.* (3), encoder_k.* (123)" in said) == (name == "moco.pth.tar")
-    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in starts["init2d"]
-    assert starts["init2d"].endswith("120 of 120 encoder entries loaded")
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in starts["initial_weights_2d"]
+    assert starts["initial_weights_2d"].endswith("120 of 120 encoder entries loaded")
 
 
 @pytest.mark.parametrize("name", ["run.safetensors", "published.pth"])
 def test_all_of_a_run(files, name, capsys):
     folder, nets = files
     file = str(folder / name)
-    found, starts = started(init2d=file, init3d=file)
+    found, starts = started(initial_weights_2d=file, initial_weights_3d=file)
     assert_same(found["backbone"], nets["backbone"])
     assert_same(found["backbone3d"], nets["backbone3d"])
     assert not torch.equal(found["w2d"].weight, nets["w2d"].weight)
     said = capsys.readouterr().err.splitlines()
     assert "120 of 120 encoder entries loaded, 74 of 74 decoder entries loaded; left out" in said[0]
     number = len(nets["backbone3d"].state_dict())
-    assert starts["init3d"].endswith(f"{number} of {number} backbone3d entries loaded")
+    assert starts["initial_weights_3d"].endswith(f"{number} of {number} backbone3d entries loaded")
 
 
 def test_moco_has_an_encoder_alone(files, capsys):
     folder, nets = files
-    found, _ = started("moco", init2d=str(folder / "published.pth"))
+    found, _ = started("moco", initial_weights_2d=str(folder / "published.pth"))
     assert_same(found["backbone"]["encoder"], nets["backbone"].encoder)
     assert_same(found["moco"].encoder_k, nets["backbone"].encoder)
     assert "left out: backbone.decoder.* (74), backbone3d.*" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_pointcontrasts_stem_and_last_layer_are_others(tmp_path, capsys):
     with ForeignLibrary():
         torch.save(pointcontrast_content(network), tmp_path / "pointcontrast.pth")
     untouched, _ = started()
-    found, _ = started(init3d=str(tmp_path / "pointcontrast.pth"))
+    found, _ = started(initial_weights_3d=str(tmp_path / "pointcontrast.pth"))
     found, untouched = found["backbone3d"].state_dict(), untouched["backbone3d"].state_dict()
     other = ["conv0p1s1.kernel", "final.kernel", "final.bias"]
     for name, value in network.state_dict().items():
@@ -123,27 +123,36 @@ def pointcontrast(tmp_path_factory):
     return path, network
 
 
-@pytest.mark.parametrize("mode", PRETRAINED_3D)
+@pytest.mark.parametrize("mode", [m for m in MODES if MODES[m].trains == ("network3d",)])
 def test_pointcontrasts_network_begins_every_mode_of_clouds(mode, pointcontrast, capsys):
     path, network = pointcontrast
-    given = {"stem3d": 3, "teacher": "resnet18_half"}
+    given = {
+        "network3d": {"widths": WIDTHS, "blocks": BLOCKS, "stem_kernel": 3},
+        "teacher": "resnet18_half",
+    }
     untouched, _ = started(mode, **given)
     expected = untouched.state_dict()
     for name, value in network.state_dict().items():
         if not name.startswith("final."):
             expected[f"backbone3d.{name}"] = value
-    found, starts = started(mode, **given, init3d=str(path))
+    found, starts = started(mode, **given, initial_weights_3d=str(path))
     for name, value in found.state_dict().items():
         assert torch.equal(value, expected[name]), name
     number = len(network.state_dict())
-    assert starts["init3d"].endswith(f"{number - 2} of {number} backbone3d entries loaded")
+    assert starts["initial_weights_3d"].endswith(
+        f"{number - 2} of {number} backbone3d entries loaded"
+    )
     said = capsys.readouterr().err
     assert "final.kernel (8, 32), here (8, 96), final.bias (1, 32), here (1, 96)" in said
 
 
 def test_pointcontrasts_last_layer_is_taken_too_where_it_has_as_many_channels(pointcontrast):
     path, network = pointcontrast
-    found, _ = started("pointcontrast", stem3d=3, channels3d=32, init3d=str(path))
+    found, _ = started(
+        "pointcontrast",
+        network3d={"widths": WIDTHS, "blocks": BLOCKS, "stem_kernel": 3, "channels": 32},
+        initial_weights_3d=str(path),
+    )
     assert_same(found["backbone3d"], network)
 
 
@@ -152,7 +161,7 @@ def test_a_teacher_takes_the_encoder_alone(files, name, capsys):
     folder, nets = files
     untouched, _ = started("ppkt")
     capsys.readouterr()
-    found, starts = started("ppkt", teacher_init=str(folder / name))
+    found, starts = started("ppkt", teacher_weights=str(folder / name))
     assert_same(found["teacher"].network, nets["backbone"].encoder)
     assert not any(p.requires_grad for p in found["teacher"].parameters())
     for part in ("backbone3d", "w2d", "w3d"):
@@ -160,31 +169,31 @@ def test_a_teacher_takes_the_encoder_alone(files, name, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "120 of 120 encoder entries loaded" in said
-    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in starts["teacher_init"]
-    assert starts["init3d"] == "random"
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in starts["teacher_weights"]
+    assert starts["initial_weights_3d"] == "random"
 
 
 @pytest.mark.parametrize("init", ["imagenet", "try_imagenet"])
 def test_a_teacher_takes_imagenets_weights_from_torchs_cache(files, init, monkeypatch, capsys):
     folder, nets = files
     monkeypatch.setenv("TORCH_HOME", str(folder))
-    found, starts = started("ppkt", teacher_init=init)
+    found, starts = started("ppkt", teacher_weights=init)
     assert_same(found["teacher"].network, nets["backbone"].encoder)
-    assert starts["teacher_init"].startswith("ImageNet")
+    assert starts["teacher_weights"].startswith("ImageNet")
     assert "RANDOM" not in capsys.readouterr().err
 
 
 def test_what_is_no_encoder_of_the_teacher_stops_the_run(files, pointcontrast, tmp_path):
     folder, nets = files
     with pytest.raises(Pri3DError, match=r"holds a resnet18, .* pretrain\.teacher to resnet18"):
-        started("ppkt", teacher="resnet34", teacher_init=str(folder / "moco.pth.tar"))
+        started("ppkt", teacher="resnet34", teacher_weights=str(folder / "moco.pth.tar"))
     with pytest.raises(Pri3DError, match=r"has nothing for backbone, only backbone3d\.\*"):
-        started("ppkt", teacher_init=str(pointcontrast[0]))
+        started("ppkt", teacher_weights=str(pointcontrast[0]))
     state = nets["backbone"].encoder.state_dict()
     del state["layer4.1.conv2.weight"]
     torch.save(moco_content(state), tmp_path / "moco.pth.tar")
     with pytest.raises(Pri3DError, match=r"lacks 1 entries .*layer4\.1\.conv2\.weight"):
-        started("ppkt", teacher_init=str(tmp_path / "moco.pth.tar"))
+        started("ppkt", teacher_weights=str(tmp_path / "moco.pth.tar"))
 
 
 def test_a_file_without_counters(tmp_path, capsys):
@@ -194,7 +203,7 @@ def test_a_file_without_counters(tmp_path, capsys):
         if not name.endswith("num_batches_tracked")
     }
     torch.save(state, tmp_path / "old.pth")
-    found, _ = started("view", init2d=str(tmp_path / "old.pth"))
+    found, _ = started("view", initial_weights_2d=str(tmp_path / "old.pth"))
     assert torch.equal(found["backbone"].encoder.layer4[1].bn2.weight, state["layer4.1.bn2.weight"])
     said = capsys.readouterr().err
     assert "100 of 120 encoder entries loaded" in said
@@ -205,12 +214,18 @@ def test_what_does_not_fit_stops_the_run(files, tmp_path):
     folder, _ = files
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
     with pytest.raises(Pri3DError, match=r"resnet34\.pth: holds a resnet34, and the .* resnet18"):
-        started("view", init2d=str(tmp_path / "resnet34.pth"))
+        started("view", initial_weights_2d=str(tmp_path / "resnet34.pth"))
     with pytest.raises(Pri3DError, match=r"timm\.pth: has nothing for backbone3d, only backbone"):
-        started(init3d=str(folder / "timm.pth"))
+        started(initial_weights_3d=str(folder / "timm.pth"))
     with pytest.raises(Pri3DError, match=r"run\.safetensors: its 3D network has the widths \[8, 8"):
-        started(init3d=str(folder / "run.safetensors"), width3d=[8] * 8)
-    with pytest.raises(Pri3DError, match=r"pretrain\.blocks3d"):
-        started(init3d=str(folder / "run.safetensors"), blocks3d=[1] * 8)
+        started(
+            initial_weights_3d=str(folder / "run.safetensors"),
+            network3d={"widths": [8] * 8, "blocks": BLOCKS},
+        )
+    with pytest.raises(Pri3DError, match=r"network3d\.blocks"):
+        started(
+            initial_weights_3d=str(folder / "run.safetensors"),
+            network3d={"widths": WIDTHS, "blocks": [1] * 8},
+        )
     with pytest.raises(Pri3DError, match=r"nowhere\.pth: cannot be read"):
-        started("view", init2d=str(tmp_path / "nowhere.pth"))
+        started("view", initial_weights_2d=str(tmp_path / "nowhere.pth"))

@@ -94,7 +94,10 @@ def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
 
 
 def test_a_run_depends_on_the_weights_that_it_starts_from(scans, tmp_path):
-    config = [f"scans={scans}", 'pretrain={"init2d": "my.pth", "init3d": "mine.safetensors"}']
+    config = [
+        f"scans={scans}",
+        'pretrain={"initial_weights_2d": "my.pth", "initial_weights_3d": "mine.safetensors"}',
+    ]
     assert "my.pth" in refused_inputs(tmp_path, config, "pretrain_view")
     for name in ("my.pth", "mine.safetensors"):
         assert name in refused_inputs(tmp_path, config, "pretrain_joint")
@@ -126,7 +129,7 @@ def test_finetuning_on_a_users_data(scans, tmp_path):
     for start, init in starts.items():
         line = given[f"semseg_scannet-{start}-40-0"]
         assert line.startswith("finetune semseg_scannet --data 'my labels' ")
-        assert f"""--set 'init="{init}"' """ in line
+        assert f"""--set 'initial_weights="{init}"' """ in line
         assert "--set percent=40.0 " in line
         assert "--set seed=3 " in line
     verbs = [line.split()[0] for line in found]
@@ -138,7 +141,7 @@ def test_finetuning_on_a_users_data(scans, tmp_path):
     (tmp_path / "my.pth").write_text("weights")
     found, _ = commands(tmp_path, "--config", *more, "--", "finetune_semseg_scannet")
     assert [line.split()[0] for line in found] == ["finetune", "evaluate"]
-    assert """--set 'init="my.pth"' """ in found[0]
+    assert """--set 'initial_weights="my.pth"' """ in found[0]
     shown = [*more, 'report={"tasks": [], "low_data": true, "runs": []}']
     plan = planned(ROOT, tmp_path, "--config", *shown, "--", "report")
     assert {f"evaluate semseg_scannet-scratch-5-{n}" for n in (0, 1)} <= plan
@@ -198,7 +201,10 @@ def test_scenes_without_a_scan_are_told_and_do_not_stop_the_run(scans, tmp_path,
         ("scans=nowhere", "nowhere: no such folder; set `scans`"),
         ("scenes=nowhere.txt", "nowhere.txt: no list of scenes"),
         ("scenes=[nowhere]", "no scan of those asked for"),
-        ('semseg={"init": "my.pth"}', "semseg.init: name it in finetune.files, and that in"),
+        (
+            'semseg={"initial_weights": "my.pth"}',
+            "semseg.init: name it in finetune.files, and that in",
+        ),
         ('finetune={"starts": ["nobody"]}', "starts: there is no nobody; there are scratch, imag"),
         ("scenes=[attic]", "labelled.scannet: is the demo's, and scans are"),
         ("scenes=[attic] held_out=[attic]", "held_out: leaves no scan to train on"),

@@ -22,18 +22,19 @@ CONFIG = [
     'demo={"scans": 2, "frames": 40, "height": 48, "color_height": 64}',
     'frames={"every": 5}',
     'pairs={"min_overlap": 0.1}',
-    'evaluate={"most_pairs": 3, "matches": 32}',
-    'pretrain={"steps": 4, "height": 64, "width": 64, "width3d": [8, 8, 8, 8, 8, 8, 8, 8],'
+    'evaluate={"max_pairs": 3, "matches": 32}',
+    'network3d={"widths": [8, 8, 8, 8, 8, 8, 8, 8]}',
+    'pretrain={"steps": 4, "height": 64, "width": 64,'
     ' "batch": 1, "matches": 64, "radius_m": 0.05, "workers": 0, "threads": 1,'
     ' "log_every": 1, "checkpoint_every": 1}',
-    'finetune={"starts": ["joint"], "starts3d": ["ppkt"]}',
+    'finetune={"initial_weights": ["joint"], "initial_weights_3d": ["ppkt"]}',
     'report={"runs": ["joint", "ppkt"],'
     ' "tasks": ["semseg_scannet", "insseg_scannet", "semseg3d_scannet"]}',
     'semseg={"steps": 2, "batch": 1, "height": 64, "width": 64, "workers": 0, "threads": 1,'
     ' "checkpoint_every": 1}',
-    'insseg={"steps": 1, "batch": 1, "short_sides": [64], "long_side": 86, "least_pixels": 20,'
-    ' "proposals": 16, "workers": 0, "threads": 1}',
-    'semseg3d={"steps": 2, "batch": 1, "voxel_m": 0.1, "width3d": [8, 8, 8, 8, 8, 8, 8, 8]}',
+    'insseg={"steps": 1, "batch": 1, "short_sides": [64], "long_side": 86, "min_pixels": 20,'
+    ' "roi_samples": 16, "workers": 0, "threads": 1}',
+    'semseg3d={"steps": 2, "batch": 1, "voxel_m": 0.1}',
 ]
 TASKS = [f"{task}_scannet-joint-100-0" for task in ("semseg", "insseg")]
 IN_CLOUDS = "semseg3d_scannet-ppkt-100-0"

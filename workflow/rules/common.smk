@@ -15,13 +15,13 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedir)}; ")
 
 from pri3d.cli import assignments, options
-from pri3d.closure import code_digest
-from pri3d.config import FINETUNE_HOW, INIT, PRETRAIN_HOW, PRETRAIN_UNUSED, PRETRAINED
-from pri3d.config import PRETRAINED_3D, TASKS, WITH_CLOUDS, WITH_TEACHER, finetune_unused
+from pri3d.code_digest import code_digest
+from pri3d.config import MODES, NAMED_WEIGHTS, RUNTIME, TASKS, kind_of
 from pri3d.config import parse as parse_settings
+from pri3d.config import read_yaml, unused_settings, used_settings, with_preset
 from pri3d.errors import Pri3DError
-from pri3d.scans import demo
-from pri3d.scans.find import find_scans
+from pri3d import demo
+from pri3d.sources.find import find_scans
 
 
 def find_all(settings):
@@ -44,9 +44,9 @@ def choose(found, wanted):
     return {scene: found[scene] for scene in wanted if scene in found}, missing
 
 
-MODES = [*PRETRAINED, *PRETRAINED_3D]
-
 try:
+    # config.yaml, over it the preset, over that --configfile and --config.
+    config = with_preset(config, read_yaml(f"{workflow.basedir}/config.yaml"))
     settings = parse_settings(config)
     FOUND = find_all(settings)
     SCANS, MISSING = choose(FOUND, FOUND if settings.scenes is None else settings.scenes)
@@ -55,23 +55,35 @@ try:
     last = list(SCANS)[1:][-1:] if settings.scans == "demo" else []
     HELD_OUT, UNKNOWN = choose(SCANS, last if settings.held_out is None else settings.held_out)
     TRAINED = [scene for scene in SCANS if scene not in HELD_OUT]
-    STARTS_2D = ["scratch", "imagenet", *PRETRAINED, *settings.finetune.files]
-    STARTS_3D = ["scratch", *PRETRAINED_3D, "geo", "joint", *settings.finetune.files]
-    for chosen, known in (
-        ([*settings.finetune.starts, *settings.low_data.starts], STARTS_2D),
-        ([*settings.finetune.starts3d, *settings.compare_3d.starts], STARTS_3D),
+    # Pretraining: a variant, or a mode as it is; with several seeds a run for each.
+    VARIANTS = list(dict.fromkeys([*MODES, *settings.variants]))
+    SEEDS_OF = {name: settings.seeds_of(name) for name in VARIANTS}
+    PRETRAINED = {run: name for name in VARIANTS for run in SEEDS_OF[name]}
+    FILES = settings.finetune.weight_files
+    if taken := sorted({"scratch", "imagenet", *VARIANTS, *PRETRAINED}.intersection(FILES)):
+        raise Pri3DError(f"finetune.weight_files: the name {taken[0]} is taken; choose another")
+    for network, names in (
+        ("network2d", [*settings.finetune.initial_weights, *settings.low_data.initial_weights]),
+        (
+            "network3d",
+            [*settings.finetune.initial_weights_3d, *settings.compare_3d.initial_weights],
+        ),
     ):
-        for start in chosen:
-            if start not in known:
-                raise Pri3DError(f"starts: there is no {start}; there are {', '.join(known)}")
-    if taken := sorted({"scratch", "imagenet", *MODES}.intersection(settings.finetune.files)):
-        raise Pri3DError(
-            f"finetune.files: {', '.join(taken)} is a start already; name it otherwise"
-        )
+        trained = [n for n in VARIANTS if network in MODES[settings.mode_of(n)].trains]
+        known = ["scratch", *(["imagenet"] if network == "network2d" else []), *trained, *FILES]
+        for name in names:
+            if name not in known:
+                raise Pri3DError(
+                    f"initial_weights: there is no {name} for {network}; known: {', '.join(known)}"
+                )
+    for name in settings.report.runs:
+        if name not in VARIANTS:
+            raise Pri3DError(f"report.runs: no run is named {name}; known: {', '.join(VARIANTS)}")
     for section in ("semseg", "insseg", "semseg3d", "det3d"):
-        if getattr(settings, section).init != "random":
+        if getattr(settings, section).initial_weights != "random":
             raise Pri3DError(
-                f"{section}.init: name it in finetune.files, and that in finetune.starts"
+                f"{section}.initial_weights: name the file in finetune.weight_files, and use that "
+                "name in finetune.initial_weights"
             )
     if not TRAINED:
         raise Pri3DError("held_out: leaves no scan to train on; hold out fewer")
@@ -82,13 +94,32 @@ if MISSING:
 if UNKNOWN:
     logger.warning(f"held_out: {len(UNKNOWN)} scenes are not among the scans: {' '.join(UNKNOWN)}")
 
-# Networks of which a measure without labels asks how well they find matches.
-MEASURED_MODES = [mode for mode in settings.report.runs if mode in PRETRAINED and HELD_OUT]
+
+def runs_of_variant(name):
+    """Names of its runs, one per seed; other initial weights have no runs."""
+    return SEEDS_OF.get(name, [name])
 
 
-def scenes_of(mode):
-    """Pairs know their scenes, and some are held out; a mode without pairs is told which to take."""
-    if mode in WITH_TEACHER:
+def mode_of(run):
+    """The record of the mode of a pretraining run."""
+    return MODES[settings.mode_of(PRETRAINED[run])]
+
+
+def pretrain_settings(run):
+    """The settings of a pretraining run; runs of one variant differ in seed."""
+    section = settings.of_variant(PRETRAINED[run])
+    seed = section.seed + SEEDS_OF[PRETRAINED[run]].index(run)
+    return section.model_copy(update={"seed": seed})
+
+
+REPORTED = [run for name in settings.report.runs for run in SEEDS_OF[name]]
+# Runs that are measured without labels, by the correspondences that they find.
+MEASURED_RUNS = [run for run in REPORTED if mode_of(run).matching and HELD_OUT]
+
+
+def scenes_of(run):
+    """Pairs name their scenes, and some are held out; a mode without pairs gets its scenes."""
+    if "pairs" not in mode_of(run).reads:
         return [word for scene in TRAINED for word in ("--scene", scene)]
     return [word for scene in HELD_OUT for word in ("--held-out", scene)]
 
@@ -98,13 +129,13 @@ DEMO_SCENES = demo.scene_ids(settings.demo)
 DEMO_VAL = [scene for scene in HELD_OUT if scene in DEMO_SCENES] or DEMO_SCENES[-1:]
 
 
-def labelled(task):
+def dataset_folder(task):
     """The folder of the data set of a task."""
-    name = TASKS[task][1]
-    folder = getattr(settings.labelled, name)
+    name = TASKS[task].dataset
+    folder = getattr(settings.datasets, name)
     if folder == "demo" and settings.scans != "demo":
         raise WorkflowError(
-            f"labelled.{name}: is the demo's, and scans are {settings.scans}; give the folder of the "
+            f"datasets.{name}: is the demo's, and scans are {settings.scans}; give the folder of the "
             f"data set for {task} (docs/finetuning.md, docs/ppkt.md), or leave the task out "
             "(report.tasks, low_data.tasks, compare_3d.tasks)"
         )
@@ -114,23 +145,24 @@ def labelled(task):
 
 
 # Look-alikes that are rendered from rooms of their own, and what does it.
-RENDERED = {"nyuv2": "pri3d.datasets.demo", "sunrgbd": "pri3d.datasets.demo_objects"}
-RUN = "{task}-{start}-{percent}-{seed}"
+RENDERED = {"nyuv2": "pri3d.demo.labeled", "sunrgbd": "pri3d.demo.sunrgbd"}
+RUN = "{task}-{initial}-{percent}-{seed}"
 NAME = RUN.replace("{", "{wildcards.")
 
 
-def runs_of(task, starts, percents, seeds):
-    """Names of runs."""
+def runs_of(task, names, percents, seeds):
+    """Names of finetuning runs."""
     share = [f"{percent:g}" for percent in percents]
-    return expand(RUN, task=task, start=starts, percent=share, seed=range(seeds))
+    initial = [run for name in names for run in runs_of_variant(name)]
+    return expand(RUN, task=task, initial=initial, percent=share, seed=range(seeds))
 
 
 def runs_of_all(section):
-    """Names of the runs of a comparison: tasks x starts x shares of the labels x seeds."""
+    """Names of the runs of a comparison: tasks x initial weights x shares of the labels x seeds."""
     return [
         run
         for task in section.tasks
-        for run in runs_of(task, section.starts, section.percents, section.seeds)
+        for run in runs_of(task, section.initial_weights, section.percents, section.seeds)
     ]
 
 
@@ -138,32 +170,38 @@ def runs_of_all(section):
 MEASURES = {"semseg3d": "pri3d.finetune.measure3d", "det3d": "pri3d.finetune.measure_boxes"}
 
 
-def starts_of(task):
+def initial_weights_of(task):
     """What a task is finetuned from."""
-    with_clouds = TASKS[task][0] in WITH_CLOUDS
-    return settings.finetune.starts3d if with_clouds else settings.finetune.starts
+    if kind_of(task).network == "network3d":
+        return settings.finetune.initial_weights_3d
+    return settings.finetune.initial_weights
 
 
-def cores_of(section, processes=1):
+def cores_of(section):
     """What a training takes: small ones run side by side. With `threads: 0`, for a large machine or
     a GPU, all there are."""
-    return (section.threads + section.workers) * processes if section.threads else 64
+    return (section.threads + section.workers) * section.processes if section.threads else 64
 
 
 def finetune_settings(w):
     section = settings.of_task(w.task)
-    start = {"scratch": "random", **settings.finetune.files}.get(w.start, w.start)
-    start = f"results/runs/{start}" if w.start in MODES else start
-    chosen = {"init": start, "percent": float(w.percent), "seed": section.seed + int(w.seed)}
-    section = section.model_copy(update=chosen)
-    return assignments(section, leave_out=finetune_unused(section))
+    changes = {"percent": float(w.percent), "seed": section.seed + int(w.seed)}
+    if w.initial in PRETRAINED:
+        changes["initial_weights"] = f"results/runs/{w.initial}"
+        # The network is that of the pretraining, which a variant may have changed.
+        network = kind_of(w.task).network
+        changes[network] = getattr(pretrain_settings(w.initial), network)
+    else:
+        changes["initial_weights"] = {"scratch": "random", **FILES}.get(w.initial, w.initial)
+    section = section.model_copy(update=changes)
+    return assignments(section, leave_out=unused_settings(section))
 
 
 wildcard_constraints:
     scene="[^/]+",
-    mode="|".join(MODES),
+    run="|".join(PRETRAINED),
     task="|".join(TASKS),
-    start="|".join({*STARTS_2D, *STARTS_3D}),
+    initial="|".join(["scratch", "imagenet", *PRETRAINED, *FILES]),
     cloud_set="scannet3d|s3dis",
     frame_set="|".join(RENDERED),
     percent=r"\d+(\.\d+)?",

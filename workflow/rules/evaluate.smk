@@ -7,21 +7,22 @@ rule evaluate_run:
         pairs=rules.pairs.output,
         clouds=expand(rules.scan_clouds.output, scene=HELD_OUT),
         chunks=branch(
-            lambda w: w.mode in ("geo", "joint"), expand(rules.scan_chunks.output, scene=HELD_OUT)
+            lambda w: "chunks" in mode_of(w.run).reads,
+            expand(rules.scan_chunks.output, scene=HELD_OUT),
         ),
     output:
-        "results/evaluation/{mode}.json",
+        "results/evaluation/{run}.json",
     params:
         settings=options(settings.evaluate),
         held_out=[word for scene in HELD_OUT for word in ("--held-out", scene)],
         how=lambda wildcards, threads: (
             f"{options(settings.sparse)} --device {settings.pretrain.device} --threads {threads}"
         ),
-        code=code_digest("pri3d.evaluate"),
+        code=code_digest("pri3d.pretrain.evaluate"),
     log:
-        "results/logs/evaluate/{mode}.log",
+        "results/logs/evaluate/{run}.log",
     benchmark:
-        "results/benchmarks/evaluate/{mode}.tsv"
+        "results/benchmarks/evaluate/{run}.tsv"
     conda:
         "../../envs/pri3d.yaml"
     threads: settings.pretrain.threads or 64
@@ -29,8 +30,8 @@ rule evaluate_run:
         mem_mb=8000,
         runtime=120,
     message:
-        "evaluate: seeking matches in held-out scans with results/runs/{wildcards.mode}"
+        "evaluate: seeking matches in held-out scans with results/runs/{wildcards.run}"
     shell:
-        "python -m pri3d evaluate results/runs/{wildcards.mode} --pairs {input.pairs}"
+        "python -m pri3d evaluate results/runs/{wildcards.run} --pairs {input.pairs}"
         " --clouds results/clouds --chunks results/chunks --out {output}"
         " {params.settings} {params.held_out:q} {params.how} > {log}"

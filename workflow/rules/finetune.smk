@@ -1,26 +1,28 @@
-"""Labelled data and a start -> finetuned networks -> how good they are on the validation split.
+"""Labeled data and initial weights -> finetuned networks -> how good they are on the validation split.
 
-A run is <task>-<start>-<percent of the labels>-<number of the seed>. Runs that differ in their
-start alone see the same labels in the same order.
+A run is <task>-<initial weights>-<percent of the labels>-<number of the seed>. Runs that differ in
+their initial weights only see the same labels in the same order.
 """
 
 
 rule finetune:
     input:
         # Of a data set that is not ours, Snakemake watches nothing.
-        data=lambda w: labelled(w.task) if labelled(w.task).startswith("results/") else [],
-        start=lambda w: (
-            expand(rules.pretrain.output, mode=w.start)
-            if w.start in MODES
-            else settings.finetune.files.get(w.start, [])
+        data=lambda w: (
+            dataset_folder(w.task) if dataset_folder(w.task).startswith("results/") else []
+        ),
+        weights=lambda w: (
+            expand(rules.pretrain.output, run=w.initial)
+            if w.initial in PRETRAINED
+            else FILES.get(w.initial, [])
         ),
     output:
         f"results/runs/{RUN}/model.safetensors",
     params:
-        data=lambda w: labelled(w.task),
+        data=lambda w: dataset_folder(w.task),
         settings=finetune_settings,
         how=lambda w, threads: (
-            f"{assignments(settings.of_task(w.task), only=FINETUNE_HOW)} {options(settings.sparse)}"
+            f"{assignments(settings.of_task(w.task), only=RUNTIME)} {options(settings.sparse)}"
         ),
         code=code_digest("pri3d.finetune.train"),
     log:
@@ -53,7 +55,7 @@ rule evaluate_finetuned:
             f"--device {settings.of_task(w.task).device} --threads {threads}"
             f" {options(settings.sparse)}"
         ),
-        code=lambda w: code_digest(MEASURES.get(TASKS[w.task][0], "pri3d.finetune.measure")),
+        code=lambda w: code_digest(MEASURES.get(TASKS[w.task].kind, "pri3d.finetune.measure")),
     log:
         f"results/logs/evaluate/{RUN}.log",
     benchmark:
@@ -72,7 +74,8 @@ rule evaluate_finetuned:
 
 
 FINETUNED = {
-    task: runs_of(task, starts_of(task), [settings.of_task(task).percent], 1) for task in TASKS
+    task: runs_of(task, initial_weights_of(task), [settings.of_task(task).percent], 1)
+    for task in TASKS
 }
 COMPARE_3D = runs_of_all(settings.compare_3d)
 LOW_DATA = runs_of_all(settings.low_data)

@@ -9,7 +9,7 @@ rule labelled_scannet:
     params:
         scenes=[word for scene in DEMO_SCENES for word in ("--scene", scene)]
         + [word for scene in DEMO_VAL for word in ("--held-out", scene)],
-        code=code_digest("pri3d.datasets.demo"),
+        code=code_digest("pri3d.demo.labeled"),
     log:
         "results/logs/labelled/scannet.log",
     benchmark:
@@ -55,7 +55,7 @@ rule labelled_clouds:
         directory("results/labelled/{cloud_set}"),
     params:
         scenes=rules.labelled_scannet.params.scenes,
-        code=code_digest("pri3d.datasets.demo"),
+        code=code_digest("pri3d.demo.labeled"),
     log:
         "results/logs/labelled/{cloud_set}.log",
     benchmark:

@@ -9,42 +9,43 @@ Messages and the progress bar go to the terminal, the last figures into the log.
 rule pretrain:
     input:
         # A mode with a teacher takes single frames.
-        pairs=branch(lambda w: w.mode not in WITH_TEACHER, rules.pairs.output),
+        pairs=branch(lambda w: "pairs" in mode_of(w.run).reads, rules.pairs.output),
         clouds=expand(rules.scan_clouds.output, scene=TRAINED),
         chunks=branch(
-            lambda w: w.mode in ("geo", "joint"), expand(rules.scan_chunks.output, scene=TRAINED)
+            lambda w: "chunks" in mode_of(w.run).reads,
+            expand(rules.scan_chunks.output, scene=TRAINED),
         ),
-        # Files of weights to start from.
-        starts=lambda w: [
-            start
-            for name in ("init2d", "init3d", "teacher_init")
-            if name not in PRETRAIN_UNUSED[w.mode]
-            and (start := getattr(settings.of_mode(w.mode), name)) not in INIT
+        weights=lambda w: [
+            file
+            for name in ("initial_weights_2d", "initial_weights_3d", "teacher_weights")
+            if name in used_settings(settings.mode_of(PRETRAINED[w.run]))
+            and (file := getattr(pretrain_settings(w.run), name)) not in NAMED_WEIGHTS
         ],
     output:
-        "results/runs/{mode}/model.safetensors",
+        "results/runs/{run}/model.safetensors",
     params:
         settings=lambda w: assignments(
-            settings.of_mode(w.mode), leave_out=PRETRAIN_HOW + PRETRAIN_UNUSED[w.mode]
+            pretrain_settings(w.run), only=used_settings(settings.mode_of(PRETRAINED[w.run]))
         ),
-        scenes=lambda w: scenes_of(w.mode),
+        mode=lambda w: settings.mode_of(PRETRAINED[w.run]),
+        scenes=lambda w: scenes_of(w.run),
         how=lambda w, threads: (
-            f"{assignments(settings.of_mode(w.mode), only=PRETRAIN_HOW)} {options(settings.sparse)}"
+            f"{assignments(pretrain_settings(w.run), only=RUNTIME)} {options(settings.sparse)}"
         ),
-        code=code_digest("pri3d.training"),
+        code=code_digest("pri3d.pretrain.train"),
     log:
-        "results/logs/pretrain/{mode}.log",
+        "results/logs/pretrain/{run}.log",
     benchmark:
-        "results/benchmarks/pretrain/{mode}.tsv"
+        "results/benchmarks/pretrain/{run}.tsv"
     conda:
         "../../envs/pri3d.yaml"
-    threads: lambda w: cores_of(settings.of_mode(w.mode), settings.pretrain.processes)
+    threads: lambda w: cores_of(pretrain_settings(w.run))
     resources:
         mem_mb=16000,
         runtime=60 * 48,
     message:
-        "pretrain: training results/runs/{wildcards.mode}"
+        "pretrain: training results/runs/{wildcards.run}"
     shell:
-        "python -m pri3d pretrain --mode {wildcards.mode} --pairs results/pairs.h5"
-        " --clouds results/clouds --chunks results/chunks --out results/runs/{wildcards.mode}"
+        "python -m pri3d pretrain --mode {params.mode} --pairs results/pairs.h5"
+        " --clouds results/clouds --chunks results/chunks --out results/runs/{wildcards.run}"
         " {params.settings} {params.scenes:q} {params.how} > {log}"

@@ -6,8 +6,8 @@ rule report:
         pairs=rules.pairs.output,
         overlaps=expand(rules.scan_overlap.output, scene=SCANS),
         chunks=expand(rules.scan_chunks.output, scene=SCANS),
-        runs=expand(rules.pretrain.output, mode=settings.report.runs),
-        evaluation=expand(rules.evaluate_run.output, mode=MEASURED_MODES),
+        runs=expand(rules.pretrain.output, run=REPORTED),
+        evaluation=expand(rules.evaluate_run.output, run=MEASURED_RUNS),
         tasks=[
             expand([TRAINED_RUN, MEASURED], run=FINETUNED[task]) for task in settings.report.tasks
         ],

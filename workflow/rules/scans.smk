@@ -8,7 +8,7 @@ rule demo:
     params:
         # Not the number of scans: one more leaves the others as they are.
         settings=options(settings.demo, leave_out=["scans"]),
-        code=code_digest("pri3d.scans.demo"),
+        code=code_digest("pri3d.demo"),
     log:
         "results/logs/demo/{scene}.log",
     benchmark:

@@ -1,0 +1,207 @@
+"""Surfaces of scans: read from a PLY file, or fused from the scan's own depth frames."""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pri3d import geometry
+from pri3d.artefacts import Clouds
+from pri3d.errors import Pri3DError
+from pri3d.sources import images
+
+_GREY = 128
+_HEADER_LIMIT = 1 << 20  # bytes; real headers have a few hundred
+_TYPE_BYTES = {
+    **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
+    **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
+    **dict.fromkeys(("int", "uint", "float", "int32", "uint32", "float32"), 4),
+    **dict.fromkeys(("double", "float64"), 8),
+}
+
+
+class Surface(NamedTuple):
+    """Points of a surface: points float64 [N, 3] metres, world; color u8 [N, 3].
+
+    dropped: how many vertices of the source were left out because they were not finite.
+    """
+
+    points: np.ndarray
+    color: np.ndarray
+    dropped: int = 0
+
+
+def read_ply(path: str | Path, keep_all: bool = False) -> Surface:
+    """The vertices of a PLY file (ASCII or binary, float or double); faces are ignored.
+
+    Vertices without red, green and blue are grey (128); colours given as floats are taken as
+    0..1. keep_all: those that are not finite stay too, so that rows are the file's. Raises
+    Pri3DError for a file that is damaged, cut, claims more than it holds, or has no finite vertex.
+    """
+    import plyfile
+
+    try:
+        vertex = _vertices(path)
+        points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=1)
+        names = {prop.name for prop in vertex.properties}
+        if {"red", "green", "blue"} <= names:
+            color = np.stack([_as_u8(vertex[name]) for name in ("red", "green", "blue")], axis=1)
+        else:
+            color = np.full(points.shape, _GREY, np.uint8)
+    except (plyfile.PlyParseError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise _damaged(path, " ".join(str(error).split())) from None
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.any():
+        raise Pri3DError(
+            f"{path}: none of its {len(points)} vertices is finite; remove it to have the surface "
+            "fused from the depth frames"
+        )
+    kept = slice(None) if keep_all else finite
+    return Surface(points[kept], color[kept], int(len(points) - finite.sum()))
+
+
+def read_vertex_labels(path: str | Path) -> np.ndarray:
+    """The property `label` of every vertex of a PLY file. Raises Pri3DError as `read_ply` does."""
+    import plyfile
+
+    try:
+        return np.asarray(_vertices(path)["label"])
+    except (plyfile.PlyParseError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise _damaged(path, " ".join(str(error).split())) from None
+
+
+def _vertices(path: str | Path):
+    import plyfile
+
+    triangles = _check_header(Path(path))
+    try:  # lists of known length are mapped instead of read one by one
+        data = plyfile.PlyData.read(str(path), known_list_len=triangles)
+    except plyfile.PlyElementParseError:
+        data = plyfile.PlyData.read(str(path))
+    return data["vertex"]
+
+
+def _damaged(path: str | Path, what: str) -> Pri3DError:
+    return Pri3DError(f"{path}: not a whole PLY file ({what}); fetch or make it again")
+
+
+def _as_u8(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(np.rint(values * 255.0))
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def _check_header(path: Path) -> dict[str, dict[str, int]]:
+    """Refuse a file whose header claims more than its size allows, before anything allocates by it.
+
+    Returns the list properties of every element as if all lists had three entries (triangles).
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEADER_LIMIT)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise Pri3DError(f"{path}: cannot be read ({error.strerror})") from None
+    end = re.search(rb"[\r\n]end_header[\r\n]", head)
+    if not head.startswith(b"ply") or end is None:
+        raise _damaged(path, "no PLY header")
+    text = False
+    least: dict[str, list[int]] = {}  # element -> [count, fewest bytes of one]
+    lists: dict[str, dict[str, int]] = {}
+    for line in re.split(r"[\r\n]+", head[: end.start()].decode("latin-1")):
+        match line.split():
+            case ["format", encoding, _]:
+                text = encoding == "ascii"
+            case ["element", name, count] if count.isdecimal() and name not in least:
+                least[name] = [int(count), 0]
+                lists[name] = {}
+            case ["property", "list", length, kind, name] if (
+                least and length in _TYPE_BYTES and kind in _TYPE_BYTES
+            ):
+                element = list(least)[-1]
+                least[element][1] += 2 if text else _TYPE_BYTES[length]
+                lists[element][name] = 3
+            case ["property", kind, _] if least and kind in _TYPE_BYTES:
+                least[list(least)[-1]][1] += 2 if text else _TYPE_BYTES[kind]
+            case ["element" | "property", *_]:
+                raise _damaged(path, f"bad header line {line!r}")
+    left = size - end.end() + 1  # the last line of a text file may lack its newline
+    for name, (count, row_bytes) in least.items():
+        if count and (not row_bytes or count * row_bytes > left):
+            raise _damaged(
+                path, f"its header claims {count} of element {name!r}, the file has {size} bytes"
+            )
+        left -= count * row_bytes
+    if "vertex" not in least:
+        raise _damaged(path, "no vertices")
+    return {name: known for name, known in lists.items() if known}
+
+
+def fuse(clouds: Clouds, voxel_m: float) -> Surface:
+    """The surface of a scan from its own kept depth frames: TSDF fusion and marching cubes.
+
+    voxel_m: edge of a TSDF voxel in metres; the truncation is three of them. Poses are used as
+    given. The result does not depend on the number of threads (apart from the order of points).
+    Raises Pri3DError when nothing comes out.
+    """
+    import open3d as o3d
+    from threadpoolctl import threadpool_limits
+
+    height, width = clouds.shape
+    K = clouds.K
+    intrinsic = o3d.camera.PinholeCameraIntrinsic(width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+    volume = o3d.pipelines.integration.ScalableTSDFVolume(
+        voxel_length=voxel_m,
+        sdf_trunc=3 * voxel_m,
+        color_type=o3d.pipelines.integration.TSDFVolumeColorType.RGB8,
+    )
+    # open3d starts its threads anew for every block of voxels: two take longer than one, and on a
+    # busy machine ten times as long.
+    with threadpool_limits(1):
+        for row in range(len(clouds)):
+            depth = clouds.depth(row)
+            image = o3d.geometry.RGBDImage.create_from_color_and_depth(
+                o3d.geometry.Image(color_of_depth(clouds, row, depth)),
+                o3d.geometry.Image(depth.astype(np.float32)),
+                depth_scale=1.0,
+                depth_trunc=float("inf"),
+                convert_rgb_to_intensity=False,
+            )
+            volume.integrate(image, intrinsic, np.linalg.inv(clouds.world_from_camera[row]))
+    mesh = volume.extract_triangle_mesh()
+    points = np.array(mesh.vertices, np.float64).reshape(-1, 3)
+    if not len(points):
+        raise Pri3DError(
+            f"{clouds.path}: fusing its {len(clouds)} depth frames at {voxel_m} m gave no surface; "
+            "give a surface file, or a voxel that suits the depth"
+        )
+    return Surface(points, _as_u8(np.array(mesh.vertex_colors).reshape(-1, 3)))
+
+
+def color_of_depth(clouds: Clouds, row: int, depth: np.ndarray) -> np.ndarray:
+    """Colour of every depth pixel: u8 [H, W, 3], looked up in the frame's colour image.
+
+    The depth point is moved into the colour camera and takes the nearest pixel there (at the
+    border the outermost one); grey (128) without depth or without a colour image.
+    """
+    color = np.full((*depth.shape, 3), _GREY, np.uint8)
+    jpeg = clouds.color_jpeg(row)
+    if not jpeg:
+        return color
+    try:
+        image = images.decode_color(jpeg, "jpeg", clouds.color_shape)
+    except ValueError as error:
+        raise Pri3DError(
+            f"{clouds.path}: frame {clouds.index[row]}: {error}; make the file again"
+        ) from None
+    points, valid = geometry.unproject(depth, clouds.K)
+    points = geometry.transform(clouds.color_from_depth, points[valid])
+    uv, _ = geometry.project(points, clouds.color_K, image.shape[:2])
+    column, line = np.floor(uv + 0.5).astype(np.int64).T
+    line = np.clip(line, 0, image.shape[0] - 1)
+    column = np.clip(column, 0, image.shape[1] - 1)
+    color[valid] = image[line, column]
+    return color

@@ -1,0 +1,1 @@
+"""Random changes of training samples: crops, color, clouds."""

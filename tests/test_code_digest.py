@@ -1,0 +1,99 @@
+"""The digest of a stage's code follows imports, and sees what acts and nothing else."""
+
+import pytest
+
+from pri3d import code_digest
+
+PACKAGE = {
+    "__init__.py": '"""A package."""\n__version__ = "1"\n',
+    "geometry.py": '"""Geometry."""\n\ndef double(x):\n    """Twice."""\n    return 2 * x\n',
+    "unused.py": "value = 1\n",
+    "late.py": "value = 1\n",
+    "config.py": "value = 1\n",
+    "stages/__init__.py": "",
+    "stages/near.py": "from pri3d import geometry\nfrom pri3d.config import value\n",
+    "stages/far.py": "import pri3d.stages.near as near\n\ndef run():\n    from .. import late\n",
+    "matching/__init__.py": "from pri3d.matching.inner import thing\n",
+    "matching/inner.py": "from ..unused import value as thing\n",
+    "stages/third.py": "from pri3d.matching import thing\nimport numpy, os.path\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    for name, text in PACKAGE.items():
+        path = tmp_path / "pri3d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
+    yield tmp_path / "pri3d"
+    code_digest._read.cache_clear()
+
+
+def digest(module):
+    code_digest._read.cache_clear()
+    return code_digest.code_digest(f"pri3d.{module}")
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("geometry", {"", "geometry"}),
+        ("stages.near", {"", "stages", "stages.near", "geometry"}),
+        ("stages.far", {"", "stages", "stages.far", "stages.near", "geometry", "late"}),
+        ("stages.third", {"", "stages", "stages.third", "matching", "matching.inner", "unused"}),
+    ],
+)
+def test_the_closure(package, module, expected):
+    code_digest._read.cache_clear()
+    names = {name.removeprefix("pri3d").removeprefix(".") for name in expected}
+    found = code_digest.import_closure(f"pri3d.{module}")
+    assert {name.removeprefix("pri3d").removeprefix(".") for name in found} == names
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("geometry.py", "Geometry.", "Another text."),
+        ("geometry.py", "Twice.", "Another text."),
+        ("geometry.py", '    """Twice."""\n', ""),
+        ("geometry.py", "return 2 * x", "return (2\n            * x)  # twice"),
+        ("__init__.py", '"1"', '"2"'),
+        ("config.py", "1", "2"),
+        ("unused.py", "1", "2"),
+    ],
+)
+def test_what_does_not_count(package, file, old, new):
+    before = digest("stages.near")
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new))
+    assert digest("stages.near") == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("geometry.py", "2 * x", "3 * x"),
+        ("geometry.py", "double", "twice"),
+        ("stages/near.py", "from pri3d import geometry\n", ""),
+        ("__init__.py", '"1"\n', '"1"\nimport pri3d.unused\n'),
+    ],
+)
+def test_what_counts(package, file, old, new):
+    before = digest("stages.far")
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new))
+    assert digest("stages.far") != before
+
+
+def test_the_digest_does_not_depend_on_the_python_version(package):
+    """What it is made of is source text, which is the same from 3.11 on."""
+    code_digest._read.cache_clear()
+    assert code_digest._read("pri3d.geometry")[1] == "def double(x):\n    return 2 * x"
+
+
+def test_a_module_that_does_not_exist(package):
+    with pytest.raises(ModuleNotFoundError, match=r"pri3d\.nothing"):
+        code_digest.code_digest("pri3d.nothing")
