@@ -1,5 +1,6 @@
-"""One source of settings: config.yaml, the schema, the page and the presets agree with the models."""
+"""One source of settings: config.yaml, schema, page and presets agree with the models."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_config_yaml_states_every_setting_once():
             if key in DEMO[each]
         ]
         assert stated, f"{section}.{key}"
-        for below, above in zip(stated, stated[1:], strict=False):
+        for below, above in itertools.pairwise(stated):
             assert below != above, f"{section}.{key}"
     assert DEMO.keys() >= NETWORKS
 
@@ -393,6 +394,9 @@ def test_one_mode_or_task_may_have_other_settings():
     assert settings.of_task("det3d_scannet").max_points == 40000
 
 
+TWO_SEEDS = {"variants.a": {"mode": "geo", "seeds": 2}}
+
+
 def test_runs_of_variants_and_seeds():
     variants = {
         "deep": {"mode": "joint", "seeds": 2, "seed": 7, "depth_loss": True},
@@ -410,12 +414,12 @@ def test_runs_of_variants_and_seeds():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"finetune.initial_weights": ["jint"]}, "finetune.initial_weights: there is no initial weights jint; did you mean joint?"),
+        ({"finetune.initial_weights": ["jint"]}, "no run or weight file jint; did you mean joint?"),
         ({"finetune.initial_weights_3d": ["imagenet"]}, "finetune.initial_weights_3d: there is no"),
         ({"finetune.initial_weights_3d": ["view"]}, "finetune.initial_weights_3d: there is no"),
-        ({"report.runs": ["jiont"]}, "report.runs: there is no mode or variant jiont; did you mean joint?"),
+        ({"report.runs": ["jiont"]}, "no mode or variant jiont; did you mean joint?"),
         ({"finetune.weight_files": {"joint": "a.pth"}}, "weight_files: the name joint is taken"),
-        ({"finetune.weight_files": {"a-0": "a"}, "variants.a": {"mode": "geo", "seeds": 2}}, "the name a-0 is taken"),
+        ({"finetune.weight_files": {"a-0": "a"}, **TWO_SEEDS}, "the name a-0 is taken"),
         ({"semseg.initial_weights": "a.pth"}, "semseg.initial_weights: is for `pri3d finetune`"),
     ],
 )  # fmt: skip
@@ -466,14 +470,14 @@ def test_settings_of_a_task():
     ("changes", "expected"),
     [
         ({"lrr": 1}, "setting pretrain.lrr is unknown; did you mean pretrain.lr?"),
-        ({"learning_rate": 1}, "setting pretrain.learning_rate is unknown; did you mean pretrain.lr?"),
-        ({"training.thread": 1}, "setting training.thread is unknown; did you mean training.threads?"),
-        ({"frames.every": 1}, "setting frames.every does not apply here; settings of pretrain, training,"),
+        ({"learning_rate": 1}, "pretrain.learning_rate is unknown; did you mean pretrain.lr?"),
+        ({"training.thread": 1}, "training.thread is unknown; did you mean training.threads?"),
+        ({"frames.every": 1}, "frames.every does not apply here; settings of pretrain, training,"),
         ({"semseg.lr": 1}, "setting semseg.lr does not apply here"),
         ({"net2d": 1}, "setting net2d is now named network2d"),
         ({"pretrain.augment": 1}, "setting pretrain.augment is now named augment_color"),
         ({"lr": 0}, "setting pretrain.lr: input should be greater than 0"),
-        ({"network3d.width": 1}, "setting pretrain.network3d.width is unknown; did you mean pretrain.network3d.widths?"),
+        ({"network3d.width": 1}, "network3d.width is unknown; did you mean pretrain.network3d.widths?"),
     ],
 )  # fmt: skip
 def test_wrong_changes_of_a_pretraining(changes, expected):
