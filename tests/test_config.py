@@ -477,7 +477,7 @@ def test_settings_of_a_task():
         ({"net2d": 1}, "setting net2d is now named network2d"),
         ({"pretrain.augment": 1}, "setting pretrain.augment is now named augment_color"),
         ({"lr": 0}, "setting pretrain.lr: input should be greater than 0"),
-        ({"network3d.width": 1}, "network3d.width is unknown; did you mean pretrain.network3d.widths?"),
+        ({"network3d.width": 1}, "width is unknown; did you mean pretrain.network3d.widths?"),
     ],
 )  # fmt: skip
 def test_wrong_changes_of_a_pretraining(changes, expected):
