@@ -15,7 +15,7 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedir)}; ")
 
 from pri3d.cli import assignments, options
-from pri3d.code_digest import code_digest
+from pri3d.code_digest import code_digest, code_of_mode
 from pri3d.config import MODES, NAMED_WEIGHTS, RUNTIME, TASKS, kind_of
 from pri3d.config import parse as parse_settings
 from pri3d.config import read_yaml, unused_settings, used_settings, with_preset

@@ -18,7 +18,9 @@ rule evaluate_run:
         how=lambda wildcards, threads: (
             f"{options(settings.sparse)} --device {settings.pretrain.device} --threads {threads}"
         ),
-        code=code_digest("pri3d.pretrain.evaluate"),
+        code=lambda w: code_of_mode(
+            settings.mode_of(PRETRAINED[w.run]), "pri3d.pretrain.evaluate"
+        ),
     log:
         "results/logs/evaluate/{run}.log",
     benchmark:
