@@ -1,12 +1,13 @@
-"""The finetuning loop: labelled images in, a trained network out.
+"""The finetuning loop: labeled data in, a trained network out.
 
-A run can be killed at any moment and started again: it goes on from its newest checkpoint, and on a
+A run can be killed at any moment and started again: it resumes from its newest checkpoint, and on a
 CPU it ends with the same bits as a run that was never interrupted. One process, one device.
 """
 
 import functools
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import sys
@@ -23,90 +24,55 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import pri3d
-from pri3d import code_digest, store
-from pri3d.config import (
-    TASKS,
-    Det3d,
-    Insseg,
-    Semseg,
-    Semseg3d,
-    Settings,
-    kind_of,
-    unused_settings,
-)
-from pri3d.datasets import open_split
-from pri3d.datasets.objects3d import open_objects
-from pri3d.datasets.rooms import open_rooms
-from pri3d.datasets.subsets import subset
+from pri3d import store
+from pri3d.code_digest import code_digest
+from pri3d.config import TASKS, Settings, Task, kind_of, unused_settings
 from pri3d.errors import Pri3DError
-from pri3d.finetune import det3d, insseg, semseg, semseg3d
-from pri3d.finetune.initial_weights import file_of, load_initial_weights
-from pri3d.finetune.samples import (
-    InssegBatch,
-    InssegSamples,
-    SemsegBatch,
-    SemsegSamples,
-    collate_labelled,
-    collate_objects,
-)
+from pri3d.finetune.initial_weights import weights_file
+from pri3d.finetune.tasks import Batch, Data, KindModule, module_name, module_of_task
 from pri3d.run import checkpoint, processes
+from pri3d.run.folder import InitialWeights, Provenance, Run, is_run, read_run, write_run
 from pri3d.run.metrics import SKIPPED, MetricsWriter, pace
 from pri3d.run.signals import ignore_signals_until, stop_requests
 from pri3d.sparse.convolution import engine_for, use_engine
 
-Batch = SemsegBatch | InssegBatch | semseg3d.Semseg3dBatch | det3d.Det3dBatch
-AnySettings = Semseg | Insseg | Semseg3d | Det3d
-MODULES = {Semseg: semseg, Insseg: insseg, Semseg3d: semseg3d, Det3d: det3d}
-OPENED = {Semseg: open_split, Insseg: open_split, Semseg3d: open_rooms, Det3d: open_objects}
-UNITS = {Semseg: "images", Insseg: "images", Semseg3d: "clouds", Det3d: "scenes"}
-MAX_DAMAGED = 5  # batches in a row without an image that can be read
+MAX_DAMAGED = 5  # batches in a row without a sample that can be read
+
+_log = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """What a run consists of. chosen: positions of the training frames that are used. engine:
-    setting `sparse.engine`, of the tasks on clouds."""
+    """What a run consists of. module: of the task's kind. chosen: positions of the training samples
+    used. engine: library of the sparse convolutions, None without them.
+    """
 
     task: str
-    settings: AnySettings
-    data: Any
+    settings: Task
+    module: KindModule[Any, Any, Any]
+    data: Data
     chosen: list[int]
     steps: int
-    engine: str
-
-    @property
-    def module(self):
-        """`semseg`, `insseg`, `semseg3d` or `det3d`: all have networks, trained, losses."""
-        return MODULES[type(self.settings)]
-
-    @property
-    def in_clouds(self) -> bool:
-        """Whether the data are clouds, and the network is sparse."""
-        return kind_of(self.task).network == "network3d"
+    engine: str | None
 
     @property
     def unit(self) -> str:
-        """What the data set consists of, for people."""
-        return UNITS[type(self.settings)]
+        """What the data set consists of, in the plural."""
+        return kind_of(self.task).unit
 
     @property
     def problems(self) -> list[str]:
         """What of the data set cannot be used for this task."""
-        objects = self.data.without_objects if self.module is insseg else []
-        return self.data.problems + objects
+        return self.module.problems(self.data)
 
     def networks(self) -> nn.ModuleDict:
         """The networks of the task, with random weights."""
-        if self.module is det3d:
-            nets = det3d.networks(self.settings, self.data.classes, self.data.oriented)
-        else:
-            kinds = self.data.things if self.module is insseg else self.data.classes
-            nets = self.module.networks(self.settings, len(kinds.names))
-        if self.in_clouds:
+        nets = self.module.networks(self.data, self.settings)
+        if self.engine is not None:
             use_engine(nets, self.engine)
         return nets
 
 
-def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str = "auto") -> None:
+def run(task: str, data_dir: Path, out: Path, settings: Task, engine: str = "auto") -> None:
     """Train and leave `model.safetensors`, `settings.json`, `provenance.json` and `metrics.jsonl`
     in the folder `out`; `checkpoints/` while it is not finished.
 
@@ -118,84 +84,83 @@ def run(task: str, data_dir: Path, out: Path, settings: AnySettings, engine: str
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    data = OPENED[type(settings)](TASKS[task].dataset, data_dir, "train")
-    whole = kind_of(task).network == "network3d"
-    chosen = subset(data.frames, settings.percent, settings.subset, settings.seed, whole)
-    if not chosen:
-        raise Pri3DError(
-            f"{task}: {settings.percent:g} % of the {len(data.frames)} labelled ones are none; "
-            "raise percent, or draw scenes (subset: random)"
-        )
-    if isinstance(settings, Insseg):
-        chosen = [i for i in chosen if data.has_objects(i)]
-        if not chosen:
-            raise Pri3DError(
-                f"{data_dir}: has no instance images ({data.without_objects[0]}); fetch them too"
-            )
+    module = module_of_task(task)
+    data = module.open_data(TASKS[task].dataset, data_dir, "train")
+    chosen = module.select(data, settings)
     steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)
     device = processes.start(settings.device).device
-    if kind_of(task).network == "network3d":
-        engine = engine_for(engine, device)
-    plan = Plan(task, settings, data, chosen, steps, engine)
+    in_clouds = kind_of(task).network == "network3d"
+    plan = Plan(
+        task=task,
+        settings=settings,
+        module=module,
+        data=data,
+        chosen=chosen,
+        steps=steps,
+        engine=engine_for(engine, device) if in_clouds else None,
+    )
     origin = _made_from(plan)
     if _is_finished(Path(out), origin):
-        print(f"{out}: is finished already", file=sys.stderr)
+        _log.info("%s: is finished already", out)
         return
-    _tell_data(plan)
+    _log_data(plan)
     _train(plan, origin, Path(out), device)
 
 
-def _tell_data(plan: Plan) -> None:
+def _log_data(plan: Plan) -> None:
     used = [plan.data.frames[i] for i in plan.chosen]
-    scenes = len({frame.scene for frame in used})
-    print(
+    number_of_scenes = len({frame.scene for frame in used})
+    _log.info(
         f"{plan.task}: training on {len(used):,} of {len(plan.data.frames):,} {plan.unit} "
-        f"({scenes:,} scenes), {plan.steps:,} steps of {plan.settings.batch}",
-        file=sys.stderr,
+        f"({number_of_scenes:,} scenes), {plan.steps:,} steps of {plan.settings.batch}"
     )
-    lost = plan.problems
-    for problem in lost[:5]:
-        print(f"  left out: {problem}", file=sys.stderr)
-    if len(lost) > 5:
-        print(f"  and {len(lost) - 5:,} more", file=sys.stderr)
+    problems = plan.problems
+    for problem in problems[:5]:
+        _log.warning(f"  left out: {problem}")
+    if len(problems) > 5:
+        _log.warning(f"  and {len(problems) - 5:,} more")
 
 
 def _made_from(plan: Plan) -> dict[str, Any]:
     """All that determines a run."""
-    start = file_of(plan.settings.initial_weights)
-    if start is not None and not start.is_file():
-        raise Pri3DError(f"{start}: no such file of weights; give a finished run, or a file")
+    file = weights_file(plan.settings.initial_weights)
+    if file is not None and not file.is_file():
+        raise Pri3DError(f"{file}: no such file of weights; give a finished run, or a file")
     return {
         "task": plan.task,
         "settings": plan.settings.model_dump(),
-        "steps": plan.steps,
-        "images": len(plan.chosen),
         "frames": _digest_of_labels(plan),
-        "start": None if start is None else store.file_digest(start),
-        "code": code_digest.code_digest("pri3d.finetune.train"),
+        "initial_weights": None if file is None else store.file_digest(file),
+        "code": code_digest("pri3d.finetune.train", module_name(TASKS[plan.task].kind)),
+    }
+
+
+def _made_from_run(run: Run) -> dict[str, Any]:
+    """What determined a finished run, as `_made_from` has it."""
+    provenance = run.provenance
+    assert provenance is not None
+    (dataset,) = provenance.inputs["dataset"].values()
+    return {
+        "task": run.task,
+        "settings": run.settings.model_dump(),
+        "frames": dataset["digest"],
+        "initial_weights": provenance.finetuned_from.sha256,
+        "code": provenance.code,
     }
 
 
 def _digest_of_labels(plan: Plan) -> str:
-    """SHA-256 of the names and labels of the images used, of some of them (a tenth, at most 100) of
-    the content: data that were fetched again or made anew are other data."""
+    """SHA-256 of the names of the samples used, and of the content of a tenth of them, at most 100:
+    data that were downloaded or made again may differ."""
     data, digest = plan.data, hashlib.sha256()
     for i in plan.chosen:
         digest.update(data.frames[i].name.encode() + b"\n")
-    looked_at = min(100, -(-len(plan.chosen) // 10))
-    for place in np.linspace(0, len(plan.chosen) - 1, looked_at).astype(int):
+    number = min(100, -(-len(plan.chosen) // 10))
+    for index in np.linspace(0, len(plan.chosen) - 1, number).astype(int):
         try:
-            if plan.module is semseg3d:
-                cloud = data.cloud(plan.chosen[place])
-                content = cloud.points, cloud.color, cloud.label
-            elif plan.module is det3d:
-                scene = data.scene(plan.chosen[place])
-                content = scene.points, scene.color, *scene.boxes, scene.kind
-            else:
-                content = data.labels(plan.chosen[place]), data.color(plan.chosen[place])
-            for array in content:
+            for array in plan.module.content(data, plan.chosen[index]):
                 digest.update(array.tobytes())
-        except Pri3DError:  # told and counted when it is to be learned from
+        except Pri3DError:  # reported and counted when it is read for training
             digest.update(b"damaged")
     return digest.hexdigest()
 
@@ -204,12 +169,12 @@ def _is_finished(out: Path, origin: dict[str, Any]) -> bool:
     """Whether `out` holds the weights of this very run. Raises Pri3DError for those of another."""
     if not (out / "model.safetensors").exists():
         return False
-    try:
-        before = json.loads((out / "provenance.json").read_text())["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
+    run = read_run(out) if is_run(out) else None
+    if run is None or run.kind != "finetune" or run.provenance is None:
         raise Pri3DError(
             f"{out}: holds weights of something else; choose another folder, or remove it"
-        ) from None
+        )
+    before = _made_from_run(run)
     differences = _differences(before, origin)
     if before["code"] != origin["code"]:
         differences.append("the code")
@@ -225,11 +190,14 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
     settings, module = plan.settings, plan.module
     torch.manual_seed(settings.seed)
     nets = plan.networks()
-    state = _state_to_go_on_from(out, origin)
-    start = state["start"] if state else load_initial_weights(nets, settings).said
+    state = _checkpoint_of(out, origin)
+    if state:
+        initial_weights = InitialWeights(**state["initial_weights"])
+    else:
+        initial_weights = module.load_initial_weights(nets, settings)
     nets = nets.to(device, memory_format=torch.channels_last)
-    parameters = module.trained(nets, settings)
-    optimizer = _optimizer(parameters, settings)
+    parameters = module.freeze_and_select(nets, settings)
+    optimizer = module.optimizer(parameters, settings)
     first, history = 0, ""
     window, ever = Counter(), Counter()  # sums since the last line, and of the whole run
     if state:
@@ -240,7 +208,7 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
 
     closing, told = multiprocessing.Event(), set()
     batches = _batches(plan, first, closing, device)
-    module.set_training(nets, settings)
+    module.set_training_mode(nets, settings)
     damaged_in_a_row = 0
     with (
         stop_requests(closing) as requests,
@@ -260,12 +228,12 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
                 if damaged.name not in told:
                     told.add(damaged.name)
                     bar.write(f"left out: {damaged.reason}", file=sys.stderr)
-            for note in getattr(batch, "notes", []):
+            for note in batch.notes:
                 if note not in told:
                     told.add(note)
                     bar.write(f"noted: {note}", file=sys.stderr)
             waited = time.perf_counter() - began
-            rate = learning_rate(settings, number, plan.steps)
+            rate = module.learning_rate(settings, number, plan.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             # What is random inside a network (the regions that Mask R-CNN learns from).
@@ -291,14 +259,14 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
                     "metrics": record.text,
                     "window": dict(window),
                     "ever": dict(ever),
-                    "start": start,
+                    "initial_weights": initial_weights._asdict(),
                     "made_from": json.dumps(origin),
                 }
                 checkpoint.save(out / "checkpoints", number, state, settings.keep_checkpoints)
             if stop:
                 raise Pri3DError(
                     f"{out}: stopped by {requests[0]} after step {number} of {plan.steps}; run the "
-                    f"same again to go on from its checkpoint in {out / 'checkpoints'}"
+                    f"same again to resume from its checkpoint in {out / 'checkpoints'}"
                 )
 
     if not ever["updates"]:
@@ -306,27 +274,18 @@ def _train(plan: Plan, origin: dict[str, Any], out: Path, device: torch.device) 
             f"{out}: none of the {plan.unit} had anything to learn from; are their labels there?"
         )
     versions = {"pri3d": pri3d.__version__, "torch": torch.__version__}
-    checkpoint.save_json(out / "settings.json", {"task": plan.task, **settings.model_dump()})
-    checkpoint.save_json(
-        out / "provenance.json",
-        {
-            "made_from": origin,
-            "start": start,
-            "left_out": len(plan.problems),
-            "versions": versions,
-            "engine": plan.engine if plan.in_clouds else None,
-        },
+    provenance = Provenance(
+        inputs={"dataset": {TASKS[plan.task].dataset: {"digest": origin["frames"], "inputs": {}}}},
+        initial_weights={"backbone3d" if plan.engine else "backbone": initial_weights},
+        code=origin["code"],
+        versions=versions,
+        engine=plan.engine,
+        left_out=len(plan.problems),
     )
+    write_run(out, "finetune", plan.task, settings, provenance)
     checkpoint.save_weights(out / "model.safetensors", nets)
     # They are twice as large as the weights, and a curve has dozens of runs.
     checkpoint.remove_all(out / "checkpoints")
-
-
-def _optimizer(parameters, settings: AnySettings) -> torch.optim.Optimizer:
-    lr, weight_decay = settings.lr, settings.weight_decay
-    if isinstance(settings, Det3d):
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
-    return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=weight_decay)
 
 
 def _step(plan, nets, optimizer, parameters, batch: Batch, number: int) -> Counter:
@@ -367,26 +326,9 @@ def _line(unit, step, steps, rate, window: Counter, ever: Counter, device) -> di
     return {"step": step, **means, "lr": rate} | pace(unit, step, steps, window, ever, device)
 
 
-def learning_rate(settings: AnySettings, step: int, steps: int) -> float:
-    """Of a step, counted from 1: a linear rise over `warmup` of the steps, then polynomial decay
-    from `lr` to nearly 0 at the end. Detection in clouds: a tenth at 4, 6 and 8 ninths."""
-    rise = round(settings.warmup * steps)
-    if step <= rise:
-        return settings.lr * step / (rise + 1)
-    if isinstance(settings, Det3d):
-        return settings.lr * 0.1 ** sum(9 * (step - 1) >= ninths * steps for ninths in (4, 6, 8))
-    return settings.lr * (1 - (step - 1 - rise) / (steps - rise)) ** settings.power
-
-
 def _batches(plan: Plan, first: int, closing, device: torch.device) -> Iterator[Batch]:
     settings = plan.settings
-    kind, collate = {
-        semseg: (SemsegSamples, collate_labelled),
-        insseg: (InssegSamples, collate_objects),
-        semseg3d: (semseg3d.Semseg3dSamples, semseg3d.collate_voxels),
-        det3d: (det3d.Det3dSamples, det3d.collate_scenes),
-    }[plan.module]
-    samples = kind(plan.data, plan.chosen, settings)
+    samples = plan.module.samples(plan.data, plan.chosen, settings)
     order = (
         list(range(step * settings.batch, (step + 1) * settings.batch))
         for step in range(first, plan.steps)
@@ -396,7 +338,7 @@ def _batches(plan: Plan, first: int, closing, device: torch.device) -> Iterator[
             samples,
             batch_sampler=order,
             num_workers=settings.workers,
-            collate_fn=collate,
+            collate_fn=plan.module.collate,
             worker_init_fn=functools.partial(ignore_signals_until, closing),
             generator=torch.Generator(),  # without one it draws from the generator of the weights
             pin_memory=device.type == "cuda",
@@ -416,33 +358,32 @@ def _next(batches: Iterator[Batch]) -> Batch:
         ) from None
 
 
-def _state_to_go_on_from(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest checkpoint in `out`, if it is of the run that is asked for."""
-    found = checkpoint.newest(out / "checkpoints")
-    if found is None:
+def _checkpoint_of(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest checkpoint in `out`, if it is of the requested run."""
+    newest = checkpoint.newest(out / "checkpoints")
+    if newest is None:
         return None
-    path, state = found
+    path, state = newest
     before = json.loads(state["made_from"])
     differences = _differences(before, origin)
-    if not differences and before["code"] != origin["code"]:
-        print(f"{out}: going on, but with other code than before", file=sys.stderr)
-    if not differences:
-        return state
-    raise Pri3DError(
-        f"{path}: is of a run that differs in {', '.join(differences)}; put that back to go on, or "
-        f"remove {out} to begin anew"
-    )
+    if differences:
+        raise Pri3DError(
+            f"{path}: is of a run that differs in {', '.join(differences)}; restore that to "
+            f"resume, or remove {out} to start from scratch"
+        )
+    if before["code"] != origin["code"]:
+        _log.warning("%s: resumes with other code than before", out)
+    return state
 
 
 def _differences(before: dict[str, Any], origin: dict[str, Any]) -> list[str]:
-    """What determines a run and is another than it was, but for the code."""
+    """In what a run differs from the requested one, other than the code."""
     settings = type(getattr(Settings(), TASKS[origin["task"]].kind))(**origin["settings"])
-    of_no_account = unused_settings(settings)
-    differences = checkpoint.changed(before["settings"], origin["settings"], of_no_account)
-    what = {
+    ignored = unused_settings(settings)
+    differences = checkpoint.changed(before["settings"], origin["settings"], ignored)
+    parts = {
         "task": "the task",
-        "steps": "the number of steps",
-        "frames": "the labelled images",
-        "start": "the weights it starts from",
+        "frames": "the labeled data",
+        "initial_weights": "the initial weights",
     }
-    return differences + [text for key, text in what.items() if before[key] != origin[key]]
+    return differences + [text for key, text in parts.items() if before[key] != origin[key]]

@@ -1,7 +1,6 @@
 """What the networks of a run start from: random weights, ImageNet's, or a file of weights."""
 
 import contextlib
-import io
 import sys
 
 from torch import nn
@@ -13,16 +12,16 @@ from pri3d.weights.load import load_exactly, load_file_into, load_imagenet_into
 
 
 def load_initial_weights(
-    nets: nn.ModuleDict, mode: str, settings: Pretrain, told: bool = True
+    nets: nn.ModuleDict, settings: Pretrain, told: bool = True
 ) -> dict[str, str]:
     """Load what `initial_weights_2d` and `initial_weights_3d` say into new networks, and tell what each started from.
 
-    told: say on stderr what was loaded, and what was not; of several processes, one does.
+    told: log what was loaded, and what was not; of several processes, one does.
 
     Raises Pri3DError when weights cannot be had or nothing in a file fits; with `try_imagenet` that
     is a warning, and the answer says so.
     """
-    with contextlib.nullcontext() if told else contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.nullcontext():
         starts = {}
         if "teacher" in nets:
             starts["teacher_weights"] = _start_teacher(nets["teacher"], settings)
@@ -33,9 +32,7 @@ def load_initial_weights(
             if settings.initial_weights_3d != "random":
                 starts["initial_weights_3d"] = load_file_into(
                     nets["backbone3d"], settings.initial_weights_3d, "backbone3d"
-                )
-    if mode == "moco":
-        nets["moco"].start_from(nets["backbone"]["encoder"])
+                ).description
     return starts
 
 
@@ -43,11 +40,11 @@ def _start_2d(backbone: nn.Module, settings: Pretrain) -> str:
     if settings.initial_weights_2d == "random":
         return "random"
     if settings.initial_weights_2d not in NAMED_WEIGHTS:
-        return load_file_into(backbone, settings.initial_weights_2d, "backbone")
+        return load_file_into(backbone, settings.initial_weights_2d, "backbone").description
     encoder = backbone.get_submodule("encoder")
     return load_imagenet_into(
         encoder, settings.network2d, settings.initial_weights_2d, "pretrain.initial_weights_2d"
-    )
+    ).description
 
 
 def _start_teacher(teacher: Teacher, settings: Pretrain) -> str:
@@ -62,13 +59,13 @@ def _start_teacher(teacher: Teacher, settings: Pretrain) -> str:
         return "random"
     if not teacher.kind:
         if init in NAMED_WEIGHTS:
-            return load_imagenet_into(network, name, init, "pretrain.teacher_weights")
+            return load_imagenet_into(network, name, init, "pretrain.teacher_weights").description
         holder = nn.ModuleDict({"encoder": network})
         whole = ("backbone.encoder",)
-        return load_file_into(holder, init, "backbone", whole, named="pretrain.teacher")
+        return load_file_into(holder, init, "backbone", whole, "pretrain.teacher").description
     if init in NAMED_WEIGHTS:
         raise Pri3DError(
             f"pretrain.teacher_weights: for the teacher {name} give a file of its weights, as "
             f"{teacher.kind} has them"
         )
-    return load_exactly(network, init)
+    return load_exactly(network, init, "teacher").description

@@ -16,7 +16,7 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 
 from pri3d import demo
 from pri3d.cli import assignments, options
-from pri3d.code_digest import code_digest
+from pri3d.code_digest import code_digest, code_of_mode
 from pri3d.config import (
     MODES,
     NAMED_WEIGHTS,

@@ -19,7 +19,9 @@ rule evaluate_run:
             f"{options(settings.sparse)} --device {PRETRAINED[w.run].settings.device}"
             f" --threads {threads}"
         ),
-        code=code_digest("pri3d.pretrain.evaluate"),
+        code=lambda w: code_of_mode(
+            settings.mode_of(PRETRAINED[w.run]), "pri3d.pretrain.evaluate"
+        ),
     log:
         "results/logs/evaluate/{run}.log",
     benchmark:
