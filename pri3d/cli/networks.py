@@ -1,7 +1,6 @@
 """Verbs of pretraining, its evaluation, and weights in and out."""
 
 import contextlib
-import json
 import os
 import sys
 from pathlib import Path
@@ -96,8 +95,13 @@ def evaluate(
         int | None, typer.Option(min=1, help="finetuned: so many images (clouds), spread over all")
     ] = None,
     pictures: Annotated[
-        int, typer.Option(min=0, help="finetuned: pictures of predictions, in <OUT>_pictures/")
-    ] = 6,
+        int | None,
+        typer.Option(
+            min=0,
+            help="finetuned on images: number of pictures of predictions, in <OUT>_pictures/; "
+            "default: 6",
+        ),
+    ] = None,
     submission: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="finetuned: predictions for ScanNet's benchmark"),
@@ -136,30 +140,21 @@ def evaluate(
     if data is not None and held_out:
         raise typer.BadParameter("--held-out is for pretrained networks, --data for finetuned ones")
     if data is None and (submission or most_images or split != "val"):
-        raise typer.BadParameter("--submission, --most-images and --split want --data")
-    kind = _kind(run) if data is not None else ""
-    if kind == "semseg3d":
-        from pri3d.finetune import measure3d
-
-        how = device, threads, most_images, submission, split, engine
-        told = measure3d.run(run, data, out, *how)
-        print(*measure3d.as_lines(told), sep="\n")
-        return
-    if kind == "det3d":
-        from pri3d.finetune import measure_boxes
-
-        if submission or split != "val":
-            raise typer.BadParameter("--submission and --split are not for boxes in clouds")
-        told = measure_boxes.run(run, data, out, device, threads, most_images, engine)
-        print(*measure_boxes.as_lines(told), sep="\n")
-        return
+        raise typer.BadParameter("--submission, --most-images and --split need --data")
     if data is not None:
-        from pri3d.finetune import measure
+        from pri3d.run.folder import read_run
 
-        told = measure.run(
-            run, data, out, device, threads, most_images, pictures, submission, split
+        task = read_run(run).task
+        wrong = task and config.inapplicable_option(
+            task, split=split, submission=submission is not None, pictures=pictures is not None
         )
-        print(*measure.as_lines(told), sep="\n")
+        if wrong:
+            raise typer.BadParameter(wrong)
+        from pri3d.finetune import evaluate as measuring
+
+        options = measuring.Options(split, most_images, pictures, submission)
+        result = measuring.run(run, data, out, options, device, threads, engine)
+        print(*measuring.summary(result), sep="\n")
         return
     settings = checked("evaluate", max_pairs=max_pairs, matches=matches, radius_m=radius, seed=seed)
     from pri3d.pretrain import evaluate as stage
@@ -171,15 +166,6 @@ def evaluate(
                 100 * result[when][kind][name] for when in ("before", "after", "chance")
             )
             print(f"{kind} {name}: {before:.2f} % -> {after:.2f} % (chance {chance:.2f} %)")
-
-
-def _kind(run: Path) -> str:
-    """The section of the settings of what a folder holds, or nothing."""
-    try:
-        task = json.loads((run / "settings.json").read_text()).get("task")
-    except (OSError, ValueError, AttributeError):
-        return ""  # told by who reads it
-    return config.TASKS.get(task, ("",))[0]
 
 
 @app.command()

@@ -166,10 +166,6 @@ def runs_of_all(section):
     ]
 
 
-# What measures a task; images: pri3d.finetune.measure.
-MEASURES = {"semseg3d": "pri3d.finetune.measure3d", "det3d": "pri3d.finetune.measure_boxes"}
-
-
 def initial_weights_of(task):
     """What a task is finetuned from."""
     if kind_of(task).network == "network3d":
