@@ -35,12 +35,15 @@ class Suppression(NamedTuple):
     min_score: float = 0.05
 
 
+PUBLISHED = Suppression()
+
+
 def predict_boxes(
     proposals: Proposals,
     mean_size_Z3: Tensor,
     scene: int,
     points_P3: np.ndarray | None = None,
-    rule: Suppression = Suppression(),
+    rule: Suppression = PUBLISHED,
 ) -> tuple[np.ndarray, list[Found]]:
     """The boxes of one scene of a batch.
 

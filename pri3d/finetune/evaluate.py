@@ -44,11 +44,14 @@ class Options(NamedTuple):
     submission: Path | None = None
 
 
+DEFAULT = Options()
+
+
 def run(
     folder: Path,
     data_dir: Path,
     out: Path,
-    options: Options = Options(),
+    options: Options = DEFAULT,
     device: str = "auto",
     threads: int = 0,
     engine: str = "auto",

@@ -1,8 +1,4 @@
-"""Detection and instance segmentation of images: torchvision's Mask R-CNN on a pretrained encoder.
-
-He et al., "Mask R-CNN", ICCV 2017, with a feature pyramid (Lin et al., CVPR 2017). torchvision's
-own `maskrcnn_resnet50_fpn` derives normalization and frozen stages from whether it loads its own
-weights; here they are settings.
+"""Detection and instance segmentation of images: Mask R-CNN on a pretrained encoder.
 
 Shapes: N objects, H x W pixels.
 """
@@ -16,39 +12,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import FrozenBatchNorm2d
 
 from pri3d import store
 from pri3d.classes import ClassSet
 from pri3d.config import Insseg
 from pri3d.datasets import Objects, Split, at_size, open_split
 from pri3d.errors import Pri3DError
-from pri3d.finetune import pictures
+from pri3d.finetune import mask_rcnn, pictures
 from pri3d.finetune.initial_weights import load_encoder
-from pri3d.finetune.masks import as_tensor, masks_of, targets
+from pri3d.finetune.labels import as_tensor, masks_of, targets
+from pri3d.finetune.mask_rcnn import STAGES, Predictions, build, encoder_of, predict
 from pri3d.finetune.optimizers import polynomial_rate, sgd
 from pri3d.finetune.samples import Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
 from pri3d.finetune.summaries import percent
 from pri3d.metrics import coco
 from pri3d.metrics.instance2d import InstanceAP, Predicted
-from pri3d.models.resunet import ENCODERS, resnet_encoder
 from pri3d.run.folder import InitialWeights
 from pri3d.transforms.color import augment
 
-STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")  # from the last; bn1 goes with conv1
-PYRAMID_CHANNELS = 256
 ITEMS_AT_ONCE = 1  # images per prediction
 CERTAIN = 0.5  # minimum score of the objects that pictures of predictions show
-LOSS_NAMES = {
-    "loss_classifier": "classes",
-    "loss_box_reg": "boxes",
-    "loss_mask": "masks",
-    "loss_objectness": "proposed",
-    "loss_rpn_box_reg": "proposed_boxes",
-}
 
 
 # Data
@@ -144,39 +128,6 @@ def networks(data: Split, settings: Insseg) -> nn.ModuleDict:
     return build(len(data.things.names), settings)
 
 
-def build(classes: int, settings: Insseg) -> nn.ModuleDict:
-    """`model`: a Mask R-CNN for K classes and the background, with random weights.
-
-    Raises:
-        Pri3DError: batch norm statistics are to be frozen, and the initial weights have none.
-    """
-    if settings.encoder_norm == "frozen" and settings.initial_weights in ("random", "try_imagenet"):
-        raise Pri3DError(
-            "insseg.encoder_norm: a random network has no statistics to freeze; set it to batch, "
-            "or insseg.initial_weights to weights"
-        )
-    norm = FrozenBatchNorm2d if settings.encoder_norm == "frozen" else nn.BatchNorm2d
-    encoder = resnet_encoder(settings.network2d, norm_layer=norm)
-    stages = {f"layer{i}": str(i - 1) for i in range(1, 5)}
-    channels = list(ENCODERS[settings.network2d][1])
-    model = MaskRCNN(
-        BackboneWithFPN(encoder, stages, channels, PYRAMID_CHANNELS),
-        num_classes=classes + 1,
-        min_size=tuple(settings.short_sides),
-        max_size=settings.long_side,
-        rpn_post_nms_top_n_train=1000,
-        rpn_post_nms_top_n_test=1000,
-        box_score_thresh=settings.min_score,
-        box_batch_size_per_image=settings.roi_samples,
-    )
-    return nn.ModuleDict({"model": model})
-
-
-def encoder_of(nets: nn.ModuleDict) -> nn.Module:
-    """The ResNet encoder of the detector."""
-    return nets["model"].get_submodule("backbone.body")
-
-
 def load_initial_weights(nets: nn.ModuleDict, settings: Insseg) -> InitialWeights:
     encoder = encoder_of(nets)
     return load_encoder(encoder, settings.network2d, settings.initial_weights, "insseg")
@@ -204,13 +155,10 @@ def set_training_mode(nets: nn.ModuleDict, settings: Insseg) -> None:
 
 
 def losses(nets: nn.ModuleDict, batch: Batch, settings: Insseg) -> dict[str, Tensor]:
-    """The five losses of Mask R-CNN, unweighted; their sum is minimized."""
+    """The five losses of Mask R-CNN, unweighted."""
     if not batch.images:
         return {}
-    device = batch.images[0].device
-    with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
-        terms = nets["model"]([image.float() / 255 for image in batch.images], batch.targets)
-    return {LOSS_NAMES[name]: loss.float() for name, loss in terms.items()}
+    return mask_rcnn.losses(nets, batch.images, batch.targets, settings)
 
 
 def weight(batch: Batch) -> float:
@@ -227,33 +175,6 @@ def learning_rate(settings: Insseg, step: int, steps: int) -> float:
 
 
 # Prediction and measuring
-
-
-class Predictions(NamedTuple):
-    """Objects predicted in an image: boxes [N, 4] (x1, y1, x2, y2 in pixels), labels int64 [N]
-    (1..K), scores [N] in decreasing order, masks bool [N, H, W].
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    masks: np.ndarray
-
-
-@torch.no_grad()
-def predict(
-    nets: nn.ModuleDict, rgb: np.ndarray, settings: Insseg, device: torch.device
-) -> Predictions:
-    """The objects in an image (u8 [H, W, 3])."""
-    image = as_tensor(rgb).to(device)
-    with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
-        (objects,) = nets["model"]([image.float() / 255])
-    return Predictions(
-        boxes=objects["boxes"].float().cpu().numpy(),
-        labels=objects["labels"].cpu().numpy(),
-        scores=objects["scores"].float().cpu().numpy(),
-        masks=(objects["masks"][:, 0] > 0.5).cpu().numpy(),
-    )
 
 
 class Item(NamedTuple):

@@ -19,6 +19,7 @@ from pri3d.datasets import Split, at_size, open_split
 from pri3d.errors import Pri3DError
 from pri3d.finetune import pictures
 from pri3d.finetune.initial_weights import load_encoder, load_unet
+from pri3d.finetune.labels import crop_labels
 from pri3d.finetune.optimizers import polynomial_rate, sgd
 from pri3d.finetune.samples import IGNORED, Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
@@ -98,29 +99,6 @@ class Samples(torch.utils.data.Dataset[Sample | Damaged]):
 
 def samples(data: Split, chosen: list[int], settings: Semseg) -> Samples:
     return Samples(data, chosen, settings)
-
-
-def crop_labels(
-    labels: np.ndarray, color_shape: tuple[int, int], crop: Crop, shape: tuple[int, int]
-) -> np.ndarray:
-    """The labels under a crop of the color image, resized with nearest-neighbor sampling.
-
-    Args:
-        labels: [H, W], of any size.
-        color_shape: height and width of the color image, to which the crop refers.
-        crop: crop of the color image.
-        shape: height and width of the result.
-    """
-    row_scale, column_scale = labels.shape[0] / color_shape[0], labels.shape[1] / color_shape[1]
-    rows = _nearest(crop.top, crop.height, shape[0], row_scale, labels.shape[0])
-    columns = _nearest(crop.left, crop.width, shape[1], column_scale, labels.shape[1])
-    return labels[rows[:, None], columns[::-1] if crop.mirrored else columns]
-
-
-def _nearest(start: float, extent: float, count: int, scale: float, size: int) -> np.ndarray:
-    """The pixels nearest to the centers of `count` equal parts of an axis."""
-    centers = start + (np.arange(count) + 0.5) * (extent / count)
-    return np.minimum((centers * scale).astype(np.int64), size - 1)
 
 
 def collate(samples: list[Sample | Damaged]) -> Batch:

@@ -1,4 +1,4 @@
-"""Masks and boxes of the objects in an image.
+"""Labels of images as training targets: cropped, as masks, and as boxes.
 
 Shapes: N objects, H x W pixels.
 """
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pri3d.datasets import Objects, at_size
+from pri3d.transforms.crop import Crop
 
 
 def as_tensor(rgb: np.ndarray) -> Tensor:
@@ -41,3 +42,26 @@ def targets(masks: np.ndarray, labels: np.ndarray) -> dict[str, Tensor]:
         "labels": torch.from_numpy(labels),
         "masks": torch.from_numpy(np.ascontiguousarray(masks).view(np.uint8)),
     }
+
+
+def crop_labels(
+    labels: np.ndarray, color_shape: tuple[int, int], crop: Crop, shape: tuple[int, int]
+) -> np.ndarray:
+    """The labels under a crop of the color image, resized with nearest-neighbor sampling.
+
+    Args:
+        labels: [H, W], of any size.
+        color_shape: height and width of the color image, to which the crop refers.
+        crop: crop of the color image.
+        shape: height and width of the result.
+    """
+    row_scale, column_scale = labels.shape[0] / color_shape[0], labels.shape[1] / color_shape[1]
+    rows = _nearest(crop.top, crop.height, shape[0], row_scale, labels.shape[0])
+    columns = _nearest(crop.left, crop.width, shape[1], column_scale, labels.shape[1])
+    return labels[rows[:, None], columns[::-1] if crop.mirrored else columns]
+
+
+def _nearest(start: float, extent: float, count: int, scale: float, size: int) -> np.ndarray:
+    """The pixels nearest to the centers of `count` equal parts of an axis."""
+    centers = start + (np.arange(count) + 0.5) * (extent / count)
+    return np.minimum((centers * scale).astype(np.int64), size - 1)
