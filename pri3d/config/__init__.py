@@ -46,7 +46,7 @@ from pri3d.config.runs import (
 )
 from pri3d.config.section import Section
 from pri3d.config.settings import INHERITS, Report, Settings, Variant, parse
-from pri3d.config.tasks import KINDS, TASKS, kind_of
+from pri3d.config.tasks import KINDS, TASKS, inapplicable_option, kind_of
 from pri3d.config.training import RUNTIME, Training
 from pri3d.config.verb import pretrain_settings, task_settings
 
@@ -90,6 +90,7 @@ __all__ = [
     "Training",
     "Variant",
     "check_run_names",
+    "inapplicable_option",
     "json_schema",
     "kind_of",
     "load",

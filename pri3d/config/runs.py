@@ -75,7 +75,9 @@ def check_run_names(settings: Settings) -> None:
             )
 
 
-def _check(setting: str, names: list[str], known: list[str], what: str = "run or weight file") -> None:
+def _check(
+    setting: str, names: list[str], known: list[str], what: str = "run or weight file"
+) -> None:
     for name in names:
         if name not in known:
             raise Pri3DError(f"setting {setting}: {unknown_name(what, name, known)}")

@@ -29,7 +29,7 @@ from pri3d.code_digest import code_digest
 from pri3d.config import TASKS, Settings, Task, kind_of, unused_settings
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import weights_file
-from pri3d.finetune.tasks import Batch, Data, KindModule, module_name, module_of_task
+from pri3d.finetune.tasks import Batch, Data, KindModule, module_name, module_of
 from pri3d.run import checkpoint, processes
 from pri3d.run.folder import InitialWeights, Provenance, Run, is_run, read_run, write_run
 from pri3d.run.metrics import SKIPPED, MetricsWriter, pace
@@ -84,7 +84,7 @@ def run(task: str, data_dir: Path, out: Path, settings: Task, engine: str = "aut
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    module = module_of_task(task)
+    module = module_of(TASKS[task].kind)
     data = module.open_data(TASKS[task].dataset, data_dir, "train")
     chosen = module.select(data, settings)
     steps = settings.steps or math.ceil(settings.epochs * len(chosen) / settings.batch)

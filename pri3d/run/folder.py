@@ -104,6 +104,13 @@ class Run(NamedTuple):
             raise Pri3DError(f"{self.folder}: is a finetuning run; give a pretraining run")
         return self.settings
 
+    @property
+    def finetune(self) -> Task:
+        """The settings of a finetuning run."""
+        if isinstance(self.settings, Pretrain):
+            raise Pri3DError(f"{self.folder}: is a pretraining run; give a finetuning run")
+        return self.settings
+
     def digest(self) -> str:
         """SHA-256 of the weights file."""
         return store.file_digest(self.weights)

@@ -144,10 +144,6 @@ def runs_of_comparison(section):
     ]
 
 
-# The module that measures a task; images: pri3d.finetune.measure.
-MEASURES = {"semseg3d": "pri3d.finetune.measure3d", "det3d": "pri3d.finetune.measure_boxes"}
-
-
 def initial_weights_of(task):
     """Names of the initial weights that a task is finetuned from."""
     if kind_of(task).network == "network3d":

@@ -20,7 +20,7 @@ rule evaluate_run:
             f" --threads {threads}"
         ),
         code=lambda w: code_of_mode(
-            settings.mode_of(PRETRAINED[w.run]), "pri3d.pretrain.evaluate"
+            PRETRAINED[w.run].mode, "pri3d.pretrain.evaluate"
         ),
     log:
         "results/logs/evaluate/{run}.log",

@@ -58,7 +58,9 @@ rule evaluate_finetuned:
             f"--device {settings.of_task(w.task).device} --threads {threads}"
             f" {options(settings.sparse)}"
         ),
-        code=lambda w: code_digest(MEASURES.get(TASKS[w.task].kind, "pri3d.finetune.measure")),
+        code=lambda w: code_digest(
+            "pri3d.finetune.evaluate", f"pri3d.finetune.tasks.{TASKS[w.task].kind}"
+        ),
     log:
         f"results/logs/evaluate/{RUN}.log",
     benchmark:

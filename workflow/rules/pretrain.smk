@@ -32,7 +32,7 @@ rule pretrain:
         how=lambda w, threads: (
             f"{assignments(PRETRAINED[w.run].settings, only=RUNTIME)} {options(settings.sparse)}"
         ),
-        code=lambda w: code_of_mode(settings.mode_of(PRETRAINED[w.run])),
+        code=lambda w: code_of_mode(PRETRAINED[w.run].mode),
     log:
         "results/logs/pretrain/{run}.log",
     benchmark:
