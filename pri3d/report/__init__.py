@@ -22,6 +22,7 @@ Shared by them:
     gather        lists the content of the results folder
     evaluations   reads the evaluations of runs
     metrics       series of the metrics of runs
+    variants      pretraining runs by variant
     paper         figures of the papers, and their protocols
     means         means over seeds
     names         order and colors of runs

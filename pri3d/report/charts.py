@@ -6,7 +6,7 @@ The named colors are those of Okabe and Ito, which are distinct for any color vi
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from pri3d.report.html import Html, image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a959c"
 BLACK, INK, RULE = "#000000", "#1c2328", "#e6eaed"
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -88,6 +89,13 @@ def horizontal_rules(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
+def integer_ticks(axis: "Axis") -> None:
+    """Ticks at integers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+
+
 def lines(title: str, curves: list[Curve], percent: bool = False) -> Html:
     """A chart over training steps. percent: values are shares."""
     with style():
@@ -109,7 +117,7 @@ def lines(title: str, curves: list[Curve], percent: bool = False) -> Html:
                 axes.fill_between(curve.steps, low, high, color=curve.color, alpha=0.18, lw=0)
         axes.set_title(title)
         axes.set_xlabel("step")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        integer_ticks(axes.xaxis)
         axes.margins(x=0.02, y=0.08)
         horizontal_rules(axes)
         axes.set_ylim(bottom=0)
@@ -120,5 +128,5 @@ def lines(title: str, curves: list[Curve], percent: bool = False) -> Html:
         return image(svg(figure), "svg+xml", f"{title} over steps")
 
 
-def _percent(value: float, _: int) -> str:
+def _percent(value: float, _: float) -> str:
     return f"{100 * value:.3g} %"

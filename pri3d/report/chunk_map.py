@@ -75,8 +75,10 @@ def chunk_map(results: Results) -> Html:
             "There are no files in chunks/ (with their files in clouds/); snakemake chunks makes "
             "them."
         )
-    chosen = pairs.choose(results.pairs, set(results.clouds)) if results.pairs else []
-    preferred = [pairs.scene_of(results.pairs, pair) for pair in chosen[len(chosen) // 2 :]]
+    preferred = []
+    if results.pairs:
+        chosen = pairs.choose(results.pairs, set(results.clouds))
+        preferred = [pairs.scene_of(results.pairs, pair) for pair in chosen[len(chosen) // 2 :]]
     for scene in [scene for scene in preferred if scene in complete] + complete:
         chunk = _median_chunk(results, scene)
         if chunk is not None:
@@ -159,8 +161,8 @@ def _picture(chunk: _Chunk) -> bytes:
         axes = figure.add_subplot()
         axes.imshow(surface, extent=extent, origin="lower", interpolation="nearest")
         x, y = plan @ chunk.points.T
-        point = {"ms": 3.2, "color": charts.BLUE, "mec": "white", "mew": 0.4}
-        axes.plot(x, y, "o", label="points of the frame", **point)
+        label = "points of the frame"
+        axes.plot(x, y, "o", label=label, ms=3.2, color=charts.BLUE, mec="white", mew=0.4)
         frustum = np.vstack([camera, chunk.corners])
         _outline(axes, plan @ frustum.T, "--", "view frustum")
         _outline(axes, plan @ box.T, "-", "box of the chunk")

@@ -149,6 +149,23 @@ class Finetuned(NamedTuple):
         return value
 
 
+class Example(NamedTuple):
+    """The predictions for one pair of frames.
+
+    Cells are (row, column) of the features of `input_shape` (height, width). anchors: in the first
+    frame [n, 2]. true: their matches in the second frame. predictions: before and after
+    pretraining. recall_3: before and after, over all matches of the pair.
+    """
+
+    scene: str
+    frames: tuple[int, int]
+    input_shape: tuple[int, int]
+    anchors: list[list[int]]
+    true: list[list[int]]
+    predictions: dict[str, list[list[int]]]
+    recall_3: dict[str, float]
+
+
 class Matching(NamedTuple):
     """The evaluation of a pretraining run in held-out scans. content: the whole file."""
 
@@ -157,6 +174,7 @@ class Matching(NamedTuple):
     mode: str | None
     seed: int
     content: dict[str, Any]
+    example: Example
 
 
 def finetuned(results: Results) -> list[Finetuned]:
@@ -269,14 +287,35 @@ def _matching(results: Results, path: Path, content: dict[str, Any]) -> Matching
         if "run" in content:
             header = content["run"]
             variant = header["variant"] or header["mode"]
-            return Matching(header["name"], variant, header["mode"], int(header["seed"]), content)
-    except (KeyError, TypeError) as error:
+            name, mode, seed = header["name"], header["mode"], int(header["seed"])
+        else:  # version 0.1
+            run = _run(results, path.stem)
+            name, mode, seed = path.stem, content.get("mode", path.stem), 0
+            variant = mode
+            if run is not None:
+                variant, mode, seed = run.variant or run.name, run.mode, run.settings.seed
+        example = _example(content["example"])
+    except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
-    run = _run(results, path.stem)  # version 0.1
-    if run is None:
-        mode = content.get("mode", path.stem)
-        return Matching(path.stem, mode, mode, 0, content)
-    return Matching(path.stem, run.variant or path.stem, run.mode, run.settings.seed, content)
+    return Matching(name, variant, mode, seed, content, example)
+
+
+def _example(record: dict[str, Any]) -> Example:
+    if "scene" in record:
+        scene, (a, b) = record["scene"], record["frames"]
+    else:  # version 0.1: "<scene> frames <a> and <b>"
+        scene, _, frames = record["pair"].rpartition(" frames ")
+        a, b = frames.split(" and ")
+    height, width = record["input_shape"]
+    return Example(
+        scene=scene,
+        frames=(int(a), int(b)),
+        input_shape=(height, width),
+        anchors=record["anchor"],
+        true=record["true"],
+        predictions={when: record[when] for when in ("before", "after")},
+        recall_3=record["recall_3"],
+    )
 
 
 def _damaged(path: Path, error: Exception) -> Pri3DError:

@@ -30,6 +30,14 @@ class _Group(NamedTuple):
     def title(self) -> str:
         return f"{self.weights}, {self.percent:g} %"
 
+    def figure(self, title: str) -> Mean | None:
+        """The mean of one of the figures."""
+        return self.mean(lambda run: run.figures[title])
+
+    def class_figure(self, name: str) -> Mean | None:
+        """The mean of the figure of a class."""
+        return self.mean(lambda run: run.classes.get(name))
+
     def mean(self, value: Callable[[Finetuned], float | None]) -> Mean | None:
         """The mean of a value over the runs."""
         return mean_over_pretrainings((run.weights.seed, value(run)) for run in self.runs)
@@ -110,10 +118,7 @@ def _table(results: Results, groups: list[_Group], runs: list[Finetuned]) -> Htm
                 html.Number(f"{group.percent:g} %"),
                 len(group.runs),
                 pretrainings if pretrainings > 1 else None,
-                *(
-                    _percent(group.mean(lambda run, title=title: run.figures[title]))
-                    for title in titles
-                ),
+                *(_percent(group.figure(title)) for title in titles),
                 gains.number(factor=100, sign=True) if gains else None,
                 paper.published(results, group.runs[0]),
             ]
@@ -131,7 +136,8 @@ def _notes(runs: list[Finetuned]) -> str:
     """What the figures of a task are, and what they are measured on."""
     first = runs[0]
     left_out = max(run.left_out for run in runs)
-    size = f"{first.measured:,} {first.unit} of the validation split"
+    unit = first.unit if first.measured != 1 else first.unit.removesuffix("s")
+    size = f"{first.measured:,} {unit} of the validation split"
     if "objects" in first.content:
         size += f" with {first.content['objects']:,} objects"
     if first.content.get("described_by"):
@@ -189,7 +195,7 @@ def _classes(groups: list[_Group]) -> Html:
     names = dict.fromkeys(name for group in groups for run in group.runs for name in run.classes)
     rows: list[list[Cell]] = []
     for name in names:
-        means = [group.mean(lambda run, name=name: run.classes.get(name)) for group in groups]
+        means = [group.class_figure(name) for group in groups]
         if any(means):
             rows.append([name, *map(_percent, means)])
     if not rows:

@@ -46,7 +46,7 @@ def _page_jpeg(clouds: Clouds, row: int) -> bytes:
     if not jpeg or height <= _MAX_ROWS:
         return jpeg
     shape = _MAX_ROWS, round(width * _MAX_ROWS / height)
-    pixels = images.decode_color(jpeg, "jpeg", clouds.color_shape, _MAX_ROWS)
+    pixels = images.decode_color(jpeg, "jpeg", (height, width), _MAX_ROWS)
     return images.encode_color(images.area_resize(pixels, shape))
 
 

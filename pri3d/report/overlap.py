@@ -180,7 +180,7 @@ def histogram(counts: np.ndarray, threshold: float | None) -> bytes:
             axes.text(threshold, 1.02, "kept →", transform=above, va="bottom")
             axes.text(threshold, 1.02, "← not kept  ", transform=above, va="bottom", ha="right")
         axes.set_xlim(0, 1)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        charts.integer_ticks(axes.yaxis)
         axes.set_xlabel("overlap")
         axes.set_ylabel("pairs of frames")
         return charts.svg(figure)

@@ -10,7 +10,7 @@ import h5py
 from pri3d.report import html
 from pri3d.report.gather import Results, read
 from pri3d.report.html import Html, tag
-from pri3d.report.ledger import status_of
+from pri3d.report.ledger import Status, status_of
 
 _MAX_NAMES = 8
 
@@ -87,10 +87,11 @@ def _problems(results: Results) -> list[str]:
     problems = []
     if results.pairs and results.ledger:
         statuses = Counter(map(status_of, results.ledger.statuses))
-        for status, problem in (
-            ("failed", "Missing or unreadable"),
-            ("partial", "Partly damaged, or without a usable frame"),
-        ):
+        problem_of: dict[Status, str] = {
+            "failed": "Missing or unreadable",
+            "partial": "Partly damaged, or without a usable frame",
+        }
+        for status, problem in problem_of.items():
             if statuses[status]:
                 problems.append(
                     f"{problem}: {statuses[status]} of {len(results.scenes)} scans. The frame "

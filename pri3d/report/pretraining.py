@@ -1,7 +1,7 @@
 """Pretraining: the last figures and the curves of all runs, by variant."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -10,42 +10,19 @@ from pri3d.report import charts, html
 from pri3d.report.charts import Curve
 from pri3d.report.gather import Results
 from pri3d.report.html import Cell, Html
-from pri3d.report.means import mean
-from pri3d.report.metrics import (
-    Metrics,
-    last_line_with,
-    load_metrics,
-    mean_curve,
-    series,
-    terms_of,
-    thinned,
-)
-from pri3d.report.names import colors, rank_of_run
+from pri3d.report.metrics import Metrics, load_metrics, mean_curve, series, terms_of, thinned
+from pri3d.report.names import colors
+from pri3d.report.variants import LAST, Trained, Variant, last_figures, variants_of
 from pri3d.run.folder import InitialWeights, Provenance, Run
 
 ID = "training"
 TITLE = "Pretraining"
 
 
-class _Trained(NamedTuple):
-    """A pretraining run; run: None while it is not finished."""
-
-    name: str
-    run: Run | None
-    metrics: Metrics
-
-
-class _Group(NamedTuple):
-    """The runs of one variant, which differ in their seeds."""
-
-    variant: str
-    runs: list[_Trained]
-
-
 def render(results: Results) -> Html:
     """A comparison of all variants, and one part per variant."""
-    groups = _groups(results)
-    if not groups:
+    variants = variants_of(results)
+    if not variants:
         return html.missing(
             "There are no pretraining runs; snakemake pretrain_joint (or another mode) makes one."
         )
@@ -60,44 +37,33 @@ def render(results: Results) -> Html:
             "there, guessing means one answer for all frames."
         )
     ]
-    if sum(len(group.runs) for group in groups) > 1:
-        parts.append(_comparison(groups))
-    for group in groups:
-        parts += _group(results, groups, group)
+    if sum(len(variant.runs) for variant in variants) > 1:
+        parts.append(_comparison(variants))
+    for variant in variants:
+        parts += _variant(results, variants, variant)
+    empty = [folder.name for folder in results.unfinished if not load_metrics(folder)]
+    if empty:
+        sentence = (
+            f"Runs without metrics and settings (just started, or empty): {', '.join(empty)}."
+        )
+        parts.append(html.paragraph(sentence, class_="note"))
     return html.join(parts)
 
 
-def _groups(results: Results) -> list[_Group]:
-    """Pretraining runs by variant, ordered by mode; then unfinished runs."""
-    runs = sorted(
-        results.runs,
-        key=lambda run: (rank_of_run(run.variant or run.name, run.mode), run.settings.seed),
-    )
-    groups: dict[str, _Group] = {}
-    for run in runs:
-        trained = _Trained(run.name, run, load_metrics(run.folder))
-        name = run.variant or run.name
-        groups.setdefault(name, _Group(name, [])).runs.append(trained)
-    for folder in results.unfinished:
-        metrics = load_metrics(folder)
-        # Finetuning has no chance level, so only pretraining has terms.
-        if terms_of(metrics) or not metrics:
-            name = folder.name
-            groups.setdefault(name, _Group(name, [])).runs.append(_Trained(name, None, metrics))
-    return list(groups.values())
-
-
-def _comparison(groups: list[_Group]) -> Html:
+def _comparison(variants: list[Variant]) -> Html:
     """The last figures of all variants, and charts of the terms that several runs have."""
     rows: list[list[Cell]] = []
-    for group in groups:
-        for term in terms_of(line for each in group.runs for line in each.metrics):
-            rows.append([group.variant, len(group.runs), *_last(group, term)])
+    for variant in variants:
+        seeds = len(variant.runs) if len(variant.runs) > 1 else None
+        for term in variant.terms:
+            rows.append([variant.name, seeds, *last_figures(variant, term)])
     if not rows:
         return Html("")
-    head = ["run", "seeds", *_LAST]
-    parts = [html.heading("All runs"), html.table(*html.known_columns(head, rows))]
-    if any(len(group.runs) > 1 for group in groups):
+    parts = [
+        html.heading("All runs"),
+        html.table(*html.known_columns(["run", "seeds", *LAST], rows)),
+    ]
+    if any(len(variant.runs) > 1 for variant in variants):
         parts.append(
             html.paragraph(
                 "Means over seeds with their standard errors; bands of the curves are standard "
@@ -105,103 +71,56 @@ def _comparison(groups: list[_Group]) -> Html:
                 class_="note",
             )
         )
-    if shared := _shared_charts(groups):
+    terms = dict.fromkeys(term for variant in variants for term in variant.terms)
+    shared = [chart for term in terms if (chart := _shared_chart(variants, term))]
+    if shared:
         parts.append(html.grid(shared, halves=True))
     return html.join(parts)
 
 
-def _shared_charts(groups: list[_Group]) -> list[Html]:
-    """One chart for each term that several runs have, with one curve per variant."""
-    color = colors(group.variant for group in groups)
-    drawn = []
-    for term in terms_of(line for group in groups for each in group.runs for line in each.metrics):
-        figure = next(
-            name
-            for name in ("recall", "loss")
-            if any(f"{term}_{name}" in line for g in groups for r in g.runs for line in r.metrics)
-        )
-        curves, runs = [], 0
-        for group in groups:
-            metrics = [
-                each.metrics
-                for each in group.runs
-                if any(f"{term}_{figure}" in line for line in each.metrics)
-            ]
-            if metrics:
-                curves.append(
-                    mean_curve(group.variant, metrics, f"{term}_{figure}", color[group.variant])
-                )
-                runs += len(metrics)
-        if runs > 1:
-            recall = figure == "recall"
-            title = f"{'Match recall' if recall else 'Loss'} of term {term}"
-            drawn.append(charts.lines(title, curves, percent=recall))
-    return drawn
+def _shared_chart(variants: list[Variant], term: str) -> Html | None:
+    """Match recall of a term (the loss if it has none), one curve per variant.
+
+    None if fewer than two runs have the term.
+    """
+    with_recall = any(variant.metrics_with(f"{term}_recall") for variant in variants)
+    figure = f"{term}_recall" if with_recall else f"{term}_loss"
+    metrics = {variant.name: variant.metrics_with(figure) for variant in variants}
+    if sum(map(len, metrics.values())) < 2:
+        return None
+    color = colors(metrics)
+    curves = [mean_curve(name, runs, figure, color[name]) for name, runs in metrics.items() if runs]
+    title = f"{'Match recall' if with_recall else 'Loss'}, term {term}"
+    return charts.lines(title, curves, percent=with_recall)
 
 
-_LAST = ["term", "step", "loss", "loss of guessing", "recall", "recall of guessing", "ratio"]
+def _variant(results: Results, variants: list[Variant], variant: Variant) -> list[Html]:
+    """The only run of a variant, or one drawer per seed."""
+    parts = [html.heading(f"Run {variant.name}")]
+    first = variant.runs[0].run
+    if first is not None and first.mode != variant.name:
+        parts.append(html.paragraph(_changes(variants, first)))
+    if len(variant.runs) == 1:
+        return [*parts, _run(results, variant.runs[0])]
+    drawers = [html.details(f"Run {each.name}", _run(results, each)) for each in variant.runs]
+    return parts + drawers
 
 
-def _last(group: _Group, term: str) -> list[Cell]:
-    """The last figures of a term, as the columns _LAST; means over seeds."""
-    lines = [last_line_with(each.metrics, f"{term}_loss") for each in group.runs]
-    known = [line for line in lines if line is not None]
-
-    def number(name: str, factor: float = 1, unit: str = "") -> Html | None:
-        value = mean(line.get(f"{term}_{name}") for line in known)
-        if value is None:
-            return None
-        size = factor * abs(value.value)
-        digits = 2 if factor > 1 else 3 if size >= 0.1 else 5
-        return html.Number(f"{value.number(digits, factor)}{unit}")
-
-    ratio = mean(
-        line[f"{term}_recall"] / line[f"{term}_recall_chance"]
-        for line in known
-        if f"{term}_recall" in line
-    )
-    return [
-        term,
-        max(int(line["step"]) for line in known),
-        number("loss"),
-        number("loss_chance"),
-        number("recall", 100, " %"),
-        number("recall_chance", 100, " %"),
-        html.Number(f"{ratio.number(1)} times") if ratio else None,
+def _changes(variants: list[Variant], run: Run) -> str:
+    """The settings in which a variant differs from its mode, if the results have both."""
+    plain = [each.run for variant in variants if variant.name == run.mode for each in variant.runs]
+    if not plain or plain[0] is None:
+        return f"A variant of {run.mode}."
+    ignored = {*RUNTIME, "seed"}
+    before = plain[0].settings.model_dump(exclude=ignored)
+    after = run.settings.model_dump(exclude=ignored)
+    changed = [
+        f"{name} = {json.dumps(value)}" for name, value in after.items() if value != before[name]
     ]
+    return f"A variant of {run.mode}, with {', '.join(changed) if changed else 'equal settings'}."
 
 
-def _group(results: Results, groups: list[_Group], group: _Group) -> list[Html]:
-    """A variant: its only run, or one drawer per seed."""
-    parts = [html.heading(f"Run {group.variant}")]
-    first = group.runs[0].run
-    if first is not None:
-        parts += _changes(groups, group.variant, first)
-    if len(group.runs) == 1:
-        return [*parts, _run(results, group.runs[0])]
-    return parts + [html.details(f"Run {each.name}", _run(results, each)) for each in group.runs]
-
-
-def _changes(groups: list[_Group], variant: str, run: Run) -> list[Html]:
-    """The settings in which a variant differs from its mode, where the results have both."""
-    if variant == run.mode:
-        return []
-    plain = [each.run for group in groups if group.variant == run.mode for each in group.runs]
-    sentence = f"A variant of {run.mode}"
-    if plain and plain[0] is not None:
-        ignored = {*RUNTIME, "seed"}
-        before = plain[0].settings.model_dump(exclude=ignored)
-        after = run.settings.model_dump(exclude=ignored)
-        changed = [
-            f"{name} = {json.dumps(value)}"
-            for name, value in after.items()
-            if value != before.get(name)
-        ]
-        sentence += f", with {', '.join(changed)}" if changed else ", with the same settings"
-    return [html.paragraph(f"{sentence}.")]
-
-
-def _run(results: Results, trained: _Trained) -> Html:
+def _run(results: Results, trained: Trained) -> Html:
     """The settings, curves, last figures and skipped samples of one run."""
     run, metrics = trained.run, trained.metrics
     step = int(metrics[-1]["step"]) if metrics else 0
@@ -228,9 +147,9 @@ def _run(results: Results, trained: _Trained) -> Html:
                 class_="note",
             )
         )
-    group = _Group(trained.name, [trained])
-    rows = [_last(group, term) for term in terms]
-    return html.join([*parts, html.table(_LAST, rows), _pace(metrics[-1]), _skipped(metrics[-1])])
+    variant = Variant(trained.name, [trained])
+    rows = [last_figures(variant, term) for term in terms]
+    return html.join([*parts, html.table(LAST, rows), _pace(metrics[-1]), _skipped(metrics[-1])])
 
 
 def _description(run: Run, step: int) -> str:
@@ -239,17 +158,21 @@ def _description(run: Run, step: int) -> str:
     mode, settings = MODES[run.mode], run.pretrain
     origins = run.provenance.initial_weights if run.provenance else {}
     pixels = f"images of {settings.width} x {settings.height} pixels"
-    sentences = [f"{run.mode}, {mode.summary}."]
+    sentences = [f"Mode {run.mode} ({mode.summary})."]
     if "network2d" in mode.trains:
-        sentences.append(f"2D network: {settings.network2d}, on {pixels}.")
-    elif "frame_voxel_m" in mode.uses:
-        sentences.append(f"Input: clouds in voxels of {100 * settings.frame_voxel_m:g} cm.")
+        weights = _weights(origins.get("backbone"))
+        sentences.append(
+            f"2D network: {settings.network2d} on {pixels}, initialized with {weights}."
+        )
+    if "network3d" in mode.trains:
+        clouds = "chunks"
+        if "frame_voxel_m" in mode.uses:
+            clouds = f"clouds in voxels of {100 * settings.frame_voxel_m:g} cm"
+        weights = _weights(origins.get("backbone3d"))
+        sentences.append(f"3D network: on {clouds}, initialized with {weights}.")
     if mode.teacher:
         weights = _weights(origins.get("teacher"))
-        sentences.append(f"Teacher: {settings.teacher} with {weights}, on {pixels}.")
-    for network, title in (("backbone", "2D"), ("backbone3d", "3D")):
-        if network in origins:
-            sentences.append(f"{title} network initialized with {_weights(origins[network])}.")
+        sentences.append(f"Teacher: {settings.teacher} on {pixels}, with {weights}.")
     unit = "frames" if mode.teacher else "pairs"
     matches = f", with up to {settings.matches:,} matches each"
     has_matches = "matches" in used_settings(run.mode)

@@ -1,12 +1,11 @@
 """How well pretrained networks find matches in held-out scans, with an example."""
 
-import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pri3d.report import html
-from pri3d.report.evaluations import Matching, is_current, matching
+from pri3d.report.evaluations import Example, Matching, is_current, matching
 from pri3d.report.gather import Results, read
 from pri3d.report.html import Cell, Html
 from pri3d.report.image_pairs import ImagePair, drawing, load_pair
@@ -106,7 +105,7 @@ def _variant(results: Results, group: _Group) -> Html:
             figures = (group.mean(when, kind, figure) for when in ("before", "after", "chance"))
             rows.append([KINDS[kind], title, *map(_percent, figures)])
     parts.append(html.table(["matches of", "%", "before", "after", "guessing"], rows))
-    parts.append(_pictures(results, first["example"]))
+    parts.append(_pictures(results, group.runs[0].example))
     return html.join(parts)
 
 
@@ -114,28 +113,25 @@ def _percent(mean: Mean | None) -> html.Number | None:
     return mean.number(factor=100) if mean else None
 
 
-def _pictures(results: Results, example: dict[str, Any]) -> Html:
+def _pictures(results: Results, example: Example) -> Html:
     """The predictions for one pair, before and after pretraining."""
-    match = re.fullmatch(r"(.*) frames (\d+) and (\d+)", example["pair"])
-    assert match, example["pair"]
-    scene, frames = match[1], (int(match[2]), int(match[3]))
+    scene, frames = example.scene, example.frames
     pair = None
     if scene in results.clouds:
         pair = read(results.clouds[scene], lambda path: load_pair(path, frames))
     if pair is None:
         return html.missing(f"clouds/{scene}.h5 does not have the images of the example.")
-    anchors = _in_color_image(example["anchor"], example["input_shape"], pair)
+    anchors = _in_color_image(example.anchors, example.input_shape, pair)
     pictures = []
-    for when in ("before", "after"):
-        predictions = _in_color_image(example[when], example["input_shape"], pair)
-        distance = np.linalg.norm(np.subtract(example[when], example["true"]), axis=1)
-        correct = distance <= NEAR
+    for when, cells in example.predictions.items():
+        predictions = _in_color_image(cells, example.input_shape, pair)
+        correct = np.linalg.norm(np.subtract(cells, example.true), axis=1) <= NEAR
         colors = [CORRECT if each else WRONG for each in correct]
         caption = (
             f"{when.capitalize()} pretraining: {scene}, frame {frames[0]} (left) and frame "
             f"{frames[1]} (right). Each line leads to the most similar feature. Green: within "
             f"{NEAR} cells of the true match ({correct.sum()} of {len(correct)} shown, "
-            f"{100 * example['recall_3'][when]:.0f} % of all matches of the pair)."
+            f"{100 * example.recall_3[when]:.0f} % of all matches of the pair)."
         )
         pictures.append(html.figure(drawing(pair, anchors, predictions, colors), caption))
     note = "The example is the pair with the median recall after pretraining."
