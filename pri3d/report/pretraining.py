@@ -22,10 +22,18 @@ TITLE = "Pretraining"
 def render(results: Results) -> Html:
     """A comparison of all variants, and one part per variant."""
     variants = variants_of(results)
+    empty = [folder.name for folder in results.unfinished if not load_metrics(folder)]
+    note = Html("")
+    if empty:
+        note = html.paragraph(
+            f"Runs without metrics and settings (just started, or empty): {', '.join(empty)}.",
+            class_="note",
+        )
     if not variants:
-        return html.missing(
+        sentence = (
             "There are no pretraining runs; snakemake pretrain_joint (or another mode) makes one."
         )
+        return html.join([html.missing(sentence), note])
     parts = [
         html.paragraph(
             "For each anchor (a pixel or a point), the network has to identify its match among "
@@ -41,13 +49,7 @@ def render(results: Results) -> Html:
         parts.append(_comparison(variants))
     for variant in variants:
         parts += _variant(results, variants, variant)
-    empty = [folder.name for folder in results.unfinished if not load_metrics(folder)]
-    if empty:
-        sentence = (
-            f"Runs without metrics and settings (just started, or empty): {', '.join(empty)}."
-        )
-        parts.append(html.paragraph(sentence, class_="note"))
-    return html.join(parts)
+    return html.join([*parts, note])
 
 
 def _comparison(variants: list[Variant]) -> Html:
