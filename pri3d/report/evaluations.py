@@ -256,7 +256,8 @@ def _finetuned(results: Results, path: Path, content: dict[str, Any]) -> Finetun
 
 def _weights(record: dict[str, Any]) -> InitialWeights:
     known = {name: record[name] for name in InitialWeights._fields if name in record}
-    return InitialWeights(**{"description": ""} | known)
+    loaded = tuple(known.get("loaded", ()))
+    return InitialWeights(**{"description": ""} | known | {"loaded": loaded})
 
 
 def _old_weights(results: Results, name: str, initial_weights: str) -> InitialWeights:
@@ -303,7 +304,7 @@ def _matching(results: Results, path: Path, content: dict[str, Any]) -> Matching
 def _example(record: dict[str, Any]) -> Example:
     if "scene" in record:
         scene, (a, b) = record["scene"], record["frames"]
-    else:  # version 0.1: "<scene> frames <a> and <b>"
+    else:  # "<scene> frames <a> and <b>"
         scene, _, frames = record["pair"].rpartition(" frames ")
         a, b = frames.split(" and ")
     height, width = record["input_shape"]

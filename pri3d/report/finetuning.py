@@ -10,7 +10,7 @@ from pri3d.report.evaluations import MEASURES, Finetuned, finetuned, is_current
 from pri3d.report.gather import Results, spread
 from pri3d.report.html import Cell, Html
 from pri3d.report.means import Mean, mean_over_pretrainings
-from pri3d.report.names import Rank, colors, rank_of_weights
+from pri3d.report.names import Rank, colors, names_in, rank_of_weights
 
 ID = "finetuning"
 TITLE = "Finetuning results"
@@ -63,11 +63,12 @@ def render(results: Results) -> Html:
             "workflow works, but not which initial weights are better."
         )
     ]
-    parts += [_task(results, task, by_task[task]) for task in TASKS if task in by_task]
+    color = colors(names_in(results))
+    parts += [_task(results, task, by_task[task], color) for task in TASKS if task in by_task]
     return html.join(parts)
 
 
-def _task(results: Results, task: str, runs: list[Finetuned]) -> Html:
+def _task(results: Results, task: str, runs: list[Finetuned], color: dict[str, str]) -> Html:
     groups = _groups(runs)
     parts = [html.heading(title_of(task)), _table(results, groups, runs)]
     parts.append(html.paragraph(_notes(runs), class_="note"))
@@ -80,7 +81,7 @@ def _task(results: Results, task: str, runs: list[Finetuned]) -> Html:
             )
         )
     if len({group.percent for group in groups}) > 1:
-        parts.append(_curve(task, groups))
+        parts.append(_curve(task, groups, color))
     return html.join([*parts, _classes(groups), *_pictures(runs)])
 
 
@@ -157,10 +158,9 @@ def _notes(runs: list[Finetuned]) -> str:
     return " ".join(sentences)
 
 
-def _curve(task: str, groups: list[_Group]) -> Html:
+def _curve(task: str, groups: list[_Group], color: dict[str, str]) -> Html:
     """The main figure over the share of the labels, with standard errors."""
     title = next(iter(groups[0].runs[0].figures))
-    color = colors(group.weights for group in groups)
     by_weights: dict[Rank, list[_Group]] = defaultdict(list)
     for group in groups:
         by_weights[group.rank].append(group)

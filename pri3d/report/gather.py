@@ -18,8 +18,8 @@ Value = TypeVar("Value")
 class Ledger(NamedTuple):
     """The group `ledger` of pairs.h5; arrays have one entry per scan, in the order of the scenes.
 
-    dropped: frames dropped, by reason [S, R]. status: "ok", "partial: why" or "failed: why".
-    pairs_drawn: kept pairs that were drawn for training. rule, radius_m: how frames were compared.
+    dropped: frames dropped, by reason [S, R]. statuses: "ok", "partial: why" or "failed: why".
+    pairs_sampled: kept pairs that were sampled for training. rule, radius_m: of the overlap.
     """
 
     frames_in_scan: np.ndarray
@@ -30,7 +30,7 @@ class Ledger(NamedTuple):
     statuses: list[str]
     pairs_tested: np.ndarray
     pairs_kept: np.ndarray
-    pairs_drawn: np.ndarray
+    pairs_sampled: np.ndarray
     rule: str
     radius_m: float
 
@@ -146,7 +146,7 @@ def _read_pairs(path: Path) -> tuple[Pairs, Ledger]:
             statuses=[status.decode() for status in data["status"]],
             pairs_tested=data["pairs_tested"],
             pairs_kept=data["pairs_kept"],
-            pairs_drawn=data["pairs_drawn"],
+            pairs_sampled=data["pairs_drawn"],
             rule=str(pairs.file.attrs["rule"]),
             radius_m=float(pairs.file.attrs["radius_m"]),
         )

@@ -61,7 +61,7 @@ def _table(scenes: list[str], ledger: Ledger, sampled: bool) -> Html:
     head += ["pairs tested", "pairs kept", *(["pairs sampled"] if sampled else []), "status"]
     columns = [ledger.frames_in_scan, ledger.frames_in, ledger.kept, *ledger.dropped.T]
     columns += [ledger.pairs_tested, ledger.pairs_kept]
-    columns += [ledger.pairs_drawn] if sampled else []
+    columns += [ledger.pairs_sampled] if sampled else []
     rows: list[list[Cell]] = []
     classes = []
     for i, (scene, text) in enumerate(zip(scenes, ledger.statuses)):

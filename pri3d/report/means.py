@@ -18,7 +18,8 @@ class Mean(NamedTuple):
     def number(self, digits: int = 2, factor: float = 1, sign: bool = False) -> Number:
         """The mean and its error, formatted."""
         plus = "+" if sign else ""
-        text = f"{factor * self.value:{plus}.{digits}f}"
+        rounded = round(factor * self.value, digits) + 0.0  # no negative zero
+        text = f"{rounded:{plus}.{digits}f}"
         if self.error is not None:
             text += f" ± {factor * self.error:.{digits}f}"
         return Number(text)

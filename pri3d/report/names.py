@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from pri3d.config import MODES
 from pri3d.report import charts
+from pri3d.report.evaluations import finetuned
+from pri3d.report.gather import Results
 from pri3d.run.folder import RANDOM, InitialWeights
 
 # Colors of the modes, in the order of MODES.
@@ -57,6 +59,15 @@ def colors(names: Iterable[str]) -> dict[str, str]:
         free = [color for color in candidates if color not in chosen.values()]
         chosen[name] = (free or candidates)[0]
     return chosen
+
+
+def names_in(results: Results) -> list[str]:
+    """The names of all variants and initial weights in the results.
+
+    With these, `colors` gives a name the same color in all charts of a report.
+    """
+    variants = [run.variant or run.name for run in results.runs]
+    return [*variants, *(evaluation.weights.name for evaluation in finetuned(results))]
 
 
 def rank_of_run(variant: str, mode: str | None) -> tuple[int, bool, str]:

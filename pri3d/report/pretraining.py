@@ -11,7 +11,7 @@ from pri3d.report.charts import Curve
 from pri3d.report.gather import Results
 from pri3d.report.html import Cell, Html
 from pri3d.report.metrics import Metrics, load_metrics, mean_curve, series, terms_of, thinned
-from pri3d.report.names import colors
+from pri3d.report.names import colors, names_in
 from pri3d.report.variants import LAST, Trained, Variant, last_figures, variants_of
 from pri3d.run.folder import InitialWeights, Provenance, Run
 
@@ -46,13 +46,14 @@ def render(results: Results) -> Html:
         )
     ]
     if sum(len(variant.runs) for variant in variants) > 1:
-        parts.append(_comparison(variants))
+        color = colors([*names_in(results), *(variant.name for variant in variants)])
+        parts.append(_comparison(variants, color))
     for variant in variants:
         parts += _variant(results, variants, variant)
     return html.join([*parts, note])
 
 
-def _comparison(variants: list[Variant]) -> Html:
+def _comparison(variants: list[Variant], color: dict[str, str]) -> Html:
     """The last figures of all variants, and charts of the terms that several runs have."""
     rows: list[list[Cell]] = []
     for variant in variants:
@@ -74,13 +75,13 @@ def _comparison(variants: list[Variant]) -> Html:
             )
         )
     terms = dict.fromkeys(term for variant in variants for term in variant.terms)
-    shared = [chart for term in terms if (chart := _shared_chart(variants, term))]
+    shared = [chart for term in terms if (chart := _shared_chart(variants, term, color))]
     if shared:
         parts.append(html.grid(shared, halves=True))
     return html.join(parts)
 
 
-def _shared_chart(variants: list[Variant], term: str) -> Html | None:
+def _shared_chart(variants: list[Variant], term: str, color: dict[str, str]) -> Html | None:
     """Match recall of a term (the loss if it has none), one curve per variant.
 
     None if fewer than two runs have the term.
@@ -90,7 +91,6 @@ def _shared_chart(variants: list[Variant], term: str) -> Html | None:
     metrics = {variant.name: variant.metrics_with(figure) for variant in variants}
     if sum(map(len, metrics.values())) < 2:
         return None
-    color = colors(metrics)
     curves = [mean_curve(name, runs, figure, color[name]) for name, runs in metrics.items() if runs]
     title = f"{'Match recall' if with_recall else 'Loss'}, term {term}"
     return charts.lines(title, curves, percent=with_recall)
@@ -219,18 +219,18 @@ def _charts(metrics: Metrics, terms: list[str]) -> list[Html]:
             for term in shown
         ]
 
-    drawn = []
+    panels = []
     if terms:
-        drawn.append(charts.lines("Loss", with_chance("loss")))
+        panels.append(charts.lines("Loss", with_chance("loss")))
         if recall := with_chance("recall"):
-            drawn.append(charts.lines("Match recall", recall, percent=True))
+            panels.append(charts.lines("Match recall", recall, percent=True))
     if any("depth_loss" in line for line in metrics):
-        drawn.append(charts.lines("Depth loss", [curve("depth", "depth_loss", charts.GREEN)]))
+        panels.append(charts.lines("Depth loss", [curve("depth", "depth_loss", charts.GREEN)]))
     lr = curve("learning rate", "lr", charts.GREEN)
     pace = curve("pairs per second", "pairs_per_s", charts.ORANGE)
-    drawn.append(charts.lines("Learning rate", [lr]))
-    drawn.append(charts.lines("Pairs per second", [pace]))
-    return drawn
+    panels.append(charts.lines("Learning rate", [lr]))
+    panels.append(charts.lines("Pairs per second", [pace]))
+    return panels
 
 
 def _pace(last: dict[str, Any]) -> Html:
