@@ -28,7 +28,7 @@ from pri3d.config.networks import NAMED_3D, Network2d, Network3d
 from pri3d.config.pretrain import NAMED_WEIGHTS, Pretrain
 from pri3d.config.renamed import RENAMED, renamed_settings
 from pri3d.config.section import Section
-from pri3d.config.tasks import KINDS, TASKS, TaskName, kind_of, title_of
+from pri3d.config.tasks import KINDS, TASKS, TaskName, kind_of
 from pri3d.config.training import RUNTIME, Training
 from pri3d.errors import Pri3DError
 
@@ -75,7 +75,6 @@ __all__ = [
     "parse",
     "read_yaml",
     "renamed_settings",
-    "title_of",
     "unused_settings",
     "used_settings",
     "with_preset",

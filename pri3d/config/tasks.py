@@ -37,6 +37,14 @@ class Task(NamedTuple):
     dataset: Literal["scannet", "nyuv2", "scannet3d", "s3dis", "sunrgbd"]
 
 
+DATASET_TITLES: dict[str, str] = {
+    "scannet": "ScanNet",
+    "nyuv2": "NYU Depth v2",
+    "scannet3d": "ScanNet",
+    "s3dis": "S3DIS",
+    "sunrgbd": "SUN RGB-D",
+}
+
 KINDS: dict[str, Kind] = {
     "semseg": Kind("semantic segmentation of images", "network2d", "images"),
     "insseg": Kind("instance segmentation of images", "network2d", "images"),
@@ -55,21 +63,7 @@ TASKS: dict[str, Task] = {
     "det3d_sunrgbd": Task("det3d", "sunrgbd"),
 }
 
-DATASET_TITLES: dict[str, str] = {
-    "scannet": "ScanNet",
-    "nyuv2": "NYU Depth v2",
-    "scannet3d": "ScanNet",
-    "s3dis": "S3DIS",
-    "sunrgbd": "SUN RGB-D",
-}
-
 
 def kind_of(task: str) -> Kind:
     """The record of a task's kind."""
     return KINDS[TASKS[task].kind]
-
-
-def title_of(task: str) -> str:
-    """The title of a task on pages: what it does, and the data set."""
-    summary = kind_of(task).summary
-    return f"{summary[0].upper()}{summary[1:]}, {DATASET_TITLES[TASKS[task].dataset]}"

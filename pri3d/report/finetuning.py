@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pri3d.config import TASKS, title_of
+from pri3d.config import TASKS, kind_of
+from pri3d.config.tasks import DATASET_TITLES
 from pri3d.report import charts, html, paper
 from pri3d.report.evaluations import MEASURES, Finetuned, finetuned, is_current
 from pri3d.report.gather import Results, spread
@@ -70,7 +71,7 @@ def render(results: Results) -> Html:
 
 def _task(results: Results, task: str, runs: list[Finetuned], color: dict[str, str]) -> Html:
     groups = _groups(runs)
-    parts = [html.heading(title_of(task)), _table(results, groups, runs)]
+    parts = [html.heading(_title(task)), _table(results, groups, runs)]
     parts.append(html.paragraph(_notes(runs), class_="note"))
     stale = [run.name for run in runs if not is_current(results, run.name, run.content)]
     if stale:
@@ -83,6 +84,12 @@ def _task(results: Results, task: str, runs: list[Finetuned], color: dict[str, s
     if len({group.percent for group in groups}) > 1:
         parts.append(_curve(task, groups, color))
     return html.join([*parts, _classes(groups), *_pictures(runs)])
+
+
+def _title(task: str) -> str:
+    """What a task does, and its data set."""
+    summary = kind_of(task).summary
+    return f"{summary[0].upper()}{summary[1:]}, {DATASET_TITLES[TASKS[task].dataset]}"
 
 
 def _groups(runs: list[Finetuned]) -> list[_Group]:
@@ -186,7 +193,7 @@ def _curve(task: str, groups: list[_Group], color: dict[str, str]) -> Html:
         charts.horizontal_rules(axes)
         axes.legend(fontsize=8)
         svg = charts.svg(figure)
-    caption = f"{title_of(task)}: {title} over the share of the labels; bars are standard errors."
+    caption = f"{_title(task)}: {title} over the share of the labels; bars are standard errors."
     return html.figure(html.image(svg, "svg+xml", caption), caption)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from pri3d import config, store
 from pri3d.classes import SCANNET18, SCANNET20
 from pri3d.config import KINDS, MODES, TASKS
+from pri3d.config.tasks import DATASET_TITLES
 from pri3d.errors import Pri3DError
 from pri3d.report import evaluations, finetuning
 from pri3d.report.gather import gather
@@ -159,6 +160,7 @@ def folder(tmp_path):
 def test_every_kind_of_task_has_measures_and_every_task_a_protocol():
     assert set(evaluations.MEASURES) == set(KINDS)
     assert set(PROTOCOLS) == set(TASKS)
+    assert set(DATASET_TITLES) == {task.dataset for task in TASKS.values()}
 
 
 def test_runs_with_the_same_initial_weights_are_a_row_with_their_standard_error(folder):
