@@ -49,12 +49,7 @@ class Encoder(nn.Module):
         """
         x = stem(self.resnet, (image_B3HW - self.mean) / self.std)
         maps = []
-        for stage in (
-            self.resnet.layer1,
-            self.resnet.layer2,
-            self.resnet.layer3,
-            self.resnet.layer4,
-        ):
+        for number in range(1, 5):
             x = self.resnet.get_submodule(f"layer{number}")(x)
             maps.append(x)
         return maps
