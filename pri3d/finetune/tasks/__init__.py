@@ -93,8 +93,10 @@ class KindModule(Protocol[D, S, B]):
     def losses(self, nets: nn.ModuleDict, batch: B, settings: S) -> dict[str, Tensor]:
         """The losses, whose sum is minimized; empty where the batch has nothing to learn from."""
 
-    def weight(self, batch: B) -> float:
-        """The number of things that the losses average over, to weight micro-batches by."""
+    def weight(self, batch: B, settings: S) -> float:
+        """The number of things that the losses average over, to weight micro-batches by; 0 where
+        the batch has nothing to learn from.
+        """
 
     def optimizer(self, parameters: list[nn.Parameter], settings: S) -> torch.optim.Optimizer:
         """The optimizer."""

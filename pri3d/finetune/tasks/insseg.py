@@ -235,7 +235,7 @@ def losses(nets: nn.ModuleDict, batch: Batch, settings: Insseg) -> dict[str, Ten
     return {LOSS_NAMES[name]: loss.float() for name, loss in terms.items()}
 
 
-def weight(batch: Batch) -> float:
+def weight(batch: Batch, settings: Insseg) -> float:
     """The number of images."""
     return float(len(batch.images))
 
