@@ -259,7 +259,7 @@ def _calibrate(network: Network, batches: list[ImagePairBatch]) -> None:
     for norm in nets.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             norm.reset_running_stats()
-            norm.momentum = None  # type: ignore[assignment]  # a plain mean, see torch
+            norm.momentum = None  # a plain mean
     nets.train()
     for batch in batches:
         network.feature_maps(batch)

@@ -21,9 +21,9 @@ from make_artefacts import (
 from pri3d.config import Pretrain
 from pri3d.geometry import View
 from pri3d.pretrain.geometric import turn
-from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.image_pairs import ImagePairs
 from pri3d.pretrain.image_pairs import collate_image_pairs as collate
+from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import CELL, Frame, VoxelMatches
 from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD

@@ -8,8 +8,8 @@ from make_artefacts import make_artefacts
 from make_views import views_of
 
 from pri3d.config import Pretrain
-from pri3d.pretrain.official_matches import pixel_matches, voxel_matches
 from pri3d.pretrain.image_pairs import ImagePairs
+from pri3d.pretrain.official_matches import pixel_matches, voxel_matches
 
 SHAPE = (48, 64)
 HEIGHT, WIDTH = 72, 96
