@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from make_artefacts import make_artefacts
+from pri3d.pretrain.samples import PairSamples, collate
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -14,7 +15,6 @@ from pri3d.cli import app
 from pri3d.config import Evaluate, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain import evaluate, modes, train
-from pri3d.pretrain.samples import PairSamples, collate
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("evaluate")

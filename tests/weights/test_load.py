@@ -18,8 +18,8 @@ from make_weights import (
 from pri3d.config import MODES, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.minkunet import minkunet
-from pri3d.pretrain import modes
 from pri3d.pretrain.initial_weights import load_initial_weights
+from pri3d.pretrain.modes import module_of
 from pri3d.run import checkpoint
 from pri3d.weights import convert
 
@@ -32,8 +32,10 @@ def started(mode="joint", **settings):
     settings = {"network3d": {"widths": WIDTHS, "blocks": BLOCKS}, "moco_queue": 8} | settings
     settings = Pretrain(network2d="resnet18", **settings)
     torch.manual_seed(1)
-    nets = modes.networks(mode, settings)
-    return nets, load_initial_weights(nets, mode, settings)
+    nets = module_of(mode).networks(settings)
+    loaded = load_initial_weights(nets, settings)
+    module_of(mode).after_initial_weights(nets)
+    return nets, loaded
 
 
 @pytest.fixture(scope="module")
