@@ -18,6 +18,14 @@ ROOT = Path(__file__).parent.parent
 OUTSIDE = "pri3d.config"
 
 
+def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
+    """Digest of the code that trains a pretraining mode, or does something else with it.
+
+    The module of a mode is imported by name, which `code_digest` does not see.
+    """
+    return code_digest(module, f"pri3d.pretrain.modes.{mode}")
+
+
 def code_digest(*modules: str) -> str:
     """SHA-256 (hex) of modules of this package and of every module of it that they import.
 

@@ -5,10 +5,6 @@ A mode is one row here and one module of the same name in `pri3d.pretrain.modes`
 
 from typing import Literal, NamedTuple
 
-ModeName = Literal[
-    "view", "geo", "joint", "moco", "ppkt", "pointcontrast", "global_kd", "crd", "gupta"
-]
-
 
 class Mode(NamedTuple):
     """What distinguishes one pretraining mode from another.

@@ -12,7 +12,7 @@ from pri3d.weights.load import load_exactly, load_file_into, load_imagenet_into
 
 
 def load_initial_weights(
-    nets: nn.ModuleDict, mode: str, settings: Pretrain, told: bool = True
+    nets: nn.ModuleDict, settings: Pretrain, told: bool = True
 ) -> dict[str, str]:
     """Load what `initial_weights_2d` and `initial_weights_3d` say into new networks, and tell what each started from.
 
@@ -33,8 +33,6 @@ def load_initial_weights(
                 starts["initial_weights_3d"] = load_file_into(
                     nets["backbone3d"], settings.initial_weights_3d, "backbone3d"
                 ).description
-    if mode == "moco":
-        nets["moco"].start_from(nets["backbone"]["encoder"])
     return starts
 
 

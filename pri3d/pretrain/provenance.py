@@ -10,13 +10,14 @@ from pri3d import code_digest, store
 from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
 from pri3d.config import MODES, NAMED_WEIGHTS, Pretrain, used_settings
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.samples import micro_batch_of
+from pri3d.pretrain.modes import Samples
+from pri3d.pretrain.order import micro_batch_of
 from pri3d.run import checkpoint, processes
 
 
 def made_from(
     pairs: Path,
-    samples: Any,
+    samples: Samples,
     mode: str,
     settings: Pretrain,
     held_out: Collection[str],
@@ -36,17 +37,17 @@ def made_from(
             and (file := getattr(settings, name)) not in NAMED_WEIGHTS
             and Path(file).is_file()
         },
-        "code": code_digest.code_digest("pri3d.pretrain.train"),
+        "code": code_digest.code_of_mode(mode),
     }
 
 
-def _inputs(pairs: Path | None, samples: Any) -> dict[str, Any]:
+def _inputs(pairs: Path | None, samples: Samples) -> dict[str, Any]:
     """Digests of everything that is trained on, and of what that was made from."""
     clouds = {s: _origin(samples.clouds_dir / f"{s}.h5", CLOUDS) for s in samples.used_scenes()}
     inputs = {"clouds": clouds}
     if pairs is not None:
         inputs = {"pairs": _origin(pairs, PAIRS), **inputs}
-    if samples.with_geo:
+    if samples.chunks_dir is not None:
         inputs["chunks"] = {}
         for scene in clouds:
             path = samples.chunks_dir / f"{scene}.h5"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pri3d.config import Pretrain
 from pri3d.pretrain.metrics import sums
-from pri3d.pretrain.modes import MODES, counts, is_complete
+from pri3d.pretrain.modes import ModeModule
 from pri3d.run.metrics import SKIPPED
 from pri3d.run.processes import SyncBatchNorm, gather, several, sum_over_processes
 
@@ -44,7 +44,7 @@ def step(
     nets: nn.ModuleDict,
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Any],
-    mode: str,
+    mode: ModeModule,
     settings: Pretrain,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Step:
@@ -56,7 +56,7 @@ def step(
     device = next(nets.parameters()).device
     figures = Counter(SKIPPED + reason for batch in batches for reason in batch.skipped)
     if settings.sync_bn:
-        batches = _complete_everywhere(batches, mode, settings, figures)
+        batches = _complete_everywhere(batches, mode, figures)
     number = _total_counts(batches, mode, settings, device)
     before = _running(nets)
     after = [torch.zeros_like(value) for value in before]
@@ -71,8 +71,8 @@ def step(
             break
         _set_running(nets, before)
         terms = {}
-        if any(counts(mode, batch, settings).values()):
-            terms = MODES[mode](nets, batch, settings)
+        if any(mode.counts(batch, settings).values()):
+            terms = mode.loss(nets, batch, settings)
         parts = [
             term.loss_S.sum() / number[name] for name, term in terms.items() if len(term.loss_S)
         ]
@@ -126,14 +126,12 @@ def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     sum_over_processes([parameter.grad for parameter in there])
 
 
-def _complete_everywhere(
-    batches: Sequence[Any], mode: str, settings: Pretrain, figures: Counter
-) -> list[Any]:
+def _complete_everywhere(batches: Sequence[Any], mode: ModeModule, figures: Counter) -> list[Any]:
     """The micro-batches in which every process has samples of every kind; others are counted.
 
     Batch norm over all processes waits for each of them: none may leave out a network.
     """
-    complete = gather([is_complete(mode, batch) for batch in batches])
+    complete = gather([mode.is_complete(batch) for batch in batches])
     kept = []
     for batch, everywhere in zip(batches, (all(flags) for flags in zip(*complete))):
         if everywhere:
@@ -145,12 +143,12 @@ def _complete_everywhere(
 
 
 def _total_counts(
-    batches: Sequence[Any], mode: str, settings: Pretrain, device: torch.device
+    batches: Sequence[Any], mode: ModeModule, settings: Pretrain, device: torch.device
 ) -> dict[str, float]:
     """Samples of the whole batch that have each term."""
     number = Counter()
     for batch in batches:
-        number.update(counts(mode, batch, settings))
+        number.update(mode.counts(batch, settings))
     names = sorted(number)
     values = torch.tensor([number[name] for name in names], dtype=torch.float64, device=device)
     sum_over_processes([values])

@@ -23,22 +23,17 @@ from tqdm import tqdm
 import pri3d
 from pri3d.config import MODES, Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.cloud_pairs import CloudPairs
-from pri3d.pretrain.frame_clouds import FrameClouds
 from pri3d.pretrain.initial_weights import load_initial_weights
 from pri3d.pretrain.metrics import line
-from pri3d.pretrain.moco import FrameSamples
-from pri3d.pretrain.modes import networks
+from pri3d.pretrain.modes import Inputs, Samples, module_of
+from pri3d.pretrain.order import micro_batch_of, order_of_rank
 from pri3d.pretrain.provenance import made_from, state_to_go_on_from
-from pri3d.pretrain.samples import PairSamples, micro_batch_of, order_of_rank
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
 from pri3d.pretrain.step import set_bn_momentum, step
 from pri3d.run import checkpoint, processes
 from pri3d.run.metrics import MetricsWriter, skipped
 from pri3d.run.signals import ignore_signals_until, stop_requests
 from pri3d.sparse.convolution import engine_for, use_engine
-
-Samples = PairSamples | FrameSamples | CloudPairs | FrameClouds
 
 
 def run(
@@ -71,27 +66,21 @@ def run(
                 f"--scene: {mode} trains on pairs, which know their scenes; leave some out with "
                 "--held-out"
             )
-        if "pairs" not in MODES[mode].reads:
-            least = MODES[mode].min_frames
-            _check_micro_batch(mode, settings, least, here.size)
-            samples = FrameClouds(clouds_dir, settings, held_out, scenes, least)
-        elif mode == "pointcontrast":
-            samples = CloudPairs(pairs, clouds_dir, settings, held_out)
-        elif mode == "moco":
-            samples = FrameSamples(pairs, clouds_dir, settings, held_out)
-        else:
-            samples = PairSamples(pairs, clouds_dir, chunks_dir, mode, settings, held_out)
+        _check_micro_batch(mode, settings, here.size)
+        inputs = Inputs(pairs, clouds_dir, chunks_dir, held_out, scenes)
+        samples = module_of(mode).samples(inputs, settings)
         origin = made_from(pairs, samples, mode, settings, held_out, here.size)
         _train(samples, origin, Path(out), engine, here)
     finally:
         processes.stop()
 
 
-def _check_micro_batch(mode: str, settings: Pretrain, least: int, ranks: int) -> None:
-    if micro_batch_of(settings, ranks) < least:
+def _check_micro_batch(mode: str, settings: Pretrain, ranks: int) -> None:
+    min_frames = MODES[mode].min_frames
+    if micro_batch_of(settings, ranks) < min_frames:
         raise Pri3DError(
             f"pretrain.batch: {mode} compares each frame with the others of its micro-batch; make "
-            f"pretrain.batch (and micro_batch) {least} or more for each process"
+            f"pretrain.batch (and micro_batch) at least {min_frames} per process"
         )
 
 
@@ -104,12 +93,17 @@ def _train(
 ) -> None:
     mode, settings, lead = origin["mode"], samples.settings, here.rank == 0
     torch.manual_seed(settings.seed)
-    nets = networks(mode, settings)
+    module = module_of(mode)
+    nets = module.networks(settings)
     engine = engine_for(engine, here.device) if "backbone3d" in nets else None
     if engine:
         use_engine(nets, engine)
     state = state_to_go_on_from(out, origin)
-    starts = state["starts"] if state else load_initial_weights(nets, mode, settings, told=lead)
+    if state:
+        starts = state["starts"]
+    else:
+        starts = load_initial_weights(nets, settings, told=lead)
+        module.after_initial_weights(nets)
     if any(other != starts for other in processes.gather(starts)):
         raise Pri3DError(
             "pretrain.initial_weights_2d: the processes would begin with different weights; put the file where "
@@ -134,7 +128,7 @@ def _train(
         optimizer.load_state_dict(state["optimizer"])
         start, history = state["step"], state["metrics"]
         window, ever = Counter(state["window"]), Counter(state["ever"])
-    if settings.compile and mode in ("view", "geo", "joint"):
+    if settings.compile and "backbone" in nets:
         nets["backbone"].compile()
 
     closing = multiprocessing.Event()
@@ -157,7 +151,7 @@ def _train(
                 group["lr"] = lr
             set_bn_momentum(nets, bn_momentum(settings, number))
 
-            done = step(nets, optimizer, batch, mode, settings, lambda: bool(requests))
+            done = step(nets, optimizer, batch, module, settings, lambda: bool(requests))
             if done.not_finite:
                 raise Pri3DError(
                     f"{out}: the loss is {done.loss}, its gradient {done.grad_norm}, at step "
@@ -165,8 +159,7 @@ def _train(
                     "lower pretrain.lr"
                 )
             if not done.given_up:
-                if mode == "moco":
-                    nets["moco"].after_step(nets["backbone"]["encoder"], settings.moco_momentum)
+                module.after_step(nets, settings)
                 new.update(done.figures)
                 new["pairs"] += sum(len(micro_batch.names) for micro_batch in batch)
                 if lead:
