@@ -3,9 +3,7 @@
 A mode is one row of MODES and one module of the same name in `pri3d.pretrain.modes`.
 """
 
-from typing import Annotated, Literal, NamedTuple
-
-from pydantic import AfterValidator, WithJsonSchema
+from typing import Literal, NamedTuple
 
 
 class Mode(NamedTuple):
@@ -134,14 +132,3 @@ MODES: dict[str, Mode] = {
 def used_settings(mode: str) -> frozenset[str]:
     """The settings of `pretrain` that change the result of a mode."""
     return ALL_MODES | MODES[mode].uses
-
-
-def _known_mode(name: str) -> str:
-    if name not in MODES:
-        raise ValueError(f"there is no mode {name}; known: {', '.join(MODES)}")
-    return name
-
-
-ModeName = Annotated[
-    str, AfterValidator(_known_mode), WithJsonSchema({"enum": [*MODES], "type": "string"})
-]

@@ -6,19 +6,6 @@ A task is one row of TASKS. A kind of task is one row of KINDS, its settings in
 
 from typing import Literal, NamedTuple
 
-Task2dName = Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]
-Task3dName = Literal["semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd"]
-TaskName = Literal[
-    "semseg_scannet",
-    "semseg_nyuv2",
-    "insseg_scannet",
-    "insseg_nyuv2",
-    "semseg3d_scannet",
-    "semseg3d_s3dis",
-    "det3d_scannet",
-    "det3d_sunrgbd",
-]
-
 
 class Kind(NamedTuple):
     """A kind of task. summary: one line for --help. network: the shared network that it finetunes.

@@ -19,8 +19,9 @@ from pri3d.config import TASKS, Insseg, Semseg, kind_of
 from pri3d.datasets import NyuV2, Objects, ScanNetFrames, Split, at_size, open_split
 from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
-from pri3d.finetune import insseg, pictures, semseg
-from pri3d.finetune.samples import as_tensor, masks_of
+from pri3d.finetune import pictures
+from pri3d.finetune.tasks import insseg, semseg
+from pri3d.finetune.tasks.insseg import as_tensor, masks_of
 from pri3d.metrics import coco, semantic
 from pri3d.metrics.instance2d import InstanceAP, Predicted
 from pri3d.run import checkpoint, processes

@@ -13,9 +13,9 @@ from pri3d.config import TASKS
 from pri3d.datasets.rooms import open_rooms
 from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
-from pri3d.finetune import semseg3d
 from pri3d.finetune.finished import load_run, task_of
 from pri3d.finetune.samples import IGNORED
+from pri3d.finetune.tasks import semseg3d
 from pri3d.metrics import semantic
 from pri3d.run import checkpoint, processes
 from pri3d.sparse.convolution import engine_for

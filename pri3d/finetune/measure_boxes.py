@@ -15,8 +15,8 @@ from pri3d.config import TASKS
 from pri3d.datasets.objects3d import open_objects
 from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
-from pri3d.finetune import det3d
 from pri3d.finetune.finished import load_run, task_of
+from pri3d.finetune.tasks import det3d
 from pri3d.metrics import boxes3d
 from pri3d.metrics.boxes3d import Found
 from pri3d.models.votenet import Proposals, boxes_of

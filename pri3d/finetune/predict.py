@@ -13,9 +13,10 @@ from pri3d import store
 from pri3d.config import Semseg
 from pri3d.datasets.frames import LARGEST
 from pri3d.errors import Pri3DError
-from pri3d.finetune import insseg, pictures, semseg
+from pri3d.finetune import pictures
 from pri3d.finetune.measure import classes_of, load_run, network_input, save_png
-from pri3d.finetune.samples import as_tensor
+from pri3d.finetune.tasks import insseg, semseg
+from pri3d.finetune.tasks.insseg import as_tensor
 from pri3d.metrics import coco
 from pri3d.run import processes
 

@@ -22,9 +22,9 @@ from pri3d.config import TASKS, Semseg
 from pri3d.datasets import Split, at_size, open_split
 from pri3d.datasets.subsets import subset
 from pri3d.errors import Pri3DError
-from pri3d.finetune import semseg
 from pri3d.finetune.initial_weights import load_initial_weights
 from pri3d.finetune.measure import network_input
+from pri3d.finetune.tasks import semseg
 from pri3d.metrics import semantic
 from pri3d.models.resunet import stem
 from pri3d.run import checkpoint, processes

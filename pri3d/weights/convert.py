@@ -14,7 +14,7 @@ from pri3d.errors import Pri3DError
 from pri3d.models.resunet import ENCODERS
 from pri3d.run import checkpoint
 from pri3d.weights.files import plain, write_arrays
-from pri3d.weights.formats import BACKBONE3D, ENCODER, Weights, load, recognise, to_detectron2
+from pri3d.weights.formats import BACKBONE3D, ENCODER, Weights, load, recognize, to_detectron2
 from pri3d.weights.networks import COUNTER, encoder_name, fit, grouped, grouped_absent, some, under
 
 
@@ -30,7 +30,7 @@ def import_file(file: str | Path, out: str | Path) -> list[str]:
     for name in found.left_out:
         del weights.state[name]
     checkpoint.save_tensors(out, plain(weights.state))
-    lines = [f"{file}: {weights.form}, {' and '.join(found.networks)}"]
+    lines = [f"{file}: {weights.format}, {' and '.join(found.networks)}"]
     lines += [f"{part}: {had} of {n} entries" for part, (had, n) in found.read.items()]
     if found.missing:
         lines.append(f"not in the file: {grouped_absent(found.missing)}")
@@ -86,7 +86,7 @@ def _weights_of(source: Path) -> Weights:
             f"{source}: is no run (neither model.safetensors nor a checkpoint that can be read); "
             "give the folder that `pri3d pretrain` wrote, or a file"
         )
-    return recognise(*found)
+    return recognize(*found)
 
 
 def _write(out: Path, content: dict[str, Any], to: str) -> None:

@@ -50,7 +50,7 @@ class Weights(NamedTuple):
     and what a training needs to go on (None where the file does not say).
     """
 
-    form: str
+    format: str
     state: dict[str, Tensor]
     left_out: list[str]
     step: int | None
@@ -58,11 +58,11 @@ class Weights(NamedTuple):
 
 
 def load(path: str | Path) -> Weights:
-    """Weights in any form that is known. Raises Pri3DError when they cannot be read or are none."""
-    return recognise(path, read(Path(path)))
+    """Weights in any format that is known. Raises Pri3DError when they cannot be read or are none."""
+    return recognize(path, read(Path(path)))
 
 
-def recognise(path: str | Path, content: Any) -> Weights:
+def recognize(path: str | Path, content: Any) -> Weights:
     """The weights in what was read from a file; the path is for messages.
 
     Raises Pri3DError when nothing in it is known.
@@ -77,7 +77,7 @@ def recognise(path: str | Path, content: Any) -> Weights:
     if state and all(name.startswith("module.") for name in state):  # written under DDP
         state = {name.removeprefix("module."): value for name, value in state.items()}
 
-    form, renamed = _renamed(state, str(content.get("__author__", "")) if state else "")
+    format, renamed = _renamed(state, str(content.get("__author__", "")) if state else "")
     if not renamed:
         names = ", ".join(list(state)[:3]) or "no tensors"
         raise Pri3DError(
@@ -88,18 +88,18 @@ def recognise(path: str | Path, content: Any) -> Weights:
     left_out = others + [name for name in state if name not in renamed]
     step = content.get("step")
     step = step if isinstance(step, int) else None
-    return Weights(form, found, left_out, step, content.get("optimizer"))
+    return Weights(format, found, left_out, step, content.get("optimizer"))
 
 
 def _renamed(state: dict[str, Tensor], author: str) -> tuple[str, dict[str, str]]:
-    """The form of weights, and name -> full name of those that belong to a network of ours."""
+    """The format of weights, and name -> full name of those that belong to a network of ours."""
     if any(name.startswith((ENCODER, BACKBONE3D)) for name in state):
         return "Pri3D", {name: name for name in state}
     if "conv0p1s1.kernel" in state:
         return "a MinkUNet", {name: BACKBONE3D + name for name in state}
-    for prefix, form in _RESNETS.items():
+    for prefix, format in _RESNETS.items():
         if prefix + "layer1.0.conv1.weight" in state:
-            return form, {
+            return format, {
                 name: ENCODER + name.removeprefix(prefix)
                 for name in state
                 if name.startswith(prefix) and _RESNET_NAME.match(name.removeprefix(prefix))
@@ -111,8 +111,8 @@ def _renamed(state: dict[str, Tensor], author: str) -> tuple[str, dict[str, str]
                 for name in state
                 if name.startswith(prefix)
             }
-            form = f"detectron2, by {author}" if author else "detectron2"
-            return form, {name: ENCODER + value for name, value in new.items() if value}
+            format = f"detectron2, by {author}" if author else "detectron2"
+            return format, {name: ENCODER + value for name, value in new.items() if value}
     return "", {}
 
 

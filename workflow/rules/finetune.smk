@@ -24,7 +24,9 @@ rule finetune:
         how=lambda w, threads: (
             f"{assignments(settings.of_task(w.task), only=RUNTIME)} {options(settings.sparse)}"
         ),
-        code=code_digest("pri3d.finetune.train"),
+        code=lambda w: code_digest(
+            "pri3d.finetune.train", f"pri3d.finetune.tasks.{TASKS[w.task].kind}"
+        ),
     log:
         f"results/logs/finetune/{RUN}.log",
     benchmark:
