@@ -52,7 +52,7 @@ def assert_same(found, expected):
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.parametrize("form", convert.FORMS)
+@pytest.mark.parametrize("form", convert.FORMATS)
 def test_import_gives_back_what_was_exported(run, tmp_path, form):
     _, nets, _ = run
     convert.import_file(exported(run, tmp_path, form), tmp_path / "back.safetensors")
@@ -269,7 +269,7 @@ def test_what_a_run_cannot_give(trained, tmp_path, name, form, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", convert.FORMS)
+@pytest.mark.parametrize("form", convert.FORMATS)
 def test_the_half_encoder_is_ours_alone(tmp_path, form):
     nets = nn.ModuleDict({"backbone": resunet("resnet18_half")})
     checkpoint.save_weights(tmp_path / "model.safetensors", nets)
