@@ -248,7 +248,7 @@ def test_what_moco_trains_beside_the_encoder_comes_back_too(tmp_path, form):
     path = exported(("resnet18", nets, tmp_path), tmp_path, form)
     said = convert.import_file(path, tmp_path / "back.safetensors")
     assert_same(load_file(tmp_path / "back.safetensors"), nets.state_dict())
-    assert said[-1].startswith("taken over unchecked: moco.* (")
+    assert said[-1].startswith("copied unchecked: moco.* (")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_the_half_encoder_is_ours_alone(tmp_path, form):
         convert.import_file(out, tmp_path / "back.safetensors")
         assert_same(load_file(tmp_path / "back.safetensors"), nets.state_dict())
     elif form != "minkowski":
-        with pytest.raises(Pri3DError, match="holds a resnet18_half, which other libraries do not"):
+        with pytest.raises(Pri3DError, match="holds a resnet18_half, which other libraries lack"):
             convert.export(tmp_path, out, form)
 
 
