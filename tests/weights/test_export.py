@@ -15,7 +15,8 @@ from torch import nn
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import resunet
-from pri3d.pretrain import modes, train
+from pri3d.pretrain import train
+from pri3d.pretrain.modes import module_of
 from pri3d.run import checkpoint
 from pri3d.weights import convert
 
@@ -243,7 +244,7 @@ def test_a_run_and_its_checkpoint_hold_the_same(trained, tmp_path):
 
 @pytest.mark.parametrize("form", ["published", "safetensors"])
 def test_what_moco_trains_beside_the_encoder_comes_back_too(tmp_path, form):
-    nets = modes.networks("moco", Pretrain(network2d="resnet18", moco_queue=8))
+    nets = module_of("moco").networks(Pretrain(network2d="resnet18", moco_queue=8))
     checkpoint.save_weights(tmp_path / "model.safetensors", nets)
     path = exported(("resnet18", nets, tmp_path), tmp_path, form)
     said = convert.import_file(path, tmp_path / "back.safetensors")

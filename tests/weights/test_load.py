@@ -19,8 +19,8 @@ from make_weights import (
 from pri3d.config import MODES, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.minkunet import minkunet
-from pri3d.pretrain import modes
 from pri3d.pretrain.initial_weights import load_initial_weights
+from pri3d.pretrain.modes import module_of
 from pri3d.run import checkpoint
 from pri3d.run.folder import RANDOM
 from pri3d.weights import convert
@@ -34,9 +34,9 @@ def started(mode="joint", **settings):
     settings = {"network3d": {"widths": WIDTHS, "blocks": BLOCKS}, "moco_queue": 8} | settings
     settings = Pretrain(network2d="resnet18", **settings)
     torch.manual_seed(1)
-    nets = modes.module_of(mode).networks(settings)
+    nets = module_of(mode).networks(settings)
     loaded = load_initial_weights(nets, settings)
-    modes.module_of(mode).after_initial_weights(nets)
+    module_of(mode).after_initial_weights(nets)
     return nets, loaded
 
 
@@ -97,7 +97,10 @@ def test_all_of_a_run(files, name, log):
     assert_same(found["backbone3d"], nets["backbone3d"])
     assert not torch.equal(found["w2d"].weight, nets["w2d"].weight)
     messages = log().splitlines()
-    assert "120 of 120 encoder entries loaded, 74 of 74 decoder entries loaded; left out" in messages[0]
+    assert (
+        "120 of 120 encoder entries loaded, 74 of 74 decoder entries loaded; left out"
+        in messages[0]
+    )
     number = len(nets["backbone3d"].state_dict())
     description = loaded["backbone3d"].description
     assert description.endswith(f"{number} of {number} backbone3d entries loaded")

@@ -19,9 +19,7 @@ rule evaluate_run:
             f"{options(settings.sparse)} --device {PRETRAINED[w.run].settings.device}"
             f" --threads {threads}"
         ),
-        code=lambda w: code_of_mode(
-            PRETRAINED[w.run].mode, "pri3d.pretrain.evaluate"
-        ),
+        code=lambda w: code_of_mode(PRETRAINED[w.run].mode, "pri3d.pretrain.evaluate"),
     log:
         "results/logs/evaluate/{run}.log",
     benchmark:

@@ -119,8 +119,10 @@ class KindModule(Protocol[D, S_contra, B]):
     def losses(self, nets: nn.ModuleDict, batch: B, settings: S_contra) -> dict[str, Tensor]:
         """The losses, whose sum is minimized; empty where the batch has nothing to learn from."""
 
-    def weight(self, batch: B) -> float:
-        """The number of things that the losses average over, to weight micro-batches by."""
+    def weight(self, batch: B, settings: S_contra) -> float:
+        """The number of things that the losses average over, to weight micro-batches by; 0 where
+        the batch has nothing to learn from.
+        """
 
     def optimizer(
         self, parameters: list[nn.Parameter], settings: S_contra

@@ -186,7 +186,7 @@ def detect(nets: nn.ModuleDict, batch: Batch) -> Detections:
 
 def losses(nets: nn.ModuleDict, batch: Batch, settings: Det3d) -> dict[str, Tensor]:
     """VoteNet's terms, each with its weight."""
-    if not trainable_grid(batch.voxel_V3, batch.counts):
+    if not weight(batch, settings):
         return {}
     detections = detect(nets, batch)
     detector = detector_of(nets)
@@ -224,9 +224,9 @@ def truth_of(batch: Batch, mean_size_C3: Tensor, headings: int) -> Truth:
     )
 
 
-def weight(batch: Batch) -> float:
+def weight(batch: Batch, settings: Det3d) -> float:
     """The number of scenes."""
-    return float(len(batch.names))
+    return float(len(batch.names)) if trainable_grid(batch.voxel_V3, batch.counts) else 0.0
 
 
 def optimizer(parameters: list[nn.Parameter], settings: Det3d) -> torch.optim.Optimizer:
