@@ -205,9 +205,10 @@ def learning_rate(settings: Semseg, step: int, steps: int) -> float:
 
 def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
     """A whole image at the input size: float32 [3, H, W], normalized."""
-    whole = Crop(0, 0, *rgb.shape[:2], False)
+    height, width = rgb.shape[:2]
+    whole = Crop(top=0, left=0, height=height, width=width, mirrored=False)
     shape = settings.height, settings.width
-    return normalise(torch.from_numpy(crop_image(rgb, rgb.shape[:2], whole, shape)))
+    return normalise(torch.from_numpy(crop_image(rgb, (height, width), whole, shape)))
 
 
 def most_likely(scores_BKHW: Tensor, shape: tuple[int, int]) -> Tensor:
