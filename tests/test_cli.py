@@ -512,7 +512,7 @@ def test_weights_out_and_in(tmp_path):
 
 def test_every_form_is_in_the_help(tmp_path):
     assert "PointContrast" in good("import", "--help")
-    for form, (_, endings) in convert.FORMS.items():
+    for form, (_, endings) in convert.FORMATS.items():
         assert form in good("export", "--help")
         assert "is no run" in bad("export", tmp_path, tmp_path / f"out{endings[0]}", "--to", form)
 

@@ -1,5 +1,8 @@
 """The verbs of finetuning, linear probes and predictions."""
 
+import contextlib
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -55,12 +58,18 @@ def finetune(
 ) -> None:
     settings = _task_settings(task, config_file, assigned, data)
     out = out or Path("results/runs", task)
+    if settings.processes > 1 and "RANK" not in os.environ:
+        from pri3d.run.launch import launch
+
+        raise typer.Exit(launch(sys.argv[1:], settings.processes))
     from pri3d import store
     from pri3d.finetune import train
 
-    with store.sole_writer(out):
-        train.run(task, data, out, settings, engine)
-    print((out / "metrics.jsonl").read_text().splitlines()[-1])
+    lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    with store.sole_writer(out) if lead else contextlib.nullcontext():
+        train.run(task, data, out, settings, engine, weights_name or None)
+    if lead:
+        print((out / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 @app.command()

@@ -100,7 +100,9 @@ def pretrain(
 
     lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     with store.sole_writer(out) if lead else contextlib.nullcontext():
-        train.run(pairs, clouds, chunks, out, mode, settings, engine, held_out, scene)
+        train.run(
+            pairs, clouds, chunks, out, mode, settings, engine, held_out, scene, variant or None
+        )
     if lead:
         print((out / "metrics.jsonl").read_text().splitlines()[-1])
 

@@ -79,9 +79,20 @@ def predict_boxes(
     kept = np.flatnonzero(remains & (score > rule.min_score))
 
     def box(row: int, cls: int, value: float) -> Found:
-        return Found(scene, int(cls), float(value), center[row], size[row], float(heading[row]))
+        return Found(
+            scene=scene,
+            kind=cls,
+            score=value,
+            center=center[row],
+            size=size[row],
+            heading=float(heading[row]),
+        )
 
-    if rule.all_classes:
-        classes = range(probability.shape[1])
-        return remains, [box(i, c, probability[i, c] * score[i]) for c in classes for i in kept]
-    return remains, [box(i, kind[i], score[i]) for i in kept]
+    rows_kept = kept.tolist()
+    if not rule.all_classes:
+        return remains, [box(row, int(kind[row]), float(score[row])) for row in rows_kept]
+    return remains, [
+        box(row, cls, float(probability[row, cls] * score[row]))
+        for cls in range(probability.shape[1])
+        for row in rows_kept
+    ]

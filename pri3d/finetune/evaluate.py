@@ -20,7 +20,7 @@ from pri3d.finetune.tasks import (
     module_of,
     submission_module,
 )
-from pri3d.finetune.trained import load_trained, read_finetuned
+from pri3d.finetune.trained import load_trained, read_finetuned, to_device
 from pri3d.run import checkpoint, processes
 from pri3d.run.folder import Provenance, Run, write_json
 from pri3d.sparse.convolution import engine_for, use_engine
@@ -96,7 +96,7 @@ def run(
         nets.to(target)
     else:
         load_trained(trained, nets)
-        nets.to(target, memory_format=torch.channels_last)
+        to_device(nets, target)
     left_out = list(module.problems(data))
     measured = _measure(trained, task, data, nets, target, options, out, left_out)
     noun = _noun(task)
@@ -133,12 +133,13 @@ def _noun(task: str) -> str:
 
 def _origin(trained: Run, task: str, provenance: Provenance) -> dict[str, Any]:
     """Which run the figures are of."""
+    initial = provenance.finetuned_from
     return {
         "name": trained.name,
         "task": task,
         "percent": trained.finetune.percent,
         "seed": trained.finetune.seed,
-        "initial_weights": provenance.finetuned_from._asdict(),
+        "initial_weights": initial._asdict() | {"loaded": list(initial.loaded)},
     }
 
 

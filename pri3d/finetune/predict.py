@@ -14,7 +14,7 @@ from pri3d.datasets.frames import LARGEST
 from pri3d.errors import Pri3DError
 from pri3d.finetune import pictures
 from pri3d.finetune.tasks import image_module
-from pri3d.finetune.trained import load_trained, read_finetuned
+from pri3d.finetune.trained import load_trained, read_finetuned, to_device
 from pri3d.run import processes
 
 DATASETS = {"scannet": ScanNetFrames, "nyuv2": NyuV2}
@@ -47,7 +47,7 @@ def run(
     nets = module.build(len(classes.names), trained.settings)
     load_trained(trained, nets)
     target = processes.start(device).device
-    nets.to(target, memory_format=torch.channels_last)
+    to_device(nets, target)
     failed, used = [], Counter[str]()
     for path in images:
         try:

@@ -24,6 +24,7 @@ from pri3d.datasets import Split, at_size
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import DECODER
 from pri3d.finetune.tasks import semseg
+from pri3d.finetune.trained import to_device
 from pri3d.metrics import semantic
 from pri3d.models.resunet import stem
 from pri3d.run import processes
@@ -95,7 +96,8 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0
     torch.manual_seed(settings.seed)
     nets = semseg.networks(train, settings)
     initial = semseg.load_initial_weights(nets, settings)
-    backbone = nets["backbone"].to(device, memory_format=torch.channels_last)
+    backbone = nets["backbone"]
+    to_device(backbone, device)
     if initial.kind == "random":
         _calibrate(backbone, train, chosen, settings, device)
     backbone.eval()
@@ -112,7 +114,7 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0
     classes = len(train.classes.names)
     result = {
         "task": task,
-        "initial_weights": initial._asdict(),
+        "initial_weights": initial._asdict() | {"loaded": list(initial.loaded)},
         "channels": known.features_NC.shape[1],
         "training_images": len(chosen),
         "training_pixels": len(known.labels_N),
@@ -189,7 +191,7 @@ def nearest_neighbors(known: Pixels, unseen_NC: Tensor, classes: int) -> Tensor:
     """Classes u8 [N] of pixels, by the votes of their nearest neighbors among known pixels."""
     known_NC = normalize(known.features_NC)
     predicted = []
-    for block in normalize(unseen_NC).split(PIXELS_AT_ONCE):
+    for block in torch.split(normalize(unseen_NC), PIXELS_AT_ONCE):
         number = min(NEIGHBORS, len(known_NC))
         cosine, index = (block @ known_NC.t()).topk(number, dim=1)
         votes = torch.zeros(len(block), classes + 1)

@@ -125,7 +125,8 @@ def colored_cloud(clouds: Clouds, row: int) -> tuple[np.ndarray, np.ndarray]:
     """
     rgb = stored_image(clouds, row)
     shape = rgb.shape[0], rgb.shape[1]
-    whole = Crop(0, 0, *clouds.color_shape, False)
+    height, width = clouds.color_shape
+    whole = Crop(0, 0, height, width, mirrored=False)
     points_N3, pixel_N = points_in_image(clouds, row, whole, shape)
     color_N3 = rgb.reshape(-1, 3)[pixel_N] / np.float32(255)
     return geometry.transform(clouds.world_from_camera[row], points_N3), color_N3

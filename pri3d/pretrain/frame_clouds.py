@@ -232,7 +232,16 @@ def collate_frame_clouds(samples: Sequence[FrameCloud], min_frames: int = 1) -> 
 
 
 @njit(cache=True, nogil=True)
-def _unproject(depth, K, m, color_K, height, width, points, pixels):
+def _unproject(
+    depth: np.ndarray,
+    K: np.ndarray,
+    m: np.ndarray,
+    color_K: np.ndarray,
+    height: int,
+    width: int,
+    points: np.ndarray,
+    pixels: np.ndarray,
+) -> int:
     number = 0
     for row in range(depth.shape[0]):
         for column in range(depth.shape[1]):

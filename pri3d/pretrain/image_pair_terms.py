@@ -30,14 +30,16 @@ def networks_of(
     """The 2D network `backbone`, and on request `backbone3d` with the heads w2d and w3d, and the
     depth head `headnet`, all with random weights.
     """
-    nets = nn.ModuleDict({"backbone": resunet(settings.network2d)})
-    channels = nets["backbone"].channels
+    backbone = resunet(settings.network2d)
+    nets = nn.ModuleDict({"backbone": backbone})
     if with_3d:
         nets["backbone3d"] = minkunet_of(settings.network3d)
-        heads = ProjectionHeads(channels, settings.network3d.channels, settings.projection_channels)
+        heads = ProjectionHeads(
+            backbone.channels, settings.network3d.channels, settings.projection_channels
+        )
         nets["w2d"], nets["w3d"] = heads.w2d, heads.w3d
     if with_depth:
-        nets["headnet"] = depth_head(channels)
+        nets["headnet"] = depth_head(backbone.channels)
     return nets
 
 

@@ -143,9 +143,11 @@ class ImagePairs(torch.utils.data.Dataset):
         view = None
         if self.match_images:
             if official:
-                view = official_matches.view_matches(*views, settings.matches, view_rng)
+                view = official_matches.view_matches(views[0], views[1], settings.matches, view_rng)
             else:
-                view = view_matches(*frames, settings.radius_m, settings.matches, view_rng)
+                view = view_matches(
+                    frames[0], frames[1], settings.radius_m, settings.matches, view_rng
+                )
             if len(view[0]) < MIN_MATCHES:
                 view = None
                 skipped.append(f"view: fewer than {MIN_MATCHES} matches")
@@ -184,35 +186,36 @@ class ImagePairs(torch.utils.data.Dataset):
 
 def collate_image_pairs(samples: Sequence[ImagePair]) -> ImagePairBatch:
     """One micro-batch; pairs that cannot be used are only counted."""
-    used = [s for s in samples if s.view is not None or any(c is not None for c in s.chunks)]
-    image_a_BCHW, image_b_BCHW = (
-        torch.stack([s.images[side] for s in used]) if used else torch.zeros(0, 3, 0, 0)
-        for side in (0, 1)
-    )
-    height, width = image_a_BCHW.shape[-2:]
-    first_cell = [i * (height // CELL) * (width // CELL) for i in range(len(used))]
-    view = [
-        (s.view[0] + first, s.view[1] + first)
-        for s, first in zip(used, first_cell)
-        if s.view is not None
-    ]
-    sides = []
-    for side in (0, 1):
-        chunks = [(s.chunks[side], first) for s, first in zip(used, first_cell)]
-        sides.append(collate_side([(c, first) for c, first in chunks if c is not None]))
-    depth_a_BHW = depth_b_BHW = None
-    if used and used[0].depths is not None:
-        depth_a_BHW, depth_b_BHW = (torch.stack([s.depths[side] for s in used]) for side in (0, 1))
+    images: tuple[list[Tensor], list[Tensor]] = ([], [])
+    depths: tuple[list[Tensor], list[Tensor]] = ([], [])
+    chunks: tuple[list[tuple[VoxelMatches, int]], ...] = ([], [])
+    view = []
+    first_cell = 0  # of the pair's images in the batch
+    for sample in samples:
+        if sample.images is None or (sample.view is None and not any(sample.chunks)):
+            continue
+        if sample.view is not None:
+            view.append((sample.view[0] + first_cell, sample.view[1] + first_cell))
+        for side in (0, 1):
+            images[side].append(sample.images[side])
+            chunk = sample.chunks[side]
+            if chunk is not None:
+                chunks[side].append((chunk, first_cell))
+            if sample.depths is not None:
+                depths[side].append(sample.depths[side])
+        height, width = sample.images[0].shape[-2:]
+        first_cell += (height // CELL) * (width // CELL)
+    nothing = torch.zeros(0, 3, 0, 0)
     return ImagePairBatch(
         names=[s.name for s in samples],
-        image_a_BCHW=image_a_BCHW,
-        image_b_BCHW=image_b_BCHW,
+        image_a_BCHW=torch.stack(images[0]) if images[0] else nothing,
+        image_b_BCHW=torch.stack(images[1]) if images[1] else nothing,
         view=collate_matches(view),
-        side_a=sides[0],
-        side_b=sides[1],
+        side_a=collate_side(chunks[0]),
+        side_b=collate_side(chunks[1]),
         skipped=[reason for s in samples for reason in s.skipped],
-        depth_a_BHW=depth_a_BHW,
-        depth_b_BHW=depth_b_BHW,
+        depth_a_BHW=torch.stack(depths[0]) if depths[0] else None,
+        depth_b_BHW=torch.stack(depths[1]) if depths[1] else None,
     )
 
 

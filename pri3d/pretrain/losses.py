@@ -75,7 +75,9 @@ def point_info_nce(
     with torch.autocast(anchors_NC.device.type, enabled=False):
         anchors_NC, candidates_NC = _comparable(anchors_NC, candidates_NC, normalize)
         ids = _repeated(anchor_id_N), _repeated(candidate_id_N)
-        loss = _Nce.apply(anchors_NC / temperature, candidates_NC, symmetric, ids, ignore_NN)
+        loss: Tensor = _Nce.apply(  # type: ignore[no-untyped-call]
+            anchors_NC / temperature, candidates_NC, symmetric, ids, ignore_NN
+        )
     return loss / len(anchors_NC) if reduction == "mean" else loss
 
 
@@ -142,7 +144,7 @@ def _logits(
 
 def _repeated(id_N: Tensor | None) -> Tensor | None:
     """The ids; None if all differ, which is the common case and needs no comparison."""
-    return None if id_N is None or len(id_N.unique()) == len(id_N) else id_N
+    return None if id_N is None or len(torch.unique(id_N)) == len(id_N) else id_N
 
 
 def hardest_contrastive(
@@ -197,7 +199,9 @@ def _closest(a_NC: Tensor, b_MC: Tensor) -> tuple[Tensor, Tensor]:
     """Distance [N] of each row of a to the closest row of b, and that row, in blocks."""
     step = max(1, BLOCK // (len(b_MC) * a_NC.shape[1]))
     with torch.no_grad():
-        nearest = [(rows[:, None] - b_MC).square().sum(-1).argmin(1) for rows in a_NC.split(step)]
+        nearest = [
+            (rows[:, None] - b_MC).square().sum(-1).argmin(1) for rows in torch.split(a_NC, step)
+        ]
     nearest_N = torch.cat(nearest)
     squared = (a_NC - b_MC[nearest_N]).square().sum(dim=1)
     return (squared + 1e-7).sqrt(), nearest_N  # at distance 0 the root has no gradient
@@ -240,8 +244,8 @@ def _check(anchors_NC: Tensor, candidates_NC: Tensor, function: str) -> None:
     shape = anchors_NC.shape
     if len(shape) != 2 or shape[0] == 0 or shape != candidates_NC.shape:
         raise ValueError(
-            f"{function}: anchors {list(shape)} and candidates {list(candidates_NC.shape)}; expected "
-            "the same [N, C] with N > 0"
+            f"{function}: anchors {list(shape)} and candidates {list(candidates_NC.shape)}; "
+            "expected the same [N, C] with N > 0"
         )
 
 

@@ -175,7 +175,7 @@ def _draw(
 
 
 @njit(cache=True, nogil=True)
-def _first_of_each(values, seen):
+def _first_of_each(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Positions at which a value of 0 or more comes first; `seen` is shared by all calls."""
     first = np.empty(len(values), np.int64)
     count = 0
@@ -189,7 +189,16 @@ def _first_of_each(values, seen):
 
 
 @njit(cache=True, nogil=True)
-def _project_cells(depth, K, color_from_depth, color_K, height, width, pixels, cells):
+def _project_cells(
+    depth: np.ndarray,
+    K: np.ndarray,
+    color_from_depth: np.ndarray,
+    color_K: np.ndarray,
+    height: int,
+    width: int,
+    pixels: np.ndarray,
+    cells: np.ndarray,
+) -> None:
     m = color_from_depth
     for i in range(len(pixels)):
         cells[i] = -1

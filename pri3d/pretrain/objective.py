@@ -42,9 +42,14 @@ def contrast(
         settings: temperature, normalize, symmetric, reduction and match_rule.
     """
     counts = matches.counts
-    anchor_id_N, positive_id_N = matches.anchor_N.split(counts), matches.positive_N.split(counts)
+    anchor_id_N, positive_id_N = (
+        torch.split(matches.anchor_N, counts),
+        torch.split(matches.positive_N, counts),
+    )
     losses, recall = [], []
-    for i, (a_NC, p_NC) in enumerate(zip(anchor_NC.split(counts), positive_NC.split(counts))):
+    for i, (a_NC, p_NC) in enumerate(
+        zip(torch.split(anchor_NC, counts), torch.split(positive_NC, counts))
+    ):
         exclude_shared = settings.match_rule == "paper"
         loss = point_info_nce(
             a_NC,

@@ -52,7 +52,15 @@ def pixel_matches(a: View, b: View, threshold: float = PIXEL_M) -> tuple[np.ndar
     """
     match = np.empty(a.depth.shape, np.int64)
     b_from_a = np.linalg.inv(b.world_from_camera) @ a.world_from_camera
-    _warp(a.depth, np.float64(a.K), b.depth, np.float64(b.K), b_from_a, threshold, match)
+    _warp(
+        a.depth,
+        np.asarray(a.K, np.float64),
+        b.depth,
+        np.asarray(b.K, np.float64),
+        b_from_a,
+        threshold,
+        match,
+    )
     pixel_a_N2 = np.argwhere(match >= 0)
     pixel_b_N2 = np.stack(np.divmod(match[match >= 0], b.depth.shape[1]), axis=1)
     return pixel_a_N2, pixel_b_N2
@@ -67,7 +75,7 @@ def voxel_matches(
     """
     match_V = np.empty(len(voxel_V3), np.int64)
     camera_from_world = np.linalg.inv(view.world_from_camera)
-    K = np.float64(view.K)
+    K = np.asarray(view.K, np.float64)
     _project(view.depth, K, camera_from_world, voxel_V3, voxel_m, threshold, match_V)
     row_N = np.flatnonzero(match_V >= 0)
     return np.stack(np.divmod(match_V[row_N], view.depth.shape[1]), axis=1), row_N
@@ -78,7 +86,15 @@ def _cells(view: View, pixel_N2: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _warp(a_depth, a_K, b_depth, b_K, m, threshold, match):
+def _warp(
+    a_depth: np.ndarray,
+    a_K: np.ndarray,
+    b_depth: np.ndarray,
+    b_K: np.ndarray,
+    m: np.ndarray,
+    threshold: float,
+    match: np.ndarray,
+) -> None:
     height, width = b_depth.shape
     for row in range(a_depth.shape[0]):
         for column in range(a_depth.shape[1]):
@@ -96,7 +112,15 @@ def _warp(a_depth, a_K, b_depth, b_K, m, threshold, match):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _project(depth, K, m, voxel_V3, voxel_m, threshold, match):
+def _project(
+    depth: np.ndarray,
+    K: np.ndarray,
+    m: np.ndarray,
+    voxel_V3: np.ndarray,
+    voxel_m: float,
+    threshold: float,
+    match: np.ndarray,
+) -> None:
     height, width = depth.shape
     for row in range(len(voxel_V3)):
         match[row] = -1

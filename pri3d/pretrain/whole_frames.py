@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pri3d.config import MODES, Pretrain
-from pri3d.models.minkunet import minkunet_of
+from pri3d.models.minkunet import MinkUNet, minkunet_of
 from pri3d.models.teacher import Teacher
 from pri3d.pretrain.frame_clouds import FrameCloudBatch, FrameClouds
 from pri3d.pretrain.image_features import teacher_maps
@@ -30,27 +30,32 @@ def frame_clouds_of(mode: str, inputs: Inputs, settings: Pretrain) -> FrameCloud
     )
 
 
-def networks_with_teacher(settings: Pretrain) -> nn.ModuleDict:
-    """`backbone3d` with random weights, and the frozen `teacher`."""
-    return nn.ModuleDict(
-        {
-            "backbone3d": minkunet_of(settings.network3d),
-            "teacher": Teacher(settings.teacher, (settings.height, settings.width)),
-        }
-    )
+def networks_with_teacher(settings: Pretrain) -> tuple[nn.ModuleDict, int, int]:
+    """`backbone3d` with random weights, and the frozen `teacher`.
 
-
-def deepest_channels(settings: Pretrain) -> int:
-    """Channels of the deepest level of the 3D network."""
-    return settings.network3d.widths[3]
+    Returns:
+        The networks, the channels of the teacher's features, and those of the deepest level of the
+        3D network.
+    """
+    backbone3d = minkunet_of(settings.network3d)
+    teacher = Teacher(settings.teacher, (settings.height, settings.width))
+    nets = nn.ModuleDict({"backbone3d": backbone3d, "teacher": teacher})
+    return nets, teacher.channels, settings.network3d.widths[3]
 
 
 def global_features(
     nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain
 ) -> tuple[Tensor, Tensor]:
-    """Mean features of each image in the teacher [B, C], and of each cloud's deepest level [B, C]."""
+    """Mean features of each frame.
+
+    Returns:
+        Those of its image in the teacher [B, C], and those of its cloud in the deepest level of the
+        3D network [B, C].
+    """
     teacher_BC = teacher_maps(nets, batch.image_BCHW, settings).mean(dim=(2, 3))
-    deepest = nets["backbone3d"].encode(sparse_tensor(batch.side))[-1]
+    backbone3d = nets["backbone3d"]
+    assert isinstance(backbone3d, MinkUNet)
+    deepest = backbone3d.encode(sparse_tensor(batch.side))[-1]
     frame_N = deepest.coordinates[:, 0].long()
     total_BC = deepest.features.new_zeros(len(teacher_BC), deepest.features.shape[1])
     total_BC = total_BC.index_add(0, frame_N, deepest.features)

@@ -1,162 +1,186 @@
 """The training loop of pretraining and finetuning.
 
 A run can be killed at any moment and started again: it resumes from its newest checkpoint, and on a
-CPU it ends with the same bits as a run that was never interrupted. Under `torchrun` the processes
-share the micro-batches of each step; the first of them writes the files.
+CPU it ends with the same bits as a run that was never interrupted. Several processes share the
+micro-batches of each step; the first of them writes the files.
 """
 
-import json
+import logging
 import multiprocessing
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pri3d.config import Training
+import pri3d
 from pri3d.errors import Pri3DError
 from pri3d.run import checkpoint, processes
-from pri3d.run.folder import CHECKPOINTS, InitialWeights
-from pri3d.run.identity import Identity
-from pri3d.run.metrics import MetricsWriter, skipped
+from pri3d.run.batches import Samples, batches_of_steps
+from pri3d.run.checkpoint import State
+from pri3d.run.folder import CHECKPOINTS, WEIGHTS, InitialWeights, Provenance, write_provenance
+from pri3d.run.identity import Identity, as_json
+from pri3d.run.metrics import MetricsWriter, Sums, line, skipped
 from pri3d.run.signals import stop_requests
 from pri3d.run.step import Step
 
-Sums = Counter[str]
 
+def train(
+    out: Path,
+    identity: Identity,
+    *,
+    nets: nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+    samples: Samples,
+    collate: Callable[[list[Any]], Any],
+    step: Callable[[int, Sequence[Any], Callable[[], bool]], Step],
+    learning_rates: Sequence[float],
+    initial_weights: dict[str, InitialWeights],
+    state: State | None,
+    unit: str,
+    here: processes.Processes,
+) -> None:
+    """Train until the last step.
 
-class Job(NamedTuple):
-    """A training that is about to start.
-
-    nets: on the device. state: checkpoint to resume from. batches: (first step, event that is set
-    at the end) -> the micro-batches of each step. learning_rate: of a step, counted from 1. step:
-    (number, micro-batches, whether a stop was requested) -> what happened. line: (number, learning
-    rate, sums since the last line, sums of the whole run) -> a line of metrics.jsonl.
-    """
-
-    out: Path
-    identity: Identity
-    settings: Training
-    nets: nn.ModuleDict
-    optimizer: torch.optim.Optimizer
-    initial_weights: dict[str, InitialWeights]
-    state: dict[str, Any] | None
-    batches: Callable[[int, Any], Iterator[Sequence[Any]]]
-    learning_rate: Callable[[int], float]
-    step: Callable[[int, Sequence[Any], Callable[[], bool]], Step]
-    line: Callable[[int, float, Sums, Sums], dict[str, Any]]
-    here: processes.Processes
-
-
-def train(job: Job) -> Sums:
-    """Train until the last step, and return the sums of the whole run.
+    Args:
+        out: folder of the run.
+        identity: of the run; its settings say when to log and to save.
+        nets: networks on their device, in training mode.
+        optimizer: of their parameters.
+        samples: of the whole run, in the order in which they are trained on.
+        collate: puts the samples of a micro-batch together, as a NamedTuple with `names`.
+        step: (number, micro-batches of this process, whether it was requested to stop) -> result.
+        learning_rates: of each step.
+        initial_weights: network -> where its weights come from, for the checkpoint.
+        state: checkpoint to resume from, which networks and optimizer have loaded already.
+        unit: kind of sample, in the plural.
+        here: this process.
 
     Raises:
-        Pri3DError: the loss is not finite, nothing could be trained on, or the run was asked to
-            stop (SIGTERM, SIGINT); in the last case it has written a checkpoint.
+        Pri3DError: the loss is not finite, nothing could be trained on, a sample cannot be read, or
+            the run was stopped by a signal, in which case it has written a checkpoint.
     """
-    out, settings, steps, here = job.out, job.settings, job.identity.steps, job.here
-    is_lead = here.rank == 0
-    first, history = 0, ""
-    interval: Sums = Counter()  # sums since the last line of metrics
-    total: Sums = Counter()  # sums of the whole run
-    if job.state:
-        job.nets.load_state_dict(job.state["model"])
-        job.optimizer.load_state_dict(job.state["optimizer"])
-        first, history = job.state["step"], job.state["metrics"]
-        interval, total = Counter(job.state["interval"]), Counter(job.state["total"])
-
+    settings, steps, is_first = identity.settings, len(learning_rates), here.rank == 0
+    done = state["step"] if state else 0
+    interval = Sums(state["interval"] if state else {})  # since the last line of metrics
+    total = Sums(state["total"] if state else {})  # since the start of the run
+    unshared: list[Sums] = []  # of this process, one per step; not yet in `interval` and `total`
     closing = multiprocessing.Event()
-    batches = job.batches(first, closing)
+    batches = batches_of_steps(samples, collate, identity, done, steps, here, closing)
     with (
         stop_requests(closing) as requests,
         MetricsWriter(
-            out if is_lead else None, history, job.identity if settings.wandb else None
+            out if is_first else None,
+            state["metrics"] if state else "",
+            identity if settings.wandb else None,
         ) as metrics,
         tqdm(
             total=steps,
-            initial=first,
+            initial=done,
             unit="step",
             desc=out.name,
-            disable=None if is_lead else True,  # None: hidden without a terminal
+            disable=None if is_first else True,  # None: hidden without a terminal
         ) as bar,
+        logging_redirect_tqdm([logging.getLogger("pri3d")]),
     ):
-        new: Sums = Counter()  # sums of this process that are not yet shared
-        for number in range(first + 1, steps + 1):
+        for number in range(done + 1, steps + 1):
             began = time.perf_counter()
             micro_batches = next(batches)
             waited = time.perf_counter() - began
-            rate = job.learning_rate(number)
-            for group in job.optimizer.param_groups:
-                group["lr"] = rate
+            lr = learning_rates[number - 1]
+            for group in optimizer.param_groups:
+                group["lr"] = lr
 
-            done = job.step(number, micro_batches, lambda: bool(requests))
-            if done.not_finite:
+            result = step(number, micro_batches, lambda: bool(requests))
+            if result.not_finite:
                 raise Pri3DError(
-                    f"{out}: the loss is {done.loss}, its gradient {done.grad_norm}, at step "
-                    f"{number} (samples: {'; '.join(done.not_finite)}); check these samples, or "
-                    f"lower {job.identity.section}.lr"
+                    f"{out}: the loss is {result.loss}, its gradient {result.grad_norm}, at step "
+                    f"{number} (samples: {'; '.join(result.not_finite)}); check these samples, or "
+                    f"lower {identity.section}.lr"
                 )
-            if not done.given_up:
-                new.update(done.sums)
-                if is_lead:
-                    new.update(seconds=time.perf_counter() - began, waited_s=waited)
-                if is_lead and done.loss is not None:
-                    new.update(updates=1, loss=done.loss, grad_norm=done.grad_norm)
+            if not result.given_up:
+                sums = result.sums
+                sums[unit] += sum(len(batch.names) for batch in micro_batches)
+                if is_first:
+                    sums.add({"seconds": time.perf_counter() - began, "waited_s": waited})
+                if is_first and result.loss is not None:
+                    sums.add({"updates": 1, "loss": result.loss, "grad_norm": result.grad_norm})
+                unshared.append(sums)
+                done = number
                 bar.update()
 
-            last = number == steps and not done.given_up
-            stop = done.stop and not last
-            logging = not done.given_up and (number % settings.log_every == 0 or last)
-            saving = number % settings.checkpoint_every == 0 or last or stop
-            if logging or saving:
-                for sums in processes.gather(new):
-                    interval.update(sums)
-                    total.update(sums)
-                new.clear()
-            if logging:
-                line = job.line(number, rate, interval, total)
-                metrics.write(line)
-                bar.set_postfix(_shown(line))
+            is_last = done == steps
+            stop = result.stop and not is_last
+            log = done == number and (number % settings.log_every == 0 or is_last)
+            save = number % settings.checkpoint_every == 0 or is_last or stop
+            if log or save:
+                # Step by step, so that the rounding does not depend on when checkpoints are saved.
+                for of_step in zip(*processes.gather(unshared)):
+                    for sums in of_step:
+                        interval.add(sums)
+                        total.add(sums)
+                unshared.clear()
+            if log:
+                figures = line(unit, number, steps, lr, interval, total, here.device)
+                metrics.write(figures)
+                bar.set_postfix(loss=figures["loss"])
                 interval.clear()
-            if saving and is_lead:
-                state = {
-                    "step": number - done.given_up,
-                    "model": job.nets.state_dict(),
-                    "optimizer": job.optimizer.state_dict(),
+            if save and is_first:
+                content: State = {
+                    "step": done,
+                    "steps": steps,
+                    "model": nets.state_dict(),
+                    "optimizer": optimizer.state_dict(),
                     "metrics": metrics.text,
                     "interval": dict(interval),
                     "total": dict(total),
-                    "initial_weights": {k: v._asdict() for k, v in job.initial_weights.items()},
-                    "identity": json.dumps(job.identity._asdict()),
+                    "initial_weights": {k: v._asdict() for k, v in initial_weights.items()},
+                    "identity": as_json(identity),
                 }
-                checkpoint.save(out / CHECKPOINTS, state["step"], state, settings.keep_checkpoints)
+                checkpoint.save(out / CHECKPOINTS, content, settings.keep_checkpoints)
             if stop:
                 signal = requests[0] if requests else "a signal to another process"
                 raise Pri3DError(
-                    f"{out}: stopped by {signal} after step {number - done.given_up} of {steps}; "
-                    f"run the same command again to resume from {out / CHECKPOINTS}"
+                    f"{out}: stopped by {signal} after step {done} of {steps}; run the same "
+                    f"command again to resume from its checkpoint in {out / CHECKPOINTS}"
                 )
 
     if not total["updates"]:
         reasons = ", ".join(f"{reason} ({n})" for reason, n in skipped(total).items())
-        raise Pri3DError(
-            f"{out}: nothing could be trained on: {reasons or 'no sample has labels'}; check the "
-            "data"
-        )
-    return total
+        check = "pretrain.radius_m and the scans" if identity.kind == "pretrain" else "the labels"
+        raise Pri3DError(f"{out}: nothing could be trained on: {reasons}; check {check}")
 
 
-def initial_weights_of(state: dict[str, Any]) -> dict[str, InitialWeights]:
-    """The initial weights that a checkpoint records."""
-    return {part: InitialWeights(**each) for part, each in state["initial_weights"].items()}
+def finish(
+    out: Path,
+    identity: Identity,
+    nets: nn.ModuleDict,
+    initial_weights: dict[str, InitialWeights],
+    engine: str | None,
+    left_out: int = 0,
+) -> None:
+    """Write the provenance and, last, the weights; one process does so.
 
-
-def _shown(line: dict[str, Any]) -> dict[str, str]:
-    """Figures beside the progress bar: the loss, and recalls."""
-    names = [name for name in line if name == "loss" or name.endswith("_recall")]
-    return {name: f"{line[name]:.3g}" for name in names if line[name] is not None}
+    Args:
+        out: folder of the run.
+        identity: of the run.
+        nets: trained networks. A frozen `teacher` among them is not written.
+        initial_weights: network -> where its weights come from.
+        engine: library of the sparse convolutions, None without them.
+        left_out: number of samples of the data that could not be used.
+    """
+    provenance = Provenance(
+        inputs=identity.inputs,
+        initial_weights=initial_weights,
+        code=identity.code,
+        versions={"pri3d": pri3d.__version__, "torch": torch.__version__},
+        engine=engine,
+        left_out=left_out,
+    )
+    write_provenance(out, provenance)
+    trained = nn.ModuleDict({name: net for name, net in nets.items() if name != "teacher"})
+    checkpoint.save_weights(out / WEIGHTS, trained)

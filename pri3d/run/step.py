@@ -9,48 +9,40 @@ The result does not depend on how the micro-batches of a batch are distributed o
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pri3d.run.metrics import SKIPPED
+from pri3d.run.metrics import SKIPPED, Sums
 from pri3d.run.processes import SyncBatchNorm, gather, several, sum_over_processes
 
-
-class Batch(Protocol):
-    """Samples of one micro-batch, on the device of this process."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-
-
-B = TypeVar("B", bound=Batch)
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | SyncBatchNorm
 
 
 class Step(NamedTuple):
-    """What happened in a step.
+    """The result of a step.
 
-    loss, grad_norm: of the whole batch; loss is None if no sample had any term. sums: figures for
-    the metrics, of this process only. stop: a process was asked to stop. given_up: so early that
+    loss, grad_norm: of the whole batch; loss is None if no sample had any term. sums: for the
+    metrics, of this process only. stop: a process was requested to stop. given_up: so early that
     micro-batches were left. not_finite: samples (of all processes) that made the loss or its
     gradient NaN or infinite. A step without loss, given up, or not finite has changed nothing.
     """
 
     loss: float | None
     grad_norm: float
-    sums: Counter[str]
+    sums: Sums
     stop: bool
     given_up: bool
     not_finite: list[str]
 
 
 class Share(NamedTuple):
-    """What one micro-batch contributes: its part of the loss of the whole batch (None: nothing),
-    and figures for the metrics."""
+    """The share of one micro-batch in the loss of the whole batch; None if it has no term.
+
+    sums: for the metrics.
+    """
 
     loss: Tensor | None
     sums: Mapping[str, float]
@@ -59,29 +51,32 @@ class Share(NamedTuple):
 def step(
     nets: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Sequence[B],
-    counts: Callable[[B], Mapping[str, float]],
-    share: Callable[[int, B, Mapping[str, float]], Share],
-    clip_norm: float | None = None,
-    is_complete: Callable[[B], bool] | None = None,
-    stopping: Callable[[], bool] = lambda: False,
+    batches: Sequence[Any],
+    *,
+    counts: Callable[[Any], Mapping[str, float]],
+    share: Callable[[int, Any, Mapping[str, float]], Share],
+    clip_norm: float | None,
+    is_complete: Callable[[Any], bool] | None,
+    stopping: Callable[[], bool],
 ) -> Step:
     """Train on the micro-batches of this process.
 
     Args:
+        nets: networks in training mode.
+        optimizer: of their parameters.
+        batches: micro-batches with `names`, on the device.
         counts: term of the loss -> number of things in a micro-batch that its mean is over. The
             terms are the same for all micro-batches and processes.
-        share: position in `batches`, micro-batch, counts of the whole batch -> its share.
-        clip_norm: maximum norm of the gradient.
-        is_complete: whether every network has something to do in a micro-batch; given where batch
-            norm waits for all processes (`sync_bn`). Micro-batches that one process cannot use are
-            left out by all, and counted.
-        stopping: whether this process was asked to stop. If micro-batches are left then, the step
-            is given up: on a CPU, one step can take longer than a cluster waits.
+        share: (position in `batches`, micro-batch, counts of the whole batch) -> its share.
+        clip_norm: maximum norm of the gradient; None: no limit.
+        is_complete: whether every network has something to compute in a micro-batch; given with
+            `sync_bn`, where batch norm waits for all processes. A micro-batch that one process
+            cannot use is then skipped by all.
+        stopping: whether this process was requested to stop. If micro-batches are left then, the
+            step is given up: on a CPU, one step can take longer than a cluster waits.
     """
     device = next(nets.parameters()).device
-    sums: Counter[str] = Counter()
-    together = is_complete is not None
+    sums = Sums()
     if is_complete is not None:
         batches = _complete_everywhere(batches, is_complete, sums)
     totals = _total_counts(batches, counts, device)
@@ -89,12 +84,12 @@ def step(
     after = [torch.zeros_like(value) for value in before]
     loss = torch.zeros((), dtype=torch.float64, device=device)
     not_finite: list[str] = []
-    given_up, trained = False, 0
+    given_up, shares = False, 0
     optimizer.zero_grad(set_to_none=True)
     for position, batch in enumerate(batches):
         # Batch norm over all processes waits for each of them: they stop together or not at all.
-        asked = any(gather(stopping())) if together else stopping()
-        if position and asked:
+        requested = stopping() if is_complete is None else any(gather(stopping()))
+        if position and requested:
             given_up = True
             break
         _set_running_statistics(nets, before)
@@ -102,10 +97,10 @@ def step(
         if part is not None:
             if not math.isfinite(part.item()):
                 not_finite += batch.names
-            part.backward()
+            part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
-            trained += 1
-        sums.update(figures)
+            shares += 1
+        sums.add(figures)
         for total, value in zip(after, _running_statistics(nets)):
             total += value
 
@@ -114,29 +109,35 @@ def step(
         _sum_gradients(parameters)
         sum_over_processes(after)
     flags = torch.tensor(
-        [stopping(), given_up, bool(not_finite), trained, len(batches)],
+        [stopping(), given_up, bool(not_finite), shares, len(batches)],
         dtype=torch.float64,
         device=device,
     )
     sum_over_processes([loss, flags])
-    stop, given_up_somewhere, failed, trained_anywhere, micro_batches = flags.tolist()
+    stop, given_up_by, not_finite_in, all_shares, micro_batches = flags.tolist()
     norm = torch.zeros(())
-    if trained_anywhere:
+    if all_shares:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if failed or not math.isfinite(norm.item()):
-        names = not_finite if failed else [name for batch in batches for name in batch.names]
-        not_finite = [name for part_of_rank in gather(names) for name in part_of_rank]
-    if given_up_somewhere or not_finite or not trained_anywhere:
+    if not_finite_in or not math.isfinite(norm.item()):
+        own = not_finite if not_finite_in else [name for batch in batches for name in batch.names]
+        not_finite = [name for names in gather(own) for name in names]
+    result = Step(
+        loss=loss.item() if all_shares else None,
+        grad_norm=norm.item(),
+        sums=sums,
+        stop=bool(stop),
+        given_up=bool(given_up_by),
+        not_finite=not_finite,
+    )
+    if result.given_up or not_finite or not all_shares:
         _set_running_statistics(nets, before)
         optimizer.zero_grad(set_to_none=True)
-        value = loss.item() if trained_anywhere else None
-        return Step(value, norm.item(), sums, bool(stop), bool(given_up_somewhere), not_finite)
-
+        return result
     _set_running_statistics(nets, [total / micro_batches for total in after])
     if clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     optimizer.step()
-    return Step(loss.item(), norm.item(), sums, bool(stop), False, [])
+    return result
 
 
 def set_batch_norm_momentum(nets: nn.Module, momentum: float) -> None:
@@ -160,8 +161,8 @@ def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _complete_everywhere(
-    batches: Sequence[B], is_complete: Callable[[B], bool], sums: Counter[str]
-) -> list[B]:
+    batches: Sequence[Any], is_complete: Callable[[Any], bool], sums: Sums
+) -> list[Any]:
     """The micro-batches in which every process has samples of every kind; others are counted."""
     complete = gather([is_complete(batch) for batch in batches])
     kept = []
@@ -175,12 +176,12 @@ def _complete_everywhere(
 
 
 def _total_counts(
-    batches: Sequence[B], counts: Callable[[B], Mapping[str, float]], device: torch.device
+    batches: Sequence[Any], counts: Callable[[Any], Mapping[str, float]], device: torch.device
 ) -> dict[str, float]:
     """The counts of the whole batch, over all processes."""
-    number: Counter[str] = Counter()
+    number = Sums()
     for batch in batches:
-        number.update(counts(batch))
+        number.add(counts(batch))
     names = sorted(number)
     values = torch.tensor([number[name] for name in names], dtype=torch.float64, device=device)
     sum_over_processes([values])

@@ -25,8 +25,8 @@ _RESNETS = {
 _RESNET_NAME = re.compile(r"(conv1|bn1|layer[1-4])\.")
 _DETECTRON2 = ("backbone.bottom_up.", "backbone.", "")
 
-# Names of ResNets here and in detectron2, whose batch norms belong to their convolutions and whose
-# stages are counted with the stem.
+# Names of ResNets here and in detectron2, where batch norms belong to their convolutions and the
+# stem counts as a stage.
 _TO_DETECTRON2 = (
     (r"conv1\.(.*)", r"stem.conv1.\1"),
     (r"bn1\.(.*)", r"stem.conv1.norm.\1"),
@@ -133,19 +133,22 @@ def _renamed(state: dict[str, Tensor], author: str) -> tuple[str, dict[str, str]
     return "", {}
 
 
-def to_detectron2(name: str) -> str:
-    """detectron2's name, without `backbone.bottom_up.`, of an entry of torchvision's ResNet."""
-    return _stages_moved(name, _TO_DETECTRON2, 1)
+def to_detectron2(name: str) -> str | None:
+    """detectron2's name, without `backbone.bottom_up.`, of an entry of torchvision's ResNet; None
+    where it has no counterpart.
+    """
+    return _renamed_entry(name, _TO_DETECTRON2, stage_offset=1)
 
 
 def from_detectron2(name: str) -> str | None:
     """torchvision's name of an entry of detectron2's ResNet; None where it has no counterpart."""
-    return _stages_moved(name, _FROM_DETECTRON2, -1)
+    return _renamed_entry(name, _FROM_DETECTRON2, stage_offset=-1)
 
 
-def _stages_moved(name: str, rules: tuple[tuple[str, str], ...], by: int) -> str | None:
+def _renamed_entry(name: str, rules: tuple[tuple[str, str], ...], stage_offset: int) -> str | None:
+    """A name by the first rule that matches, with another number of its stage."""
     for pattern, replacement in rules:
         if match := re.fullmatch(pattern, name):
             new = match.expand(replacement)
-            return re.sub(r"^(res|layer)(\d)", lambda m: f"{m[1]}{int(m[2]) + by}", new)
+            return re.sub(r"^(res|layer)(\d)", lambda m: f"{m[1]}{int(m[2]) + stage_offset}", new)
     return None

@@ -59,16 +59,20 @@ class Item(Protocol):
     def notes(self) -> list[str]: ...
 
 
+# D: data, S: settings, B: batches, I: items, P: predictions for one item, C: counts over all items.
 D = TypeVar("D")
-S_contra = TypeVar("S_contra", contravariant=True)
 B = TypeVar("B")
-I = TypeVar("I")  # noqa: E741 - one letter, as the others
+I = TypeVar("I")  # noqa: E741
 P = TypeVar("P")
 C = TypeVar("C")
+D_contra = TypeVar("D_contra", contravariant=True)
+S_contra = TypeVar("S_contra", contravariant=True)
+I_contra = TypeVar("I_contra", contravariant=True)
+P_contra = TypeVar("P_contra", contravariant=True)
 
 
 class KindModule(Protocol[D, S_contra, B]):
-    """The functions of a kind of task. D: its data, S: its settings, B: its batches."""
+    """The functions that train networks."""
 
     def open_data(self, dataset: str, root: Path, split: str) -> D:
         """Open a split ("train", "val", or "test" where there is one) of a data set."""
@@ -115,8 +119,10 @@ class KindModule(Protocol[D, S_contra, B]):
     def losses(self, nets: nn.ModuleDict, batch: B, settings: S_contra) -> dict[str, Tensor]:
         """The losses, whose sum is minimized; empty where the batch has nothing to learn from."""
 
-    def weight(self, batch: B) -> float:
-        """The number of things that the losses average over, to weight micro-batches by."""
+    def weight(self, batch: B, settings: S_contra) -> float:
+        """The number of things that the losses average over, to weight micro-batches by; 0 where
+        the batch has nothing to learn from.
+        """
 
     def optimizer(
         self, parameters: list[nn.Parameter], settings: S_contra
@@ -127,17 +133,15 @@ class KindModule(Protocol[D, S_contra, B]):
         """The learning rate of a step, counted from 1."""
 
 
-class MeasuringModule(Protocol[D, S_contra, I, P, C]):
-    """The functions that measure trained networks. D: data, S: settings, I: items, P: predictions
-    for one item, C: what is counted over all items.
-    """
+class MeasuringModule(Protocol[D_contra, S_contra, I, P, C]):
+    """The functions that measure trained networks."""
 
     ITEMS_AT_ONCE: int
 
-    def measurable(self, data: D) -> list[int]:
+    def measurable(self, data: D_contra) -> list[int]:
         """Positions of the samples that can be measured."""
 
-    def read_item(self, data: D, position: int, settings: S_contra) -> I:
+    def read_item(self, data: D_contra, position: int, settings: S_contra) -> I:
         """One sample with its labels; without, in a split that has none.
 
         Raises:
@@ -149,33 +153,35 @@ class MeasuringModule(Protocol[D, S_contra, I, P, C]):
     ) -> list[P]:
         """Predictions for at most ITEMS_AT_ONCE items."""
 
-    def new_counts(self, data: D) -> C:
+    def new_counts(self, data: D_contra) -> C:
         """Counts of no item."""
 
-    def count(self, counts: C, data: D, item: I, prediction: P) -> None:
+    def count(self, counts: C, data: D_contra, item: I, prediction: P) -> None:
         """Add one item to the counts."""
 
-    def figures(self, counts: C, data: D) -> dict[str, Any]:
+    def figures(self, counts: C, data: D_contra) -> dict[str, Any]:
         """What is reported of all items, as JSON; nan where a figure is not defined."""
 
     def summary(self, result: dict[str, Any]) -> list[str]:
         """The main figures, one line each, for people."""
 
 
-class SubmissionModule(Protocol[D, I, P]):
+class SubmissionModule(Protocol[D_contra, I_contra, P_contra]):
     """Kinds of task with a benchmark."""
 
-    def write_submission(self, folder: Path, data: D, item: I, prediction: P) -> None:
+    def write_submission(
+        self, folder: Path, data: D_contra, item: I_contra, prediction: P_contra
+    ) -> None:
         """Write the predictions for one item as ScanNet's benchmark reads them."""
 
 
-class ImageModule(Protocol[D, S_contra, I, P]):
+class ImageModule(Protocol[D_contra, S_contra, I_contra, P_contra]):
     """Kinds of task on images."""
 
-    def picture(self, data: D, item: I, prediction: P) -> np.ndarray:
+    def picture(self, data: D_contra, item: I_contra, prediction: P_contra) -> np.ndarray:
         """The prediction beside the labels, u8 [H, W, 3]."""
 
-    def class_set(self, data: D | type[D]) -> ClassSet:
+    def class_set(self, data: D_contra | type[D_contra]) -> ClassSet:
         """The classes of a data set for this kind of task."""
 
     def build(self, classes: int, settings: S_contra) -> nn.ModuleDict:

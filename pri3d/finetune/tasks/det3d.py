@@ -142,6 +142,13 @@ def build(kinds: Kinds, oriented: bool, settings: Det3d) -> nn.ModuleDict:
     return nn.ModuleDict({"backbone3d": network, "detector": Detector(kinds, oriented, settings)})
 
 
+def detector_of(nets: nn.ModuleDict) -> Detector:
+    """The part after the backbone."""
+    detector = nets["detector"]
+    assert isinstance(detector, Detector)
+    return detector
+
+
 def load_initial_weights(nets: nn.ModuleDict, settings: Det3d) -> InitialWeights:
     return load_backbone3d(nets["backbone3d"], settings.initial_weights, "det3d")
 
@@ -164,7 +171,7 @@ class Detections(NamedTuple):
 
 def detect(nets: nn.ModuleDict, batch: Batch) -> Detections:
     """Run the network on the scenes of a batch."""
-    detector = nets["detector"]
+    detector = detector_of(nets)
     clouds = collate_counted(batch.voxel_V3, batch.color_V3, batch.counts)
     features_VC = nets["backbone3d"](clouds).features
     seed_BS3 = batch.point_V3[batch.row_BS]
@@ -179,10 +186,10 @@ def detect(nets: nn.ModuleDict, batch: Batch) -> Detections:
 
 def losses(nets: nn.ModuleDict, batch: Batch, settings: Det3d) -> dict[str, Tensor]:
     """VoteNet's terms, each with its weight."""
-    if not trainable_grid(batch.voxel_V3, batch.counts):
+    if not weight(batch, settings):
         return {}
     detections = detect(nets, batch)
-    detector = nets["detector"]
+    detector = detector_of(nets)
     seed_row = torch.arange(batch.row_BS.shape[1], device=batch.row_BS.device)
     terms = votenet_loss.losses(
         detections.proposals,
@@ -217,9 +224,9 @@ def truth_of(batch: Batch, mean_size_C3: Tensor, headings: int) -> Truth:
     )
 
 
-def weight(batch: Batch) -> float:
+def weight(batch: Batch, settings: Det3d) -> float:
     """The number of scenes."""
-    return float(len(batch.names))
+    return float(len(batch.names)) if trainable_grid(batch.voxel_V3, batch.counts) else 0.0
 
 
 def optimizer(parameters: list[nn.Parameter], settings: Det3d) -> torch.optim.Optimizer:
@@ -283,7 +290,7 @@ def _predict(nets: nn.ModuleDict, item: Item, settings: Det3d, device: torch.dev
     with torch.no_grad():
         proposals = detect(nets, batch).proposals
     rule = Suppression(min_score=settings.min_score)
-    mean_size = nets["detector"].mean_size
+    mean_size = detector_of(nets).mean_size
     _, boxes = predict_boxes(proposals, mean_size, 0, item.scene.points, rule)
     return [box._replace(scene=item.position) for box in boxes]
 

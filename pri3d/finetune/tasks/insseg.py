@@ -161,7 +161,7 @@ def losses(nets: nn.ModuleDict, batch: Batch, settings: Insseg) -> dict[str, Ten
     return mask_rcnn.losses(nets, batch.images, batch.targets, settings)
 
 
-def weight(batch: Batch) -> float:
+def weight(batch: Batch, settings: Insseg) -> float:
     """The number of images."""
     return float(len(batch.images))
 

@@ -177,17 +177,19 @@ def last_features(encoder: nn.Module, image_BCHW: Tensor) -> Tensor:
 
 def losses(nets: nn.ModuleDict, batch: Batch, settings: Semseg) -> dict[str, Tensor]:
     """Cross entropy, the mean over all labeled pixels."""
-    if batch.images_BCHW is None or batch.targets_BHW is None or not weight(batch):
+    if batch.images_BCHW is None or batch.targets_BHW is None or not weight(batch, settings):
         return {}
-    if settings.architecture == "deeplabv3" and len(batch.images_BCHW) < 2:
-        return {}  # batch norm of its head has one value per image and channel
     scores = logits(nets, batch.images_BCHW, settings)
     return {"pixels": cross_entropy(scores, batch.targets_BHW.long(), ignore_index=IGNORED)}
 
 
-def weight(batch: Batch) -> float:
+def weight(batch: Batch, settings: Semseg) -> float:
     """The number of labeled pixels."""
-    return 0.0 if batch.targets_BHW is None else float((batch.targets_BHW != IGNORED).sum())
+    if batch.targets_BHW is None:
+        return 0.0
+    if settings.architecture == "deeplabv3" and len(batch.targets_BHW) < 2:
+        return 0.0  # batch norm of its head has one value per image and channel
+    return float((batch.targets_BHW != IGNORED).sum())
 
 
 def optimizer(parameters: list[nn.Parameter], settings: Semseg) -> torch.optim.Optimizer:
@@ -203,9 +205,10 @@ def learning_rate(settings: Semseg, step: int, steps: int) -> float:
 
 def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
     """A whole image at the input size: float32 [3, H, W], normalized."""
-    whole = Crop(0, 0, *rgb.shape[:2], False)
+    height, width = rgb.shape[:2]
+    whole = Crop(top=0, left=0, height=height, width=width, mirrored=False)
     shape = settings.height, settings.width
-    return normalise(torch.from_numpy(crop_image(rgb, rgb.shape[:2], whole, shape)))
+    return normalise(torch.from_numpy(crop_image(rgb, (height, width), whole, shape)))
 
 
 def most_likely(scores_BKHW: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -203,14 +203,16 @@ def logits(nets: nn.ModuleDict, batch: Batch) -> Tensor:
 
 def losses(nets: nn.ModuleDict, batch: Batch, settings: Semseg3d) -> dict[str, Tensor]:
     """Cross entropy, the mean over all labeled voxels."""
-    if not weight(batch) or not trainable_grid(batch.voxel_V3, batch.counts):
+    if not weight(batch, settings):
         return {}
     target_V = batch.target_V.long()
     return {"voxels": cross_entropy(logits(nets, batch), target_V, ignore_index=IGNORED)}
 
 
-def weight(batch: Batch) -> float:
+def weight(batch: Batch, settings: Semseg3d) -> float:
     """The number of labeled voxels."""
+    if not trainable_grid(batch.voxel_V3, batch.counts):
+        return 0.0
     return float((batch.target_V != IGNORED).sum())
 
 

@@ -17,7 +17,6 @@ from pri3d.pretrain.frame_clouds import FrameCloudBatch, FrameClouds
 from pri3d.pretrain.modes import Inputs
 from pri3d.pretrain.objective import LossTerm
 from pri3d.pretrain.whole_frames import (
-    deepest_channels,
     frame_clouds_of,
     global_features,
     networks_with_teacher,
@@ -31,9 +30,9 @@ def samples(inputs: Inputs, settings: Pretrain) -> FrameClouds:
 
 def networks(settings: Pretrain) -> nn.ModuleDict:
     """The 3D network, the frozen teacher, and a projection head each."""
-    nets = networks_with_teacher(settings)
-    nets["w2d"] = nn.Linear(nets["teacher"].channels, settings.projection_channels)
-    nets["w3d"] = nn.Linear(deepest_channels(settings), settings.projection_channels)
+    nets, teacher_channels, deepest_channels = networks_with_teacher(settings)
+    nets["w2d"] = nn.Linear(teacher_channels, settings.projection_channels)
+    nets["w3d"] = nn.Linear(deepest_channels, settings.projection_channels)
     return nets
 
 

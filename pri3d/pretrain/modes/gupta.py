@@ -13,7 +13,6 @@ from pri3d.pretrain.frame_clouds import FrameCloudBatch, FrameClouds
 from pri3d.pretrain.modes import Inputs
 from pri3d.pretrain.objective import LossTerm
 from pri3d.pretrain.whole_frames import (
-    deepest_channels,
     frame_clouds_of,
     global_features,
     networks_with_teacher,
@@ -27,8 +26,8 @@ def samples(inputs: Inputs, settings: Pretrain) -> FrameClouds:
 
 def networks(settings: Pretrain) -> nn.ModuleDict:
     """The 3D network, the frozen teacher, and a head from the one's features to the other's."""
-    nets = networks_with_teacher(settings)
-    nets["w3d"] = nn.Linear(deepest_channels(settings), nets["teacher"].channels)
+    nets, teacher_channels, deepest_channels = networks_with_teacher(settings)
+    nets["w3d"] = nn.Linear(deepest_channels, teacher_channels)
     return nets
 
 

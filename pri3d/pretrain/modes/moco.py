@@ -121,14 +121,14 @@ def networks(settings: Pretrain) -> nn.ModuleDict:
 
 def after_initial_weights(nets: nn.ModuleDict) -> None:
     """The key encoder begins as the trained one."""
-    nets["moco"].copy_trained(nets["backbone"]["encoder"])
+    _moco(nets).copy_trained(_encoder(nets))
 
 
 def loss(nets: nn.ModuleDict, batch: FrameCropBatch, settings: Pretrain) -> dict[str, LossTerm]:
     """Each image's own key against those of the queue."""
     bf16 = settings.precision == "bf16"
     with torch.autocast(batch.query_BCHW.device.type, torch.bfloat16, enabled=bf16):
-        loss_B, recalled_B = nets["moco"].loss(nets["backbone"]["encoder"], batch, settings)
+        loss_B, recalled_B = _moco(nets).loss(_encoder(nets), batch, settings)
     candidates = [1 + settings.moco_queue] * len(loss_B)
     chance = [math.log(n) for n in candidates]
     return {"moco": LossTerm(loss_B, chance, recalled_B.float().tolist(), candidates)}
@@ -146,17 +146,27 @@ def is_complete(batch: FrameCropBatch) -> bool:
 
 def after_step(nets: nn.ModuleDict, settings: Pretrain) -> None:
     """Move the key encoder and fill the queue."""
-    nets["moco"].after_step(nets["backbone"]["encoder"], settings.moco_momentum)
+    _moco(nets).after_step(_encoder(nets), settings.moco_momentum)
 
 
 def feature_maps(nets: nn.ModuleDict, image_BCHW: Tensor, settings: Pretrain) -> Tensor:
     """The encoder's features at stride 8, scaled to the cells, float32 [B, C, H / 2, W / 2]."""
-    encoder = nets["backbone"]["encoder"]
-    stem = nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu, encoder.maxpool)
-    at8 = nn.Sequential(stem, encoder.layer1, encoder.layer2)
+    encoder = _encoder(nets)
+    parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
+    at8 = nn.Sequential(*(encoder.get_submodule(name) for name in parts))
     shape = image_BCHW.shape[2] // CELL, image_BCHW.shape[3] // CELL
     map_BChw = maps_of(at8, image_BCHW, settings)
     return nn.functional.interpolate(map_BChw, shape, mode="bilinear")
+
+
+def _encoder(nets: nn.ModuleDict) -> nn.Module:
+    return nets["backbone"].get_submodule("encoder")
+
+
+def _moco(nets: nn.ModuleDict) -> Moco:
+    moco = nets["moco"]
+    assert isinstance(moco, Moco)
+    return moco
 
 
 def _head(network2d: str) -> nn.Module:

@@ -65,9 +65,11 @@ def _hardest_term(a_MC: Tensor, b_MC: Tensor, batch: CloudPairBatch) -> LossTerm
     side_a, side_b, counts = batch.side_a, batch.side_b, batch.pairs.counts
     first_a = torch.tensor([0, *side_a.counts]).cumsum(0)
     first_b = torch.tensor([0, *side_b.counts]).cumsum(0)
-    clouds = zip(a_MC.split(side_a.counts), b_MC.split(side_b.counts))
-    rows = zip(batch.pairs.anchor_N.split(counts), batch.pairs.positive_N.split(counts))
-    known = batch.known_L2.split(batch.known_counts)
+    clouds = zip(torch.split(a_MC, side_a.counts), torch.split(b_MC, side_b.counts))
+    rows = zip(
+        torch.split(batch.pairs.anchor_N, counts), torch.split(batch.pairs.positive_N, counts)
+    )
+    known = torch.split(batch.known_L2, batch.known_counts)
     losses, recall = [], []
     for i, ((cloud_a_MC, cloud_b_MC), (row_a_N, row_b_N)) in enumerate(zip(clouds, rows)):
         pairs_N2 = torch.stack([row_a_N - first_a[i], row_b_N - first_b[i]], dim=1)

@@ -1,4 +1,4 @@
-"""ppkt: points of a frame against the pixels that show them, in the features of a frozen 2D network.
+"""ppkt: points of a frame against the pixels that show them, with features of a frozen 2D network.
 
 PPKT, Liu et al., "Learning from 2D: Contrastive Pixel-to-Point Knowledge Transfer for 3D
 Pretraining", arXiv 2104.04687, equation 1.

@@ -2,13 +2,10 @@
 
 import io
 import pickle
-from itertools import chain
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from make_artefacts import (
     COLOR_FROM_DEPTH,
     COLOR_K,
@@ -24,7 +21,9 @@ from torch.utils.data import DataLoader
 from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.samples import PairSamples, collate, order_of_rank
+from pri3d.pretrain.image_pairs import ImagePairs
+from pri3d.pretrain.image_pairs import collate_image_pairs as collate
+from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
 
 HEIGHT, WIDTH = 72, 96  # three quarters of the stored colour images
@@ -41,8 +40,8 @@ def settings(**changes) -> Pretrain:
     return Pretrain(**small | {"steps": 12} | changes)
 
 
-def samples(room, mode="joint", **changes) -> PairSamples:
-    return PairSamples(**room, mode=mode, settings=settings(**changes))
+def samples(room, mode="joint", held_out=(), **changes) -> ImagePairs:
+    return module_of(mode).samples(Inputs(**room, held_out=held_out), settings(**changes))
 
 
 def frames_of(sample) -> tuple[int, int]:
@@ -103,7 +102,7 @@ def test_matched_voxels_lie_where_the_cell_looks(room):
     for i in range(6):
         sample = data[i]
         for frame, chunk in zip(frames_of(sample), sample.chunks):
-            places = seen_at(chunk.cell_N, path[frame])
+            places = seen_at(chunk.id_N, path[frame])
             offsets = (chunk.voxel_V3[chunk.row_N] + 0.5) * VOXEL - places
             distances.append(np.linalg.norm(offsets, axis=1))
             on_back_wall = places[:, 1] > places[:, 1].max() - 1e-9
@@ -124,19 +123,19 @@ def test_chunks_are_the_rows_of_the_frame(room):
         assert chunk.row_N.max() < len(chunk.voxel_V3)
 
 
-@pytest.mark.parametrize("most", [50, 100000])
-def test_no_two_matches_share_a_cell_or_a_voxel(room, most):
-    data = samples(room, matches=most)
+@pytest.mark.parametrize("maximum", [50, 100000])
+def test_no_two_matches_share_a_cell_or_a_voxel(room, maximum):
+    data = samples(room, matches=maximum)
     for i in range(6):
         sample = data[i]
         groups = [*sample.view]
         for chunk in sample.chunks:
-            groups += [chunk.cell_N, chunk.row_N]
+            groups += [chunk.id_N, chunk.row_N]
         for values in groups:
-            assert len(np.unique(values)) == len(values) <= most
+            assert len(np.unique(values)) == len(values) <= maximum
             assert values.min() >= 0
         assert len(sample.view[0]) == len(sample.view[1])
-        if most == 50:
+        if maximum == 50:
             assert all(len(values) == 50 for values in groups)
         else:
             assert len(sample.view[0]) > 300
@@ -211,7 +210,7 @@ def test_every_epoch_has_every_pair_once_in_another_order(room):
 def test_held_out_scans_give_no_pairs(room):
     everything = samples(room, mode="view")
     assert everything.used_scenes() == ["room00", "room01"]
-    data = PairSamples(**room, mode="view", settings=settings(), held_out=["room00"])
+    data = samples(room, "view", held_out=["room00"])
     assert data.used_scenes() == ["room01"]
     names = [data[i].name for i in range(12)]
     assert {name.split()[0] for name in names} == {"room01"}
@@ -220,41 +219,9 @@ def test_held_out_scans_give_no_pairs(room):
     with pytest.raises(
         Pri3DError, match=r"has no scene elsewhere to hold out; it has room00, room"
     ):
-        PairSamples(**room, mode="view", settings=settings(), held_out=["room00", "elsewhere"])
-    with pytest.raises(Pri3DError, match=r"pairs\.h5: all its 12 pairs .* held out"):
-        PairSamples(**room, mode="view", settings=settings(), held_out=["room00", "room01"])
-
-
-@given(
-    micro=st.integers(1, 5),
-    each=st.integers(1, 4),
-    ranks=st.integers(1, 6),
-    start=st.integers(0, 7),
-    default=st.booleans(),
-)
-def test_all_ranks_together_see_what_one_process_sees(micro, each, ranks, start, default):
-    batch = micro * each * ranks
-    dealt = settings(batch=batch, micro_batch=None if default else micro, steps=7)
-    single = list(order_of_rank(start, dealt, 0, 1))
-    assert list(chain(*single)) == list(range(start * batch, 7 * batch))
-    parts = [list(order_of_rank(start, dealt, rank, ranks)) for rank in range(ranks)]
-    size = batch // ranks if default else micro
-    assert {len(items) for part in parts for items in part} <= {size}
-    # One micro-batch of each rank in turn is the order of a single process.
-    in_turn = list(chain(*zip(*parts, strict=True)))
-    assert list(chain(*in_turn)) == list(chain(*single))
-    if not default:
-        assert in_turn == single
-
-
-@pytest.mark.parametrize(
-    ("batch", "micro", "ranks"), [(8, 3, 1), (8, 2, 3), (8, None, 3), (2, None, 4)]
-)
-def test_a_batch_that_cannot_be_dealt_out_is_refused(batch, micro, ranks):
-    with pytest.raises(
-        Pri3DError, match=f"batch: {batch} pairs cannot be dealt out evenly to {ranks}"
-    ):
-        order_of_rank(0, settings(batch=batch, micro_batch=micro), 0, ranks)
+        samples(room, "view", held_out=["room00", "elsewhere"])
+    with pytest.raises(Pri3DError, match=r"pairs\.h5: all its 12 pairs are in held-out scenes"):
+        samples(room, "view", held_out=["room00", "room01"])
 
 
 def test_another_epoch_draws_anew(room):
@@ -310,8 +277,8 @@ def far_surface(_, __, chunks):
     ("edit", "reasons"),
     [
         (no_depth, {"view: fewer than 2 matches": 3, "geo: fewer than 2 matches": 3}),
-        (no_color, {"no colour image": 3}),
-        (broken_color, {"colour image does not decode": 3}),
+        (no_color, {"no color image": 3}),
+        (broken_color, {"color image does not decode": 3}),
         (no_chunk, {"geo: chunk within one cell of 16 voxels": 3}),
         (far_surface, {"geo: fewer than 2 matches": 12}),
     ],
@@ -321,7 +288,7 @@ def test_what_is_left_out_has_a_reason_and_the_others_go_on(tmp_path, edit, reas
     batch = collate([data[i] for i in range(6)])  # of the six pairs three have frame 0
     assert {reason: batch.skipped.count(reason) for reason in set(batch.skipped)} == reasons
     assert len(batch.names) == 6
-    whole = 3 if "colour" in next(iter(reasons)) else 6
+    whole = 3 if "color" in next(iter(reasons)) else 6
     assert len(batch.image_a_BCHW) == whole
     lost = sum(n for reason, n in reasons.items() if reason.startswith("geo"))
     assert len(batch.side_a.counts) + len(batch.side_b.counts) == 2 * whole - lost
@@ -339,7 +306,7 @@ def test_a_batch_of_nothing(tmp_path):
     assert len(batch.image_a_BCHW) == 0
     assert batch.view.counts == []
     assert batch.side_a.counts == []
-    assert batch.skipped == ["no colour image"] * 2
+    assert batch.skipped == ["no color image"] * 2
 
 
 def test_cells_and_voxels_are_numbered_through_the_batch(room):

@@ -16,8 +16,10 @@ from pri3d.artefacts import Clouds
 from pri3d.config import MODES, Evaluate, Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import resnet_encoder
-from pri3d.pretrain import cloud_modes, cloud_pairs, evaluate, frame_clouds, modes, train
+from pri3d.pretrain import cloud_pairs, evaluate, frame_clouds, train
+from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.pretrain.schedules import learning_rate
+from pri3d.pretrain.voxel_features import sparse_tensor
 from pri3d.run import checkpoint
 from pri3d.transforms import cloud
 from pri3d.transforms.crop import Crop
@@ -99,14 +101,14 @@ def test_every_point_is_seen_at_its_pixel(room):
 @pytest.mark.parametrize("ways", [[], MOVED], ids=["as it is", "moved"])
 @pytest.mark.parametrize(("crop", "flip"), [(1.0, False), (0.6, True)])
 def test_a_voxel_has_the_colour_of_the_pixel_that_it_matches(room, crop, flip, ways):
-    how = settings(crop=crop, flip=flip, height=96, width=128, matches=4096, augment3d=ways)
+    how = settings(crop=crop, flip=flip, height=96, width=128, matches=4096, augment_cloud=ways)
     samples = frame_clouds.FrameClouds(room["clouds_dir"], how)
     for index in range(4):
         sample = samples[index]
         image = sample.image * torch.tensor([0.229, 0.224, 0.225])[:, None, None]
         image = (image + torch.tensor([0.485, 0.456, 0.406])[:, None, None]).reshape(3, -1)
         cloud = sample.cloud
-        np.testing.assert_allclose(image[:, cloud.cell_N].T, cloud.color_V3[cloud.row_N], atol=1e-5)
+        np.testing.assert_allclose(image[:, cloud.id_N].T, cloud.color_V3[cloud.row_N], atol=1e-5)
         assert len(np.unique(cloud.row_N)) == len(cloud.row_N) == len(cloud.voxel_V3)
 
 
@@ -124,7 +126,7 @@ def changed(monkeypatch):
 
 
 def test_a_pixel_matches_the_voxel_that_a_point_of_it_was_moved_to(room, changed):
-    how = settings(height=96, width=128, matches=4096, augment3d=MOVED)
+    how = settings(height=96, width=128, matches=4096, augment_cloud=MOVED)
     samples = frame_clouds.FrameClouds(room["clouds_dir"], how)
     clouds, _ = cloud_of(room)
     whole = Crop(0, 0, *COLOR_SHAPE, False)
@@ -138,7 +140,7 @@ def test_a_pixel_matches_the_voxel_that_a_point_of_it_was_moved_to(room, changed
         inside = np.floor(moved / how.frame_voxel_m).astype(int)
         possible = set(zip(pixels, map(tuple, inside)))
         voxels = map(tuple, sample.cloud.voxel_V3[sample.cloud.row_N])
-        assert set(zip(sample.cloud.cell_N, voxels)) <= possible
+        assert set(zip(sample.cloud.id_N, voxels)) <= possible
 
 
 @pytest.mark.parametrize(("crop", "flip"), [(1.0, False), (0.6, True)])
@@ -188,7 +190,7 @@ def test_samples_are_the_same_whatever_came_before_and_differ_by_epoch(room):
 
 
 def test_what_matches_in_changed_clouds_lay_close_before_they_were_changed(room, changed):
-    how = settings(matches=500, augment3d=MOVED)
+    how = settings(matches=500, augment_cloud=MOVED)
     samples = cloud_pairs.CloudPairs(room["pairs"], room["clouds_dir"], how)
     clouds, _ = cloud_of(room)
     for index in range(3):
@@ -200,11 +202,11 @@ def test_what_matches_in_changed_clouds_lay_close_before_they_were_changed(room,
             world, color = cloud_pairs.colored_cloud(clouds, list(clouds.index).index(number))
             np.testing.assert_array_equal(given, world)
             # A voxel is where the point that it names was moved to, and has its colour.
-            inside = np.floor(moved[side.cell_N] / how.frame_voxel_m)
+            inside = np.floor(moved[side.id_N] / how.frame_voxel_m)
             np.testing.assert_array_equal(inside, side.voxel_V3)
-            np.testing.assert_array_equal(side.color_V3, color[side.cell_N])
+            np.testing.assert_array_equal(side.color_V3, color[side.id_N])
             assert np.linalg.norm(moved - world, axis=1).mean() > 0.1
-            before.append(world[side.cell_N])
+            before.append(world[side.id_N])
         row_a, row_b = sample.matches
         assert len(row_a) > 100
         assert len(np.unique(row_a)) == len(row_a)
@@ -212,7 +214,7 @@ def test_what_matches_in_changed_clouds_lay_close_before_they_were_changed(room,
         assert distance.max() <= how.radius_m
         near = cKDTree(before[1]).query_ball_point(before[0][row_a], how.radius_m)
         expected = {(a, b) for a, found in zip(row_a, near) for b in found}
-        assert set(map(tuple, sample.listed)) == expected
+        assert set(map(tuple, sample.known)) == expected
 
 
 def test_pairs_match_where_points_lie_close_in_the_world(room):
@@ -237,8 +239,8 @@ def test_matching_takes_all_who_have_a_partner_and_any_of_the_partners():
     expected = {i for i in range(300) if near[i]}
     partners = [set() for _ in range(300)]
     for _ in range(30):
-        row_a, row_b, listed = cloud_pairs.matching(a, b, 0.1, 10_000, rng)
-        assert set(map(tuple, listed)) == {(i, j) for i in expected for j in near[i]}
+        row_a, row_b, known = cloud_pairs.close_rows(a, b, 0.1, 10_000, rng)
+        assert set(map(tuple, known)) == {(i, j) for i in expected for j in near[i]}
         assert set(row_a) == expected
         for i, j in zip(row_a, row_b):
             partners[i].add(j)
@@ -246,7 +248,7 @@ def test_matching_takes_all_who_have_a_partner_and_any_of_the_partners():
     several = [i for i in expected if 2 <= len(near[i]) <= 3]
     assert len(several) > 20
     assert sum(partners[i] == set(near[i]) for i in several) > 0.9 * len(several)
-    row_a, *_ = cloud_pairs.matching(a, b, 0.1, 20, rng)
+    row_a, *_ = cloud_pairs.close_rows(a, b, 0.1, 20, rng)
     assert len(row_a) == 20
 
 
@@ -323,7 +325,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(room, teacher, tmp_path, con
     mode = "pointcontrast" if contrast == "hardest" else contrast
     usual = Pretrain()
     given = {"steps": 4, "log_every": 2, "checkpoint_every": 2, "teacher_weights": str(teacher)}
-    given |= {"augment_color": True, "augment3d": usual.augment3d}
+    given |= {"augment_color": True, "augment_cloud": usual.augment_cloud}
     given |= {"contrast3d": "hardest" if contrast == "hardest" else usual.contrast3d}
     whole, out = tmp_path / "whole", tmp_path / "gone on"
     run_training(room, whole, mode, **given)
@@ -347,18 +349,18 @@ def test_whole_frames_need_others_beside_them(room, teacher, tmp_path, mode):
 
 def test_the_losses_of_whole_frames_are_what_they_say(room, teacher):
     torch.manual_seed(0)
-    samples = frame_clouds.FrameClouds(room["clouds_dir"], settings(), least=2)
-    batch = samples.collate([samples[i] for i in range(4)])
     for mode in GLOBAL:
-        how = settings(batch=4, kd_temperature=2.0)
-        nets = modes.networks(mode, how).eval()
+        module, how = module_of(mode), settings(batch=4, kd_temperature=2.0)
+        samples = module.samples(Inputs(**room), how)
+        batch = samples.collate([samples[i] for i in range(4)])
+        nets = module.networks(how).eval()
         with torch.no_grad():
             map_BChw = nets["teacher"](batch.image_BCHW)
             wanted = torch.stack([image.flatten(1).mean(1) for image in map_BChw])
-            deepest = nets["backbone3d"].encode(cloud_modes.sparse(batch.side))[-1]
+            deepest = nets["backbone3d"].encode(sparse_tensor(batch.side))[-1]
             of_frame = deepest.coordinates[:, 0]
             given = torch.stack([deepest.features[of_frame == i].mean(0) for i in range(4)])
-            term = modes.MODES[mode](nets, batch, how)[mode]
+            term = module.loss(nets, batch, how)[mode]
             if mode == "gupta":
                 expected = (nets["w3d"](given) - wanted).pow(2).mean(1)
                 chance = (wanted - wanted.mean(0)).pow(2).sum(0).mean() / 4
@@ -420,7 +422,7 @@ def test_frames_that_cannot_be_used_are_counted_and_others_are_learned_from(tmp_
         room, tmp_path / "run", "ppkt", steps=3, batch=2, log_every=1, teacher_weights=str(teacher)
     )
     skipped = read_metrics(tmp_path / "run")[-1]["skipped"]
-    assert skipped["colour image does not decode"] == 1
+    assert skipped["color image does not decode"] == 1
     assert sum(skipped.values()) == 2
 
 

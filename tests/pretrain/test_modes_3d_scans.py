@@ -6,7 +6,7 @@ from make_artefacts import read_metrics
 from safetensors.torch import save_file
 
 from pri3d import config, demo
-from pri3d.config import PRETRAINED_3D, Pretrain
+from pri3d.config import MODES, Pretrain
 from pri3d.models.resunet import resnet_encoder
 from pri3d.pretrain import train
 from pri3d.stages import clouds, overlap, pairs
@@ -78,11 +78,17 @@ def teacher(tmp_path_factory):
     return path
 
 
+PRETRAINED_3D = [name for name, mode in MODES.items() if mode.trains == ("network3d",)]
+
+
 @pytest.mark.parametrize("contrast", [*PRETRAINED_3D, "hardest"])
 def test_the_loss_falls_below_chance(scans, teacher, tmp_path, contrast):
     mode = "pointcontrast" if contrast == "hardest" else contrast
     given = SETTINGS | {"teacher_weights": str(teacher), "lr": RATE.get(mode, 0.1)}
-    given |= {"steps": STEPS.get(mode, 80), "augment3d": WAYS.get(mode, Pretrain().augment3d)}
+    given |= {
+        "steps": STEPS.get(mode, 80),
+        "augment_cloud": WAYS.get(mode, Pretrain().augment_cloud),
+    }
     if contrast == "hardest":
         given["contrast3d"] = "hardest"
     train.run(**scans, out=tmp_path / "run", mode=mode, settings=Pretrain(**given))
