@@ -20,14 +20,7 @@ from pri3d.cli.options import (
 from pri3d.cli.pretrain import ChunksFolder, CloudsFolder, PairsFile
 
 _PRETRAINED = ("held_out", "pairs", "clouds", "chunks", "max_pairs", "matches", "radius", "seed")
-# Options of finetuned runs -> the kinds of task that they apply to.
-_FINETUNED = {
-    "data": tuple(config.KINDS),
-    "max_samples": tuple(config.KINDS),
-    "pictures": ("semseg", "insseg"),
-    "submission": ("semseg", "insseg", "semseg3d"),
-    "split": ("semseg", "insseg", "semseg3d"),
-}
+_FINETUNED = ("data", "split", "max_samples", "pictures", "submission")
 
 
 @app.command()
@@ -65,11 +58,13 @@ def evaluate(
         typer.Option(min=1, help="finetuned: at most N images, clouds or scenes, evenly spaced"),
     ] = None,
     pictures: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, help="finetuned on images: number of pictures of predictions, in <OUT>_pictures/"
+            min=0,
+            help="finetuned on images: number of pictures of predictions, in <OUT>_pictures/; "
+            "default: 6",
         ),
-    ] = 6,
+    ] = None,
     submission: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="finetuned: write predictions for ScanNet's benchmark"),
@@ -86,7 +81,8 @@ def evaluate(
 
     trained = read_run(existing_folder(run, "give the folder of a run"))
     task = trained.task
-    _check_options(context, run, trained.mode, task)
+    if problem := _inapplicable(context, run, trained.mode, task):
+        raise typer.BadParameter(problem)
     out = out or Path("results/evaluation", f"{trained.name}.json")
     if task is None:
         existing_file(pairs, "run `pri3d pairs`, or name the file with --pairs")
@@ -107,51 +103,41 @@ def evaluate(
             "--data"
         )
     existing_folder(data, "give the folder of the labeled data set with --data")
-    kind = config.TASKS[task].kind
-    if kind == "semseg3d":
-        from pri3d.finetune import measure3d
+    from pri3d.finetune import evaluate as finetuned
 
-        result = measure3d.run(
-            run, data, out, device, threads, max_samples, submission, split, engine
-        )
-        print(*measure3d.as_lines(result), sep="\n")
-    elif kind == "det3d":
-        from pri3d.finetune import measure_boxes
-
-        result = measure_boxes.run(run, data, out, device, threads, max_samples, engine)
-        print(*measure_boxes.as_lines(result), sep="\n")
-    else:
-        from pri3d.finetune import measure
-
-        result = measure.run(
-            run, data, out, device, threads, max_samples, pictures, submission, split
-        )
-        print(*measure.as_lines(result), sep="\n")
+    options = finetuned.Options(split, max_samples, pictures, submission)
+    result = finetuned.run(run, data, out, options, device, threads, engine)
+    print(*finetuned.summary(result), sep="\n")
 
 
-def _check_options(context: typer.Context, run: Path, mode: str | None, task: str | None) -> None:
-    """Refuse options that do not apply to the kind of run.
-
-    Raises:
-        typer.BadParameter: such an option is given; the message says what the run is.
-    """
-    given = {
-        name
-        for name in context.params
-        if context.get_parameter_source(name) is not None
-        and context.get_parameter_source(name).name == "COMMANDLINE"
-    }
+def _inapplicable(
+    context: typer.Context, run: Path, mode: str | None, task: str | None
+) -> str | None:
+    """The message about given options that do not apply to a run, or None."""
+    given = [name for name in context.params if _is_given(context, name)]
     if task is None:
-        applicable, what = set(_PRETRAINED), f"a pretraining run ({mode})"
+        wrong = [name for name in given if name in _FINETUNED]
+        what = f"a pretraining run ({mode})"
     else:
-        kind = config.TASKS[task].kind
-        applicable = {name for name, kinds in _FINETUNED.items() if kind in kinds}
+        wrong = [name for name in given if name in _PRETRAINED]
         what = f"a finetuning run ({task}: {config.kind_of(task).summary})"
-    special = {*_PRETRAINED, *_FINETUNED}
-    if wrong := [_flag(name) for name in context.params if name in given & special - applicable]:
-        raise typer.BadParameter(
-            f"{run} is {what}; {', '.join(wrong)} {'does' if len(wrong) == 1 else 'do'} not apply"
-        )
+    if wrong:
+        do = "does" if len(wrong) == 1 else "do"
+        return f"{run} is {what}; {', '.join(map(_flag, wrong))} {do} not apply to it"
+    if task is None:
+        return None
+    problem = config.inapplicable_option(
+        task,
+        split=context.params["split"],
+        submission="submission" in given,
+        pictures="pictures" in given,
+    )
+    return problem and f"{run} is {what}; {problem}"
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _flag(name: str) -> str:

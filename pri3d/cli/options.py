@@ -161,7 +161,7 @@ def assignments(
     section: config.Section, leave_out: Collection[str] = (), only: Collection[str] | None = None
 ) -> str:
     """A section of the settings, or some of it, as `--set key=value ...`, quoted for a shell."""
-    chosen = section.model_dump(exclude=set(leave_out), include=only and set(only))
+    chosen = section.model_dump(exclude=set(leave_out), include=None if only is None else set(only))
     pairs = (f"{key}={json.dumps(value)}" for key, value in chosen.items())
     return " ".join(f"--set {shlex.quote(pair)}" for pair in pairs)
 

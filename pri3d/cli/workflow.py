@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pri3d import config
-from pri3d.cli.options import app, assigned_values
+from pri3d.cli.options import app, assigned_values, known
 from pri3d.errors import Pri3DError
 
 SNAKEFILE = Path(__file__).parents[2] / "Snakefile"
@@ -42,10 +43,17 @@ def run(
     given = config.nested(assigned_values([word for word in words if "=" in word]))
     if not SNAKEFILE.is_file():
         raise Pri3DError(f"{SNAKEFILE}: no such file; install the package from its repository")
+    raw = config.read_yaml(config_file) if config_file else {}
+    raw = config.with_preset(
+        config.merged(config.nested(raw), given), config.read_yaml(config.DEMO)
+    )
+    names = config.target_names(config.parse(raw))
+    for target in targets:
+        if re.fullmatch(r"\w+", target) and not Path(target).exists():
+            known("target", target, names)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", cores]
     command += ["--dry-run"] * dry_run or ["--quiet", "host", "reason"]
     if config_file is not None:
-        config.read_yaml(config_file)
         command += ["--configfile", str(config_file)]
     if given:
         command += ["--config", *(f"{key}={_word(value)}" for key, value in given.items())]

@@ -12,13 +12,14 @@ the nearest known one.
     finetune    finetuning; tasks: its tasks, as records
     files       YAML files and presets
     verb        the settings of one training, with changes from the command line
+    runs        the pretraining runs of the workflow
     renamed     settings of version 0.1
     document    the JSON schema and the page of the documentation
 """
 
 from pri3d.config.data import Chunks, Datasets, Demo, Evaluate, Frames, Overlap, Pairs, Sparse
 from pri3d.config.document import json_schema, markdown
-from pri3d.config.files import load, preset_names, read_yaml, with_preset
+from pri3d.config.files import DEMO, load, preset_names, read_yaml, with_preset
 from pri3d.config.finetune import (
     Compare3d,
     Det3d,
@@ -36,14 +37,22 @@ from pri3d.config.names import ModeName, TaskName, unknown_name
 from pri3d.config.networks import NAMED_3D, Network2d, Network3d
 from pri3d.config.pretrain import NAMED_WEIGHTS, Pretrain
 from pri3d.config.renamed import RENAMED, old_keys, renamed_settings
+from pri3d.config.runs import (
+    PretrainRun,
+    check_run_names,
+    pretrain_runs,
+    target_names,
+    variant_names,
+)
 from pri3d.config.section import Section
 from pri3d.config.settings import INHERITS, Report, Settings, Variant, parse
-from pri3d.config.tasks import KINDS, TASKS, kind_of
+from pri3d.config.tasks import KINDS, TASKS, inapplicable_option, kind_of
 from pri3d.config.training import RUNTIME, Training
 from pri3d.config.verb import pretrain_settings, task_settings
 
 __all__ = [
     "ALL_MODES",
+    "DEMO",
     "INHERITS",
     "KINDS",
     "MODES",
@@ -69,6 +78,7 @@ __all__ = [
     "Overlap",
     "Pairs",
     "Pretrain",
+    "PretrainRun",
     "Report",
     "Section",
     "Semseg",
@@ -79,6 +89,8 @@ __all__ = [
     "TaskName",
     "Training",
     "Variant",
+    "check_run_names",
+    "inapplicable_option",
     "json_schema",
     "kind_of",
     "load",
@@ -88,12 +100,15 @@ __all__ = [
     "old_keys",
     "parse",
     "preset_names",
+    "pretrain_runs",
     "pretrain_settings",
     "read_yaml",
     "renamed_settings",
+    "target_names",
     "task_settings",
     "unknown_name",
     "unused_settings",
     "used_settings",
+    "variant_names",
     "with_preset",
 ]

@@ -253,10 +253,13 @@ def unknown_key(key: str, section: type[Section]) -> str:
     before = f"{parent}." if parent else ""
     synonym = SYNONYMS.get(last.lower().replace("-", "_"), "")
     near = difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.4)
+    very_near = difflib.get_close_matches(last, section.model_fields, n=1, cutoff=0.8)
     if synonym in section.model_fields:
         hint = f"did you mean {before}{synonym}?"
     elif f"{parent}.{last}" in RENAMED:
         hint = f"it is now named {RENAMED[f'{parent}.{last}']}"
+    elif very_near:
+        hint = f"did you mean {before}{very_near[0]}?"
     elif elsewhere := _elsewhere(last) or _elsewhere(synonym):
         hint = f"did you mean {elsewhere}?"
     elif near:

@@ -143,7 +143,7 @@ def voxelize(
 
 
 @njit(cache=True, nogil=True)
-def farthest_rows(point_N3, number):
+def farthest_rows(point_N3: np.ndarray, number: int) -> np.ndarray:
     """Rows int64 [number] of points far from each other: `votenet.farthest_points` of one cloud, on
     the CPU.
     """

@@ -16,7 +16,7 @@ from pri3d.config import TASKS, Task, kind_of
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import weights_file
 from pri3d.finetune.step import step
-from pri3d.finetune.tasks import Batch, Data, KindModule, module_name, module_of_task
+from pri3d.finetune.tasks import Batch, Data, KindModule, module_name, module_of
 from pri3d.run import checkpoint, loop, processes
 from pri3d.run.batches import micro_batch_of
 from pri3d.run.folder import CHECKPOINTS, write_settings
@@ -70,7 +70,7 @@ def run(
     try:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        module = module_of_task(task)
+        module = module_of(TASKS[task].kind)
         data = module.open_data(TASKS[task].dataset, data_dir, "train")
         labels = Labels(module, data, module.select(data, settings))
         identity = run_identity(task, data_dir, labels, settings, here.size)

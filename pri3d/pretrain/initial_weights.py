@@ -9,15 +9,8 @@ from pri3d import store
 from pri3d.config import NAMED_WEIGHTS, Pretrain, used_settings
 from pri3d.errors import Pri3DError
 from pri3d.models.teacher import Teacher
-from pri3d.run.folder import RANDOM, InitialWeights
+from pri3d.run.folder import RANDOM, WEIGHTS_SETTINGS, InitialWeights
 from pri3d.weights.load import load_exactly, load_file_into, load_imagenet_into
-
-# Network -> the setting of its initial weights.
-SETTINGS = {
-    "backbone": "initial_weights_2d",
-    "backbone3d": "initial_weights_3d",
-    "teacher": "teacher_weights",
-}
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +18,7 @@ _log = logging.getLogger(__name__)
 def weights_digests(mode: str, settings: Pretrain) -> dict[str, str]:
     """Network -> SHA-256 of the file of its initial weights, of the networks that have one."""
     digests = {}
-    for network, setting in SETTINGS.items():
+    for network, setting in WEIGHTS_SETTINGS.items():
         file = getattr(settings, setting)
         if setting in used_settings(mode) and file not in NAMED_WEIGHTS and Path(file).is_file():
             digests[network] = store.file_digest(Path(file))

@@ -1,6 +1,5 @@
 """Checkpoints of a run that is not finished, and files of weights."""
 
-import json
 import logging
 import math
 import zipfile
@@ -113,11 +112,6 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def first_line(error: Exception) -> str:
     """The first line of an exception's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def save_json(path: Path, content: dict[str, Any]) -> None:
-    with store.atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def without_nan(value: Any) -> Any:

@@ -26,6 +26,13 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 SCHEMA = 2  # of settings.json and provenance.json; 1 is version 0.1
 
+# Network of a pretraining -> the setting of its initial weights.
+WEIGHTS_SETTINGS = {
+    "backbone": "initial_weights_2d",
+    "backbone3d": "initial_weights_3d",
+    "teacher": "teacher_weights",
+}
+
 Kind = Literal["pretrain", "finetune"]
 
 
@@ -111,6 +118,12 @@ class Run(NamedTuple):
         if isinstance(self.settings, Pretrain):
             raise Pri3DError(f"{self.folder}: is a pretraining run; give a finetuning run")
         return self.settings
+
+    def weights_setting(self, network: str) -> str:
+        """The setting of the initial weights of one of its networks."""
+        name = WEIGHTS_SETTINGS[network] if self.kind == "pretrain" else "initial_weights"
+        value: str = getattr(self.settings, name)
+        return value
 
     def digest(self) -> str:
         """SHA-256 of the weights file."""
@@ -274,11 +287,11 @@ def _old_provenance(record: dict[str, Any], kind: Kind) -> Provenance:
         first = _old_weights(record["start"], before["start"])
         if first.kind == "file":
             given = Path(before["settings"]["init"])  # a run's folder, or a file
-            kind_of_file = "file" if given.suffix else "run"
-            first = first._replace(kind=kind_of_file, name=given.stem)
+            first = first._replace(kind="file" if given.suffix else "run", name=given.stem)
         network = "backbone" if kind_of(before["task"]).network == "network2d" else "backbone3d"
         weights = {network: first}
-        inputs: dict[str, Any] = {"dataset": {"labels": {"digest": before["frames"]}}}
+        labels = {"digest": before["frames"], "inputs": {}}
+        inputs: dict[str, Any] = {"dataset": {TASKS[before["task"]].dataset: labels}}
         code = before["code"]
     else:
         parts = {"init2d": "backbone", "init3d": "backbone3d", "teacher_init": "teacher"}

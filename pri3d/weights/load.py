@@ -158,7 +158,7 @@ def load_file_into(
 
 
 class _Match(NamedTuple):
-    """Entries under full names: of the network, of the file, and those that both have in one shape."""
+    """Entries under full names: of the network, of the file, and those that fit the network."""
 
     own: dict[str, Tensor]
     file: dict[str, Tensor]

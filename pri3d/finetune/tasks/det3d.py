@@ -8,28 +8,34 @@ classes.
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from pri3d.boxes import Boxes
 from pri3d.config import Det3d
-from pri3d.datasets.objects3d import Kinds, ScanNetObjects, open_objects
+from pri3d.datasets.objects3d import Kinds, ScanNetObjects, Scene, open_objects
 from pri3d.datasets.sunrgbd import SunRGBD
 from pri3d.errors import Pri3DError
 from pri3d.finetune import scenes
+from pri3d.finetune.box_predictions import Suppression, predict_boxes
 from pri3d.finetune.initial_weights import load_backbone3d
 from pri3d.finetune.optimizers import warmup_rate
 from pri3d.finetune.samples import Damaged, resolve_item
 from pri3d.finetune.scenes import Batch, Sample
 from pri3d.finetune.subsets import labeled_subset
+from pri3d.finetune.summaries import percent
 from pri3d.finetune.voxels import trainable_grid
+from pri3d.metrics import boxes3d
+from pri3d.metrics.boxes3d import Found
 from pri3d.models import votenet_loss
 from pri3d.models.minkunet import minkunet_of
 from pri3d.models.votenet import ProposalHead, Proposals, VoteAggregation, Voting
 from pri3d.models.votenet_loss import Truth
+from pri3d.run import processes
 from pri3d.run.folder import InitialWeights
 from pri3d.sparse.coordinates import collate_counted
 from pri3d.transforms.cloud import augment_colors
@@ -37,6 +43,8 @@ from pri3d.transforms.cloud import augment_colors
 Scenes = ScanNetObjects | SunRGBD
 
 CHANNELS = 256  # of the backbone's features (published)
+ITEMS_AT_ONCE = 1  # scenes per prediction
+IOU_THRESHOLDS = (0.25, 0.5)  # of average precision
 HEADINGS = 12  # heading bins, for data sets whose boxes have headings
 # Weights of the terms in the loss (published).
 WEIGHTS = {
@@ -134,6 +142,13 @@ def build(kinds: Kinds, oriented: bool, settings: Det3d) -> nn.ModuleDict:
     return nn.ModuleDict({"backbone3d": network, "detector": Detector(kinds, oriented, settings)})
 
 
+def detector_of(nets: nn.ModuleDict) -> Detector:
+    """The part after the backbone."""
+    detector = nets["detector"]
+    assert isinstance(detector, Detector)
+    return detector
+
+
 def load_initial_weights(nets: nn.ModuleDict, settings: Det3d) -> InitialWeights:
     return load_backbone3d(nets["backbone3d"], settings.initial_weights, "det3d")
 
@@ -156,7 +171,7 @@ class Detections(NamedTuple):
 
 def detect(nets: nn.ModuleDict, batch: Batch) -> Detections:
     """Run the network on the scenes of a batch."""
-    detector = nets["detector"]
+    detector = detector_of(nets)
     clouds = collate_counted(batch.voxel_V3, batch.color_V3, batch.counts)
     features_VC = nets["backbone3d"](clouds).features
     seed_BS3 = batch.point_V3[batch.row_BS]
@@ -174,7 +189,7 @@ def losses(nets: nn.ModuleDict, batch: Batch, settings: Det3d) -> dict[str, Tens
     if not weight(batch, settings):
         return {}
     detections = detect(nets, batch)
-    detector = nets["detector"]
+    detector = detector_of(nets)
     seed_row = torch.arange(batch.row_BS.shape[1], device=batch.row_BS.device)
     terms = votenet_loss.losses(
         detections.proposals,
@@ -224,3 +239,93 @@ def learning_rate(settings: Det3d, step: int, steps: int) -> float:
     if step <= warmup:
         return warmup_rate(settings.lr, step, warmup)
     return settings.lr * 0.1 ** sum(9 * (step - 1) >= ninths * steps for ninths in (4, 6, 8))
+
+
+# Prediction and measuring
+
+
+class Item(NamedTuple):
+    """A scene to measure, as points and in voxels."""
+
+    position: int
+    name: str
+    notes: list[str]
+    scene: Scene
+    sample: Sample
+
+
+class Counts(NamedTuple):
+    """True boxes, position of a scene -> (classes int64 [N], boxes), and all predicted boxes."""
+
+    truths: dict[int, tuple[np.ndarray, Boxes]]
+    predictions: list[Found]
+
+
+def measurable(data: Scenes) -> list[int]:
+    return list(range(len(data.frames)))
+
+
+def read_item(data: Scenes, position: int, settings: Det3d) -> Item:
+    rng = np.random.default_rng([settings.seed, position])
+    scene = scenes.draw_points(data.scene(position), settings.max_points, rng)
+    name = data.frames[position].name
+    sample = scenes.voxelize(
+        name,
+        scene,
+        settings.voxel_m,
+        vote_for_points=not data.oriented,
+        seed_points=settings.seed_points,
+    )
+    return Item(position, name, scene.notes, scene, sample)
+
+
+def predict_items(
+    nets: nn.ModuleDict, items: list[Item], settings: Det3d, device: torch.device
+) -> list[list[Found]]:
+    return [_predict(nets, item, settings, device) for item in items]
+
+
+def _predict(nets: nn.ModuleDict, item: Item, settings: Det3d, device: torch.device) -> list[Found]:
+    batch = processes.move(collate([item.sample]), device)
+    with torch.no_grad():
+        proposals = detect(nets, batch).proposals
+    rule = Suppression(min_score=settings.min_score)
+    mean_size = detector_of(nets).mean_size
+    _, boxes = predict_boxes(proposals, mean_size, 0, item.scene.points, rule)
+    return [box._replace(scene=item.position) for box in boxes]
+
+
+def new_counts(data: Scenes) -> Counts:
+    return Counts({}, [])
+
+
+def count(counts: Counts, data: Scenes, item: Item, predictions: list[Found]) -> None:
+    counts.truths[item.position] = item.scene.kind, item.scene.boxes
+    counts.predictions.extend(predictions)
+
+
+def figures(counts: Counts, data: Scenes) -> dict[str, Any]:
+    """Average precision (area under the precision envelope) and recall, of each class and their
+    means over the classes that occur, at 0.25 and 0.5 IoU.
+    """
+    names, boxes = data.classes.names, {}
+    for threshold in IOU_THRESHOLDS:
+        of_kind = boxes3d.average_precision(counts.truths, counts.predictions, threshold)
+        of_class = {names[kind]: values for kind, values in of_kind.items()}
+        boxes[f"ap{round(100 * threshold)}"] = {
+            "mean": float(np.mean([ap for ap, _ in of_class.values()])) if of_class else None,
+            "recall": float(np.mean([r for _, r in of_class.values()])) if of_class else None,
+            "classes": {name: ap for name, (ap, _) in of_class.items()},
+        }
+    return {
+        "described_by": getattr(data, "described_by", None),
+        "objects": int(sum(len(kind) for kind, _ in counts.truths.values())),
+        "boxes": boxes,
+    }
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    return [
+        f"{name.upper()}: {percent(values['mean'])}, recall {percent(values['recall'])}"
+        for name, values in result["boxes"].items()
+    ]

@@ -1,43 +1,38 @@
-"""Detection and instance segmentation of images: torchvision's Mask R-CNN on a pretrained encoder.
-
-He et al., "Mask R-CNN", ICCV 2017, with a feature pyramid (Lin et al., CVPR 2017). torchvision's
-own `maskrcnn_resnet50_fpn` derives normalization and frozen stages from whether it loads its own
-weights; here they are settings.
+"""Detection and instance segmentation of images: Mask R-CNN on a pretrained encoder.
 
 Shapes: N objects, H x W pixels.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import FrozenBatchNorm2d
 
+from pri3d import store
+from pri3d.classes import ClassSet
 from pri3d.config import Insseg
 from pri3d.datasets import Objects, Split, at_size, open_split
 from pri3d.errors import Pri3DError
+from pri3d.finetune import mask_rcnn, pictures
 from pri3d.finetune.initial_weights import load_encoder
+from pri3d.finetune.labels import as_tensor, masks_of, targets
+from pri3d.finetune.mask_rcnn import STAGES, Predictions, build, encoder_of, predict
 from pri3d.finetune.optimizers import polynomial_rate, sgd
 from pri3d.finetune.samples import Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
-from pri3d.models.resunet import ENCODERS, resnet_encoder
+from pri3d.finetune.summaries import percent
+from pri3d.metrics import coco
+from pri3d.metrics.instance2d import InstanceAP, Predicted
 from pri3d.run.folder import InitialWeights
 from pri3d.transforms.color import augment
 
-STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")  # from the last; bn1 goes with conv1
-PYRAMID_CHANNELS = 256
-LOSS_NAMES = {
-    "loss_classifier": "classes",
-    "loss_box_reg": "boxes",
-    "loss_mask": "masks",
-    "loss_objectness": "proposed",
-    "loss_rpn_box_reg": "proposed_boxes",
-}
+ITEMS_AT_ONCE = 1  # images per prediction
+CERTAIN = 0.5  # minimum score of the objects that pictures of predictions show
 
 
 # Data
@@ -57,7 +52,7 @@ def select(data: Split, settings: Insseg) -> list[int]:
 
 
 def problems(data: Split) -> list[str]:
-    return data.problems + data.without_objects
+    return data.problems if data.split == "test" else data.problems + data.without_objects
 
 
 def content(data: Split, position: int) -> Iterable[np.ndarray]:
@@ -115,39 +110,6 @@ def samples(data: Split, chosen: list[int], settings: Insseg) -> Samples:
     return Samples(data, chosen, settings)
 
 
-def as_tensor(rgb: np.ndarray) -> Tensor:
-    """u8 [H, W, 3] to u8 [3, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
-
-
-def masks_of(
-    objects: Objects, shape: tuple[int, int], min_pixels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Masks bool [N, H, W] at the size of the color image and classes int64 [N], by object number.
-
-    Objects with fewer than `min_pixels` pixels in their own image are left out.
-    """
-    size = np.bincount(objects.number.ravel())
-    kept = [n for n in sorted(objects.class_of) if size[n] >= min_pixels]
-    number = at_size(objects.number, shape)
-    kept = [n for n in kept if (number == n).any()]
-    masks = number[None] == np.array(kept, np.int32).reshape(-1, 1, 1)
-    return masks, np.array([objects.class_of[n] for n in kept], np.int64)
-
-
-def targets(masks: np.ndarray, labels: np.ndarray) -> dict[str, Tensor]:
-    """torchvision's targets; a box encloses all pixels of its mask, and is never empty."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return {
-        "boxes": torch.from_numpy(boxes),
-        "labels": torch.from_numpy(labels),
-        "masks": torch.from_numpy(np.ascontiguousarray(masks).view(np.uint8)),
-    }
-
-
 def collate(samples: list[Sample | Damaged]) -> Batch:
     good, damaged = separate(samples)
     return Batch(
@@ -164,39 +126,6 @@ def collate(samples: list[Sample | Damaged]) -> Batch:
 
 def networks(data: Split, settings: Insseg) -> nn.ModuleDict:
     return build(len(data.things.names), settings)
-
-
-def build(classes: int, settings: Insseg) -> nn.ModuleDict:
-    """`model`: a Mask R-CNN for K classes and the background, with random weights.
-
-    Raises:
-        Pri3DError: batch norm statistics are to be frozen, and the initial weights have none.
-    """
-    if settings.encoder_norm == "frozen" and settings.initial_weights in ("random", "try_imagenet"):
-        raise Pri3DError(
-            "insseg.encoder_norm: a random network has no statistics to freeze; set it to batch, "
-            "or insseg.initial_weights to weights"
-        )
-    norm = FrozenBatchNorm2d if settings.encoder_norm == "frozen" else nn.BatchNorm2d
-    encoder = resnet_encoder(settings.network2d, norm_layer=norm)
-    stages = {f"layer{i}": str(i - 1) for i in range(1, 5)}
-    channels = list(ENCODERS[settings.network2d][1])
-    model = MaskRCNN(
-        BackboneWithFPN(encoder, stages, channels, PYRAMID_CHANNELS),
-        num_classes=classes + 1,
-        min_size=tuple(settings.short_sides),
-        max_size=settings.long_side,
-        rpn_post_nms_top_n_train=1000,
-        rpn_post_nms_top_n_test=1000,
-        box_score_thresh=settings.min_score,
-        box_batch_size_per_image=settings.roi_samples,
-    )
-    return nn.ModuleDict({"model": model})
-
-
-def encoder_of(nets: nn.ModuleDict) -> nn.Module:
-    """The ResNet encoder of the detector."""
-    return nets["model"].get_submodule("backbone.body")
 
 
 def load_initial_weights(nets: nn.ModuleDict, settings: Insseg) -> InitialWeights:
@@ -226,13 +155,10 @@ def set_training_mode(nets: nn.ModuleDict, settings: Insseg) -> None:
 
 
 def losses(nets: nn.ModuleDict, batch: Batch, settings: Insseg) -> dict[str, Tensor]:
-    """The five losses of Mask R-CNN, unweighted; their sum is minimized."""
+    """The five losses of Mask R-CNN, unweighted."""
     if not batch.images:
         return {}
-    device = batch.images[0].device
-    with torch.autocast(device.type, torch.bfloat16, settings.precision == "bf16"):
-        terms = nets["model"]([image.float() / 255 for image in batch.images], batch.targets)
-    return {LOSS_NAMES[name]: loss.float() for name, loss in terms.items()}
+    return mask_rcnn.losses(nets, batch.images, batch.targets, settings)
 
 
 def weight(batch: Batch, settings: Insseg) -> float:
@@ -248,24 +174,148 @@ def learning_rate(settings: Insseg, step: int, steps: int) -> float:
     return polynomial_rate(settings, step, steps)
 
 
-# Prediction
+# Prediction and measuring
 
 
-@torch.no_grad()
-def predict(
-    nets: nn.ModuleDict, images: list[Tensor], settings: Insseg
-) -> list[dict[str, np.ndarray]]:
-    """For each image (u8 [3, H, W]): boxes [N, 4] in pixels, labels [N] (1..K), scores [N] in
-    decreasing order, and masks bool [N, H, W].
+class Item(NamedTuple):
+    """An image to measure: color u8 [H, W, 3], its objects, and those large enough to count, as
+    masks bool [N, H, W] and classes int64 [N].
     """
-    with torch.autocast(images[0].device.type, torch.bfloat16, settings.precision == "bf16"):
-        predictions = nets["model"]([image.float() / 255 for image in images])
-    return [
-        {
-            "boxes": each["boxes"].float().cpu().numpy(),
-            "labels": each["labels"].cpu().numpy(),
-            "scores": each["scores"].float().cpu().numpy(),
-            "masks": (each["masks"][:, 0] > 0.5).cpu().numpy(),
-        }
-        for each in predictions
-    ]
+
+    position: int
+    name: str
+    notes: list[str]
+    color: np.ndarray
+    objects: Objects
+    masks: np.ndarray
+    labels: np.ndarray
+
+
+class Counts(NamedTuple):
+    """Images, true objects and predictions in COCO's format, and matches by ScanNet's rule."""
+
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+    scannet: InstanceAP
+
+
+def measurable(data: Split) -> list[int]:
+    return [i for i in range(len(data.frames)) if data.split == "test" or data.has_objects(i)]
+
+
+def read_item(data: Split, position: int, settings: Insseg) -> Item:
+    color = data.color(position)
+    unlabeled = Objects(np.zeros((1, 1), np.int32), {})
+    objects = unlabeled if data.split == "test" else data.objects(position)
+    masks, labels = masks_of(objects, color.shape[:2], settings.min_pixels)
+    name = data.frames[position].name
+    return Item(position, name, [], color, objects, masks, labels)
+
+
+def predict_items(
+    nets: nn.ModuleDict, items: list[Item], settings: Insseg, device: torch.device
+) -> list[Predictions]:
+    return [predict(nets, item.color, settings, device) for item in items]
+
+
+def new_counts(data: Split) -> Counts:
+    return Counts([], [], [], InstanceAP(len(data.things.names)))
+
+
+def count(counts: Counts, data: Split, item: Item, predictions: Predictions) -> None:
+    shape = item.color.shape[:2]
+    number = len(counts.images) + 1
+    counts.images.append(coco.image_of(number, item.name, shape))
+    first = len(counts.annotations) + 1
+    counts.annotations.extend(coco.annotations_of(number, item.masks, item.labels, first))
+    counts.results.extend(coco.results_of(number, predictions._asdict()))
+    objects = item.objects
+    counts.scannet.add(at_size(objects.number, shape), objects.class_of, _by_object(predictions))
+
+
+def _by_object(predictions: Predictions) -> list[Predicted]:
+    columns = zip(predictions.masks, predictions.labels, predictions.scores)
+    return [Predicted(mask, int(label), float(score)) for mask, label, score in columns]
+
+
+def figures(counts: Counts, data: Split) -> dict[str, Any]:
+    """Average precision by COCO's and by ScanNet's rule."""
+    truth = coco.truth_of(counts.images, counts.annotations, data.things.names)
+    ap = counts.scannet.result()
+    return {
+        "objects": len(counts.annotations),
+        "predictions": len(counts.results),
+        "coco": coco.evaluate(truth, counts.results),
+        "scannet": {
+            "ap": _mean(ap["ap"]),
+            "ap50": _mean(ap["ap50"]),
+            "classes": dict(zip(data.things.names, ap["ap"].tolist())),
+        },
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean over the classes that occur."""
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    lines = []
+    for kind in ("boxes", "masks"):
+        values = (f"{name.upper()} {percent(result['coco'][kind][name])}" for name in coco.FIGURES)
+        lines.append(f"{kind} by COCO's rule: {', '.join(values)}")
+    values = (f"{name.upper()} {percent(result['scannet'][name])}" for name in ("ap", "ap50"))
+    return [*lines, f"masks by ScanNet's rule: {', '.join(values)}"]
+
+
+# Pictures and files
+
+
+def picture(data: Split, item: Item, predictions: Predictions) -> np.ndarray:
+    shown = _certain(predictions)
+    return pictures.instances(
+        item.color, item.masks, item.labels, shown.masks, shown.labels, data.things
+    )
+
+
+def _certain(predictions: Predictions) -> Predictions:
+    rows = predictions.scores >= CERTAIN
+    return Predictions(*(part[rows] for part in predictions))
+
+
+def write_submission(folder: Path, data: Split, item: Item, predictions: Predictions) -> None:
+    """<image>.txt with one line per object (mask file, label, confidence), and the mask files."""
+    ids, lines = data.things.file_ids(), []
+    for number, each in enumerate(_by_object(predictions)):
+        mask = f"pred_mask/{pictures.file_name(item.name, f'_{number:03d}.png')}"
+        pictures.save_png(folder / mask, each.mask.astype(np.uint8) * 255)
+        lines.append(f"{mask} {ids[each.kind]} {each.score:.6f}\n")
+    with store.atomic_path(folder / pictures.file_name(item.name, ".txt")) as temporary:
+        temporary.write_text("".join(lines))
+
+
+def class_set(data: Split | type[Split]) -> ClassSet:
+    return data.things
+
+
+def predict_image(
+    nets: nn.ModuleDict,
+    rgb: np.ndarray,
+    classes: ClassSet,
+    settings: Insseg,
+    device: torch.device,
+    stem: Path,
+) -> tuple[np.ndarray, str]:
+    """Write <stem>_objects.json, results in COCO's format."""
+    predictions = predict(nets, rgb, settings, device)
+    results = coco.results_of(1, predictions._asdict())
+    for entry in results:
+        entry["category"] = classes.names[entry["category_id"] - 1]
+    with store.atomic_path(stem.with_name(f"{stem.name}_objects.json")) as temporary:
+        temporary.write_text(json.dumps(results))
+    shown = _certain(predictions)
+    number = Counter(classes.names[label - 1] for label in shown.labels)
+    text = ", ".join(f"{n} x {name}" for name, n in number.most_common())
+    overlay = pictures.overlay(rgb, shown.masks, shown.labels, classes)
+    return overlay, text or f"no object with a score of at least {CERTAIN:g}"

@@ -5,7 +5,7 @@ Shapes: B images, K classes, H x W pixels.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,17 +13,27 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from pri3d.classes import ClassSet
 from pri3d.config import Semseg
-from pri3d.datasets import Split, open_split
+from pri3d.datasets import Split, at_size, open_split
 from pri3d.errors import Pri3DError
+from pri3d.finetune import pictures
 from pri3d.finetune.initial_weights import load_encoder, load_unet
+from pri3d.finetune.labels import crop_labels
 from pri3d.finetune.optimizers import polynomial_rate, sgd
 from pri3d.finetune.samples import IGNORED, Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
+from pri3d.finetune.summaries import percent
+from pri3d.metrics import semantic
 from pri3d.models.resunet import ENCODERS, resnet_encoder, resunet, stem
 from pri3d.run.folder import InitialWeights
 from pri3d.transforms.color import augment, normalise
 from pri3d.transforms.crop import Crop, crop_image, random_crop
+
+ITEMS_AT_ONCE = 8  # images per prediction
+# Size (height, width) at which each rule compares labels.
+RULE_SIZES = {"scannet": (480, 640), "pri3d": (240, 320)}
+MIN_SHARE = 0.01  # of an image's pixels, for a class to be named in a summary
 
 # Data
 
@@ -89,29 +99,6 @@ class Samples(torch.utils.data.Dataset[Sample | Damaged]):
 
 def samples(data: Split, chosen: list[int], settings: Semseg) -> Samples:
     return Samples(data, chosen, settings)
-
-
-def crop_labels(
-    labels: np.ndarray, color_shape: tuple[int, int], crop: Crop, shape: tuple[int, int]
-) -> np.ndarray:
-    """The labels under a crop of the color image, resized with nearest-neighbor sampling.
-
-    Args:
-        labels: [H, W], of any size.
-        color_shape: height and width of the color image, to which the crop refers.
-        crop: crop of the color image.
-        shape: height and width of the result.
-    """
-    row_scale, column_scale = labels.shape[0] / color_shape[0], labels.shape[1] / color_shape[1]
-    rows = _nearest(crop.top, crop.height, shape[0], row_scale, labels.shape[0])
-    columns = _nearest(crop.left, crop.width, shape[1], column_scale, labels.shape[1])
-    return labels[rows[:, None], columns[::-1] if crop.mirrored else columns]
-
-
-def _nearest(start: float, extent: float, count: int, scale: float, size: int) -> np.ndarray:
-    """The pixels nearest to the centers of `count` equal parts of an axis."""
-    centers = start + (np.arange(count) + 0.5) * (extent / count)
-    return np.minimum((centers * scale).astype(np.int64), size - 1)
 
 
 def collate(samples: list[Sample | Damaged]) -> Batch:
@@ -213,14 +200,15 @@ def learning_rate(settings: Semseg, step: int, steps: int) -> float:
     return polynomial_rate(settings, step, steps)
 
 
-# Prediction
+# Prediction and measuring
 
 
 def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
     """A whole image at the input size: float32 [3, H, W], normalized."""
-    whole = Crop(0, 0, *rgb.shape[:2], False)
+    height, width = rgb.shape[:2]
+    whole = Crop(top=0, left=0, height=height, width=width, mirrored=False)
     shape = settings.height, settings.width
-    return normalise(torch.from_numpy(crop_image(rgb, rgb.shape[:2], whole, shape)))
+    return normalise(torch.from_numpy(crop_image(rgb, (height, width), whole, shape)))
 
 
 def most_likely(scores_BKHW: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -228,3 +216,125 @@ def most_likely(scores_BKHW: Tensor, shape: tuple[int, int]) -> Tensor:
     if tuple(scores_BKHW.shape[-2:]) != tuple(shape):
         scores_BKHW = interpolate(scores_BKHW, shape, mode="bilinear", align_corners=False)
     return (scores_BKHW.argmax(dim=1) + 1).to(torch.uint8)
+
+
+class Item(NamedTuple):
+    """An image to measure: color u8 [H, W, 3] and labels u8 [h, w], 0 where nothing is labeled."""
+
+    position: int
+    name: str
+    notes: list[str]
+    color: np.ndarray
+    labels: np.ndarray
+
+
+Counts = dict[str, np.ndarray]  # rule -> confusion matrix int64 [K + 1, K + 1]
+Prediction = dict[str, np.ndarray]  # rule -> classes u8 [h, w] at the rule's size
+
+
+def measurable(data: Split) -> list[int]:
+    return list(range(len(data.frames)))
+
+
+def read_item(data: Split, position: int, settings: Semseg) -> Item:
+    color = data.color(position, settings.height)
+    unlabeled = np.zeros(color.shape[:2], np.uint8)
+    labels = unlabeled if data.split == "test" else data.labels(position)
+    return Item(position, data.frames[position].name, [], color, labels)
+
+
+def predict_items(
+    nets: nn.ModuleDict, items: list[Item], settings: Semseg, device: torch.device
+) -> list[Prediction]:
+    images = torch.stack([network_input(item.color, settings) for item in items])
+    with torch.no_grad():
+        scores = logits(nets, images.to(device), settings)
+    predictions: list[Prediction] = [{} for _ in items]
+    for rule, shape in RULE_SIZES.items():
+        size = _prediction_size([item.labels for item in items], shape)
+        classes = most_likely(scores, size).cpu().numpy()
+        for prediction, labels in zip(predictions, classes):
+            prediction[rule] = at_size(labels, shape)
+    return predictions
+
+
+def _prediction_size(labels: list[np.ndarray], shape: tuple[int, int]) -> tuple[int, int]:
+    """The size to predict at: that of the labels where the rule would only repeat their pixels."""
+    first = labels[0]
+    same = len({each.shape for each in labels}) == 1
+    smaller = all(h <= shape[0] and w <= shape[1] for h, w in (each.shape for each in labels))
+    return (first.shape[0], first.shape[1]) if same and smaller and first.any() else shape
+
+
+def new_counts(data: Split) -> Counts:
+    size = len(data.classes.names) + 1
+    return {rule: np.zeros((size, size), np.int64) for rule in RULE_SIZES}
+
+
+def count(counts: Counts, data: Split, item: Item, prediction: Prediction) -> None:
+    classes = len(data.classes.names)
+    for rule, shape in RULE_SIZES.items():
+        labels = at_size(item.labels, shape)
+        counts[rule] += semantic.confusion(labels, prediction[rule], classes)
+
+
+def figures(counts: Counts, data: Split) -> dict[str, Any]:
+    """IoU and accuracy by ScanNet's and by Pri3D's rule, and the share of each class."""
+    names, rules = data.classes.names, {}
+    for rule, confusion in counts.items():
+        of_rule = semantic.RULES[rule](confusion)
+        rules[rule] = of_rule._asdict() | {"iou": dict(zip(names, of_rule.iou.tolist()))}
+    pixels = counts["scannet"].sum(axis=1)[1:]
+    shares = pixels / max(pixels.sum(), 1)
+    return {
+        "rules": rules,
+        "pixels": dict(zip(names, shares.tolist())),
+        "confusion": counts["scannet"].tolist(),
+    }
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    return [
+        f"by {name}'s rule: mIoU {percent(result['rules'][rule]['mean_iou'])}, "
+        f"pixel accuracy {percent(result['rules'][rule]['pixel_accuracy'])}, "
+        f"mean accuracy {percent(result['rules'][rule]['mean_accuracy'])}"
+        for rule, name in (("scannet", "ScanNet"), ("pri3d", "Pri3D"))
+    ]
+
+
+# Pictures and files
+
+
+def picture(data: Split, item: Item, prediction: Prediction) -> np.ndarray:
+    labels = at_size(item.labels, RULE_SIZES["scannet"])
+    return pictures.semantic(item.color, labels, prediction["scannet"], data.classes)
+
+
+def write_submission(folder: Path, data: Split, item: Item, prediction: Prediction) -> None:
+    """<image>.png with the id of every pixel."""
+    ids = data.classes.file_ids()[prediction["scannet"]]
+    pictures.save_png(folder / pictures.file_name(item.name, ".png"), ids)
+
+
+def class_set(data: Split | type[Split]) -> ClassSet:
+    return data.classes
+
+
+def predict_image(
+    nets: nn.ModuleDict,
+    rgb: np.ndarray,
+    classes: ClassSet,
+    settings: Semseg,
+    device: torch.device,
+    stem: Path,
+) -> tuple[np.ndarray, str]:
+    """Write <stem>_labels.png, u8, the id of every pixel."""
+    image = network_input(rgb, settings)[None].to(device)
+    with torch.no_grad():
+        scores = logits(nets, image, settings)
+    labels = most_likely(scores, rgb.shape[:2])[0].cpu().numpy()
+    pictures.save_png(stem.with_name(f"{stem.name}_labels.png"), classes.file_ids()[labels])
+    shares = np.bincount(labels.ravel(), minlength=len(classes.names) + 1)[1:] / labels.size
+    common = [i for i in np.argsort(-shares) if shares[i] >= MIN_SHARE]
+    text = ", ".join(f"{classes.names[i]} {100 * shares[i]:.0f} %" for i in common)
+    return pictures.labels_over(rgb, labels, classes), text

@@ -5,13 +5,14 @@ Shapes: N points, V voxels, K classes.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pri3d import store
 from pri3d.config import Semseg3d
 from pri3d.datasets.rooms import Cloud, open_rooms
 from pri3d.datasets.s3dis import S3DIS
@@ -21,14 +22,19 @@ from pri3d.finetune.initial_weights import load_backbone3d
 from pri3d.finetune.optimizers import polynomial_rate, sgd
 from pri3d.finetune.samples import IGNORED, Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
+from pri3d.finetune.summaries import percent
 from pri3d.finetune.voxels import trainable_grid
 from pri3d.matching.voxels import unique_voxels
+from pri3d.metrics import semantic
 from pri3d.models.minkunet import minkunet_of
+from pri3d.run import processes
 from pri3d.run.folder import InitialWeights
 from pri3d.sparse.coordinates import collate_counted
 from pri3d.transforms.cloud import augment_colors, augment_points
 
 Rooms = ScanNet3D | S3DIS
+
+ITEMS_AT_ONCE = 1  # clouds per prediction
 
 
 # Data
@@ -216,3 +222,101 @@ def optimizer(parameters: list[nn.Parameter], settings: Semseg3d) -> torch.optim
 
 def learning_rate(settings: Semseg3d, step: int, steps: int) -> float:
     return polynomial_rate(settings, step, steps)
+
+
+# Prediction and measuring
+
+
+class Item(NamedTuple):
+    """A cloud to measure, as points and in voxels."""
+
+    position: int
+    name: str
+    notes: list[str]
+    cloud: Cloud
+    sample: Sample
+
+
+class Prediction(NamedTuple):
+    """Classes 1..K: of the voxels, u8 [V], and of the points, u8 [N], 0 where one is not finite."""
+
+    voxels: np.ndarray
+    points: np.ndarray
+
+
+class Counts(NamedTuple):
+    """Confusion matrices int64 [K + 1, K + 1]: of voxels with one class, and of all points."""
+
+    voxels: np.ndarray
+    points: np.ndarray
+
+
+def measurable(data: Rooms) -> list[int]:
+    return list(range(len(data.frames)))
+
+
+def read_item(data: Rooms, position: int, settings: Semseg3d) -> Item:
+    cloud, name = data.cloud(position), data.frames[position].name
+    sample = voxelize(name, finite_points(cloud), settings.voxel_m)
+    return Item(position, name, cloud.notes, cloud, sample)
+
+
+def predict_items(
+    nets: nn.ModuleDict, items: list[Item], settings: Semseg3d, device: torch.device
+) -> list[Prediction]:
+    return [_predict(nets, item, device) for item in items]
+
+
+def _predict(nets: nn.ModuleDict, item: Item, device: torch.device) -> Prediction:
+    """Every point gets the prediction of its voxel."""
+    batch = processes.move(collate([item.sample]), device)
+    with torch.no_grad():
+        scores = logits(nets, batch)
+    voxels = (scores.argmax(dim=1) + 1).to(torch.uint8).cpu().numpy()
+    points = np.zeros(len(item.cloud.label), np.uint8)
+    finite = np.isfinite(item.cloud.points).all(axis=1)
+    points[finite] = voxels[item.sample.voxel_of_point_N]
+    return Prediction(voxels, points)
+
+
+def new_counts(data: Rooms) -> Counts:
+    size = len(data.classes.names) + 1
+    return Counts(np.zeros((size, size), np.int64), np.zeros((size, size), np.int64))
+
+
+def count(counts: Counts, data: Rooms, item: Item, prediction: Prediction) -> None:
+    classes, target_V = len(data.classes.names), item.sample.target_V
+    truth = np.where(target_V == IGNORED, 0, target_V + np.uint8(1))
+    counts.voxels[:] += semantic.confusion(truth, prediction.voxels, classes)
+    counts.points[:] += semantic.confusion(item.cloud.label, prediction.points, classes)
+
+
+def figures(counts: Counts, data: Rooms) -> dict[str, Any]:
+    """IoU and accuracy by ScanNet's rule, on voxels and on points, and the share of each class."""
+    names, rules = data.classes.names, {}
+    for name, confusion in counts._asdict().items():
+        of_rule = semantic.scannet(confusion)
+        rules[name] = of_rule._asdict() | {"iou": dict(zip(names, of_rule.iou.tolist()))}
+    points = counts.points.sum(axis=1)[1:]
+    shares = points / max(points.sum(), 1)
+    return {
+        "rules": rules,
+        "points": dict(zip(names, shares.tolist())),
+        "confusion": counts.points.tolist(),
+    }
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    return [
+        f"on {name}: mIoU {percent(rule['mean_iou'])}, "
+        f"mean accuracy {percent(rule['mean_accuracy'])}, "
+        f"overall accuracy {percent(rule['pixel_accuracy'])}"
+        for name, rule in result["rules"].items()
+    ]
+
+
+def write_submission(folder: Path, data: Rooms, item: Item, prediction: Prediction) -> None:
+    """<scene>.txt with the nyu40 id of every vertex, one per line."""
+    ids = data.classes.file_ids()[prediction.points]
+    with store.atomic_path(folder / f"{data.frames[item.position].scene}.txt") as temporary:
+        np.savetxt(temporary, ids, fmt="%d")

@@ -1,19 +1,19 @@
-"""Labelled data sets: where they are, and look-alikes of them where they are `demo`."""
+"""Look-alikes of the labeled data sets that are `demo`."""
 
 
-rule labelled_scannet:
+rule dataset_scannet:
     input:
         expand(rules.demo.output.sens, scene=DEMO_SCENES),
     output:
-        directory("results/labelled/scannet"),
+        directory("results/datasets/scannet"),
     params:
         scenes=[word for scene in DEMO_SCENES for word in ("--scene", scene)]
         + [word for scene in DEMO_VAL for word in ("--held-out", scene)],
         code=code_digest("pri3d.demo.labeled"),
     log:
-        "results/logs/labelled/scannet.log",
+        "results/logs/datasets/scannet.log",
     benchmark:
-        "results/benchmarks/labelled/scannet.tsv"
+        "results/benchmarks/datasets/scannet.tsv"
     conda:
         "../../envs/pri3d.yaml"
     threads: 1
@@ -21,21 +21,21 @@ rule labelled_scannet:
         mem_mb=1000,
         runtime=30,
     message:
-        "labelled: writing the demo scans' labels as scannet_frames_25k"
+        "datasets: writing labels of the demo scans as scannet_frames_25k"
     shell:
         "python -m pri3d data demo scannet {output} --scans results/demo {params.scenes} > {log} 2>&1"
 
 
-rule labelled_rendered:
+rule dataset_rendered:
     output:
-        directory("results/labelled/{frame_set}"),
+        directory("results/datasets/{rendered_set}"),
     params:
         seed=settings.demo.seed,
-        code=lambda w: code_digest(RENDERED[w.frame_set]),
+        code=lambda w: code_digest(RENDERED[w.rendered_set]),
     log:
-        "results/logs/labelled/{frame_set}.log",
+        "results/logs/datasets/{rendered_set}.log",
     benchmark:
-        "results/benchmarks/labelled/{frame_set}.tsv"
+        "results/benchmarks/datasets/{rendered_set}.tsv"
     conda:
         "../../envs/pri3d.yaml"
     threads: 1
@@ -43,23 +43,23 @@ rule labelled_rendered:
         mem_mb=1000,
         runtime=30,
     message:
-        "labelled: rendering images as {wildcards.frame_set}"
+        "datasets: rendering images as {wildcards.rendered_set}"
     shell:
-        "python -m pri3d data demo {wildcards.frame_set} {output} --seed {params.seed} > {log} 2>&1"
+        "python -m pri3d data demo {wildcards.rendered_set} {output} --seed {params.seed} > {log} 2>&1"
 
 
-rule labelled_clouds:
+rule dataset_clouds:
     input:
         expand(rules.demo.output, scene=DEMO_SCENES),
     output:
-        directory("results/labelled/{cloud_set}"),
+        directory("results/datasets/{cloud_set}"),
     params:
-        scenes=rules.labelled_scannet.params.scenes,
+        scenes=rules.dataset_scannet.params.scenes,
         code=code_digest("pri3d.demo.labeled"),
     log:
-        "results/logs/labelled/{cloud_set}.log",
+        "results/logs/datasets/{cloud_set}.log",
     benchmark:
-        "results/benchmarks/labelled/{cloud_set}.tsv"
+        "results/benchmarks/datasets/{cloud_set}.tsv"
     conda:
         "../../envs/pri3d.yaml"
     threads: 1
@@ -67,7 +67,7 @@ rule labelled_clouds:
         mem_mb=1000,
         runtime=30,
     message:
-        "labelled: writing the demo scans' surfaces as {wildcards.cloud_set}"
+        "datasets: writing surfaces of the demo scans as {wildcards.cloud_set}"
     shell:
         "python -m pri3d data demo {wildcards.cloud_set} {output} --scans results/demo"
         " {params.scenes} > {log} 2>&1"
