@@ -1,8 +1,8 @@
 """Oriented 3D boxes: their corners, their hulls, and the points inside.
 
-Axes are upright: x right, y forward, z up, in meters. A box has a center [3], a full size [3] (l, w,
-h along its own x, y, z) and a heading in radians, measured from +x towards -y (the convention of
-VoteNet, Qi et al., ICCV 2019).
+Axes are upright: x right, y forward, z up, in meters. A box has a center [3], a full size [3]
+(l, w, h along its own x, y, z) and a heading in radians, measured from +x towards -y (the
+convention of VoteNet, Qi et al., ICCV 2019).
 
 Shapes: N boxes, P points.
 """

@@ -13,13 +13,13 @@ from pathlib import Path
 PACKAGE = "pri3d"
 ROOT = Path(__file__).parent.parent
 
-# Not followed: the values of settings are parameters of the rules, and a new setting of one stage or
-# a better description must not rerun the others.
+# Not followed: the values of settings are parameters of the rules, and a new setting of one stage
+# or a better description must not rerun the others.
 EXCLUDED = "pri3d.config"
 
 
 def code_digest(module: str) -> str:
-    """SHA-256 (hex) of a module and of all modules of this package that it imports, directly or not.
+    """SHA-256 (hex) of a module and all modules of this package that it imports, directly or not.
 
     Imports inside functions count; names computed at run time are not seen. Comments, layout,
     docstrings and `__version__` do not count.

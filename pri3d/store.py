@@ -1,8 +1,8 @@
 """Artefacts: HDF5 files that are written atomically and checksummed.
 
 An artefact is written under a temporary name beside its target, flushed to disk, and renamed, so
-that a reader never sees a partial file. Every data set has a Fletcher-32 checksum, so that a flipped
-bit is reported as an error. The root attributes are
+that a reader never sees a partial file. Every data set has a Fletcher-32 checksum, so that a
+flipped bit is reported as an error. The root attributes are
 
     format    "pri3d-clouds", "pri3d-overlap", "pri3d-pairs" or "pri3d-chunks"
     schema    1

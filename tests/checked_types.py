@@ -1,7 +1,6 @@
 """Types and array shapes of the functions of some modules, checked at every call in the tests.
 
-`jaxtyping` has an import hook for this; it also wraps functions that numba compiles, which then fail
-to compile.
+The import hook of jaxtyping is not used because it also wraps the functions that numba compiles.
 """
 
 import inspect

@@ -109,8 +109,8 @@ def problems(text: str) -> list[tuple[int, str, str]]:
 
 @pytest.mark.parametrize("path", PAGES + PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
 def test_plain_english(path):
-    name = path.relative_to(ROOT)
-    found = [f"{name}:{line}: {words!r} -> {advice}" for line, words, advice in problems(prose(path))]
+    name, text = path.relative_to(ROOT), prose(path)
+    found = [f"{name}:{line}: {words!r} -> {advice}" for line, words, advice in problems(text)]
     if found:
         pytest.fail("\n".join(found), pytrace=False)
 

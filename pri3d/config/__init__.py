@@ -223,7 +223,8 @@ class Settings(Section):
     def of_task(self, task: str) -> Task:
         """The settings of a task: its section, with the changes of `tasks`."""
         section: Task = getattr(self, TASKS[task].kind)
-        return _with(section, self.tasks.get(task, {}), f"tasks.{task}")
+        changes = {str(name): changed for name, changed in self.tasks.items()}
+        return _with(section, changes.get(task, {}), f"tasks.{task}")
 
 
 def _section_class(name: str) -> type[Section]:

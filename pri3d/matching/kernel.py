@@ -186,10 +186,12 @@ def _gather_pairs(builder, data, index: Lanes) -> tuple[Lanes, Lanes]:
     twice = builder.bitcast(data, ir.IntType(64).as_pointer())
     pairs = builder.bitcast(_gather(builder, twice, index).value, ir.VectorType(_F32, 2 * LANES))
     nothing = ir.Constant(pairs.type, ir.Undefined)
-    firsts, seconds = (ir.Constant(_INTS, list(range(part, 2 * LANES, 2))) for part in (0, 1))
-    return tuple(
-        Lanes(builder, builder.shuffle_vector(pairs, nothing, picks)) for picks in (firsts, seconds)
-    )
+
+    def every_second(first):
+        picks = ir.Constant(_INTS, list(range(first, 2 * LANES, 2)))
+        return Lanes(builder, builder.shuffle_vector(pairs, nothing, picks))
+
+    return every_second(0), every_second(1)
 
 
 def _prefetch(builder, pointer) -> None:

@@ -90,7 +90,7 @@ def test_kernel_map_is_the_brute_force_one(
         assert pairs_of(rows.pairs()) == expected
         assert pairs_of(swapped.pairs()) == swapped_expected
     skipped = -1 if rows.identity is None else rows.identity
-    anywhere = module._meet(rows.outputs, rows.inputs, rows.differences_K, skipped)
+    anywhere = module._find_pairs(rows.outputs, rows.inputs, rows.differences_K, skipped)
     assert pairs_of(anywhere) == expected
 
 
