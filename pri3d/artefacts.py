@@ -22,6 +22,24 @@ PAIRS = "pri3d-pairs"
 CHUNKS = "pri3d-chunks"
 
 
+def artefact_format(path: str | Path) -> str:
+    """The attribute `format` of an HDF5 file, or "something else" without one.
+
+    Raises:
+        Pri3DError: the file is missing or not a readable HDF5 file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise Pri3DError(f"{path}: no such file; run the stage that makes it")
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("format", "something else"))
+    except OSError:
+        raise Pri3DError(
+            f"{path}: not a readable HDF5 file (cut or overwritten?); remove it and run again"
+        ) from None
+
+
 class _Reader:
     """An open artefact, a context manager.
 
@@ -143,8 +161,9 @@ class Clouds(_Reader, _Frames):
         ]
 
     def view(self, row: int) -> geometry.View:
-        """The frame as a posed depth image."""
-        return geometry.View(self.depth(row), self.K, self.world_from_camera[row])
+        """The frame as a posed depth image with its color camera."""
+        color = geometry.ColorCamera(self.color_K, self.color_shape, self.color_from_depth)
+        return geometry.View(self.depth(row), self.K, self.world_from_camera[row], color)
 
     def cloud(self, row: int) -> np.ndarray:
         """The frame's points, float32 [N, 3], meters, world, in row order of the image."""

@@ -18,6 +18,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Num, Real
 
 
+class ColorCamera(NamedTuple):
+    """The color camera beside a depth camera; shape: (height, width) of its images."""
+
+    K: Real[np.ndarray, "3 3"]
+    shape: tuple[int, int]
+    color_from_depth: Real[np.ndarray, "4 4"]
+
+
 class View(NamedTuple):
     """One posed depth image.
 
@@ -25,11 +33,13 @@ class View(NamedTuple):
         depth: meters along the optical axis, 0 = no measurement.
         K: intrinsic matrix.
         world_from_camera: pose, used as given.
+        color: the color camera, if it is known.
     """
 
     depth: Real[np.ndarray, "height width"]
     K: Real[np.ndarray, "3 3"]
     world_from_camera: Real[np.ndarray, "4 4"]
+    color: ColorCamera | None = None
 
 
 # Rotations in real scans have seven digits, and singular values that differ from 1 by up to 4e-4,

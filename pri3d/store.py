@@ -38,8 +38,8 @@ from pri3d.errors import Pri3DError
 SCHEMA = 1
 _ENVELOPE = ("schema", "settings", "inputs", "digest", "complete")
 _BLOCK_BYTES = 1 << 24
-
 SEAL = b"pri3dend"
+Shape = tuple[int, ...]
 
 # Exceptions that h5py raises for a damaged file, depending on where the damage is.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
@@ -56,11 +56,7 @@ class ArtefactWriter:
         self.file.attrs[name] = value
 
     def dataset(
-        self,
-        name: str,
-        data: np.ndarray,
-        compress: bool = False,
-        chunks: tuple[int, ...] | None = None,
+        self, name: str, data: np.ndarray, compress: bool = False, chunks: Shape | None = None
     ) -> None:
         """Add an array. Compression is gzip after a byte shuffle (lossless)."""
         data = np.asarray(data)
@@ -69,21 +65,16 @@ class ArtefactWriter:
     def empty(
         self,
         name: str,
-        shape: tuple[int, ...],
+        shape: Shape,
         dtype: np.typing.DTypeLike,
         compress: bool = False,
-        chunks: tuple[int, ...] | None = None,
+        chunks: Shape | None = None,
     ) -> h5py.Dataset:
         """Add a data set of the given shape, for the caller to fill."""
         return self._create(name, shape, np.dtype(dtype), compress, chunks)
 
     def _create(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        compress: bool,
-        chunks: tuple[int, ...] | None,
+        self, name: str, shape: Shape, dtype: np.dtype, compress: bool, chunks: Shape | None
     ) -> h5py.Dataset:
         if chunks is None:
             # About one MiB per chunk keeps the index of a file of a few arrays small.
@@ -115,13 +106,9 @@ def publish(
     """Write an artefact atomically: nothing appears at `path` unless the block ends without error.
 
     Args:
-        path: the artefact.
-        format: its root attribute, see the head of this module.
+        path, format: the artefact and its root attribute `format`.
         settings: settings that made it, JSON-able.
         inputs: name -> digest of each file that it was made from; read when the block ends.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
     with atomic_path(path) as temporary:
@@ -169,9 +156,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path`: renamed to it when the block ends, removed when it fails.
 
     The temporary file of a killed writer is removed by the next writer of the same artefact.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,13 +193,10 @@ def _remove_leftovers(path: Path) -> None:
 
 @contextlib.contextmanager
 def sole_writer(folder: str | Path) -> Iterator[None]:
-    """Lock a folder of files that belong together against other writers while the block runs.
+    """Lock a folder against other writers while the block runs; Pri3DError if one has the lock.
 
     The operating system frees the lock when the process ends, however it ends; child processes do
     not hold it. On file systems without locks nothing is locked.
-
-    Raises:
-        Pri3DError: another process has the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -301,8 +282,9 @@ def open_artefact(path: str | Path, format: str) -> h5py.File:
         ) from None
     problem = None
     if stored_format != format:
-        content = stored_format or "something else"
-        problem = f"holds {content!r}, expected {format!r}; give the right file"
+        problem = (
+            f"holds {stored_format or 'something else'!r}, not {format!r}; give the right file"
+        )
     elif schema != SCHEMA:
         problem = f"has schema {schema}, this version reads {SCHEMA}; remove it and run again"
     elif not complete:
@@ -314,11 +296,7 @@ def open_artefact(path: str | Path, format: str) -> h5py.File:
 
 
 def artefact_digest(path: str | Path) -> str:
-    """The recorded content digest of any artefact.
-
-    Raises:
-        Pri3DError: the file is not a complete artefact.
-    """
+    """The recorded content digest of any artefact; raises Pri3DError if it has none."""
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs["digest"])
@@ -327,11 +305,7 @@ def artefact_digest(path: str | Path) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 (hex) of a file's bytes.
-
-    Raises:
-        Pri3DError: the file cannot be read.
-    """
+    """SHA-256 (hex) of a file's bytes; raises Pri3DError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

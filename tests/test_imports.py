@@ -55,6 +55,8 @@ ALLOWED = {
 # Parts, and modules of other parts, that import torch.
 MAY_USE_TORCH = {"sparse", "models", "transforms", "weights", "pretrain", "finetune"}
 MAY_USE_TORCH_MODULES = {
+    "pri3d.api.networks",
+    "pri3d.api.pairs",
     "pri3d.run.checkpoint",
     "pri3d.run.loop",
     "pri3d.run.metrics",

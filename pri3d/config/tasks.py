@@ -37,6 +37,14 @@ class Task(NamedTuple):
     dataset: Literal["scannet", "nyuv2", "scannet3d", "s3dis", "sunrgbd"]
 
 
+DATASET_TITLES: dict[str, str] = {
+    "scannet": "ScanNet",
+    "nyuv2": "NYU Depth v2",
+    "scannet3d": "ScanNet",
+    "s3dis": "S3DIS",
+    "sunrgbd": "SUN RGB-D",
+}
+
 KINDS: dict[str, Kind] = {
     "semseg": Kind("semantic segmentation of images", "network2d", "images"),
     "insseg": Kind("instance segmentation of images", "network2d", "images"),

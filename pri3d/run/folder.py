@@ -160,14 +160,15 @@ def read_run(folder: str | Path) -> Run:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`.
+    """The lines of `metrics.jsonl`, without a last one that is not complete (yet).
 
     Raises:
         Pri3DError: the file cannot be read, or a line is no JSON object.
     """
     path = folder / METRICS
+    complete, _, _ = _read_text(path).rpartition("\n")
     lines = []
-    for number, text in enumerate(_read_text(path).splitlines(), 1):
+    for number, text in enumerate(complete.splitlines(), 1):
         lines.append(_json_object(path, text, f"line {number}"))
     return lines
 

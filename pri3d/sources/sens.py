@@ -225,27 +225,15 @@ class SensFile:
         return int(self._heads["color_time"][frame]), int(self._heads["depth_time"][frame])
 
     def color_bytes(self, frame: int) -> bytes:
-        """The encoded color image.
-
-        Raises:
-            DamagedFrame: the image cannot be read.
-        """
+        """The encoded color image; raises DamagedFrame if it cannot be read."""
         return self._payload(frame, _COLOR)
 
     def depth_bytes(self, frame: int) -> bytes:
-        """The encoded depth image.
-
-        Raises:
-            DamagedFrame: the image cannot be read.
-        """
+        """The encoded depth image; raises DamagedFrame if it cannot be read."""
         return self._payload(frame, _DEPTH)
 
     def frame(self, frame: int) -> SensFrame:
-        """A frame with encoded images, as `write_sens` takes it.
-
-        Raises:
-            DamagedFrame: an image cannot be read.
-        """
+        """A frame with encoded images, for `write_sens`; raises DamagedFrame."""
         return SensFrame(
             self._heads["world_from_camera"][frame],
             self.color_bytes(frame),
@@ -270,11 +258,7 @@ class SensFile:
         return self.decode_depth(frame, self.depth_bytes(frame))
 
     def decode_color(self, frame: int, data: bytes, min_height: int | None = None) -> np.ndarray:
-        """`color` for a caller that already has `color_bytes`.
-
-        Raises:
-            DamagedFrame: the image cannot be decoded.
-        """
+        """`color` for a caller that has `color_bytes`; raises DamagedFrame."""
         try:
             return images.decode_color(
                 data, self.header.color_compression, self.header.color_shape, min_height
@@ -283,11 +267,7 @@ class SensFile:
             raise self._damaged(frame, _COLOR, str(error)) from None
 
     def decode_depth(self, frame: int, data: bytes) -> np.ndarray:
-        """`depth` for a caller that already has `depth_bytes`.
-
-        Raises:
-            DamagedFrame: the image cannot be decoded.
-        """
+        """`depth` for a caller that has `depth_bytes`; raises DamagedFrame."""
         try:
             return images.decode_depth(data, self.header.depth_compression, self.header.depth_shape)
         except ValueError as error:
