@@ -282,9 +282,8 @@ def open_artefact(path: str | Path, format: str) -> h5py.File:
         ) from None
     problem = None
     if stored_format != format:
-        problem = (
-            f"holds {stored_format or 'something else'!r}, not {format!r}; give the right file"
-        )
+        content = stored_format or "something else"
+        problem = f"holds {content!r}, expected {format!r}; give the right file"
     elif schema != SCHEMA:
         problem = f"has schema {schema}, this version reads {SCHEMA}; remove it and run again"
     elif not complete:
@@ -314,11 +313,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def check_content(path: str | Path, format: str) -> str:
-    """Read an artefact, compare it with its seal and its digest, and return the digest.
-
-    Raises:
-        Pri3DError: the file is missing, of another format, or not as it was published.
-    """
+    """The digest of an artefact; raises Pri3DError unless all of it is as it was published."""
     # Before HDF5 reads the file: damage in its text heap can put the library in an endless loop.
     _check_seal(path)
     with open_artefact(path, format) as file:
