@@ -70,18 +70,18 @@ def alone(path, folder):
 
 
 def test_good_artefacts_pass_and_say_what_was_checked(results):
-    said = {
+    passed = {
         name: " | ".join(verify(results / name))
         for name in ("clouds/attic.h5", "overlap/cellar.h5", "pairs.h5", "chunks/attic.h5")
     }
-    assert "6 frames in = 4 kept + 2 dropped" in said["clouds/attic.h5"]
-    assert "4 color images decode" in said["clouds/attic.h5"]
-    assert "5 sampled counts recompute with a KD-tree" in said["overlap/cellar.h5"]
-    assert "ledger of 3 scans adds up" in said["pairs.h5"]
-    assert "2 of 2 overlap files" in said["pairs.h5"]
-    assert f"correspondences are less than {RADIUS} m apart" in said["pairs.h5"]
-    assert " 0 sampled correspondences" not in said["pairs.h5"]
-    assert "the boxes of 4 frames hold all their depth points" in said["chunks/attic.h5"]
+    assert "6 frames in = 4 kept + 2 dropped" in passed["clouds/attic.h5"]
+    assert "4 color images decode" in passed["clouds/attic.h5"]
+    assert "5 sampled counts recompute with a KD-tree" in passed["overlap/cellar.h5"]
+    assert "ledger of 3 scans adds up" in passed["pairs.h5"]
+    assert "2 of 2 overlap files" in passed["pairs.h5"]
+    assert f"correspondences are less than {RADIUS} m apart" in passed["pairs.h5"]
+    assert " 0 sampled correspondences" not in passed["pairs.h5"]
+    assert "the boxes of 4 frames hold all their depth points" in passed["chunks/attic.h5"]
 
 
 def test_deep_recomputes_everything(results):
@@ -106,9 +106,9 @@ def test_official_overlaps_are_recounted_by_their_own_rule(tmp_path):
 def test_artefacts_pass_on_their_own_and_say_what_could_not_be_compared(results, tmp_path):
     for name in ("overlap/attic.h5", "chunks/attic.h5"):
         assert "does not exist" in verify(alone(results / name, tmp_path))[-1]
-    said = verify(alone(results / "pairs.h5", tmp_path))
-    assert "0 of 2 overlap files" in said[-2]
-    assert "0 sampled pairs" in said[-1]
+    passed = verify(alone(results / "pairs.h5", tmp_path))
+    assert "0 of 2 overlap files" in passed[-2]
+    assert "0 sampled pairs" in passed[-1]
     assert "recount" in verify(alone(results / "pairs.h5", tmp_path), beside=results)[-1]
     assert "5 sampled pairs" in verify(alone(results / "pairs.h5", tmp_path), beside=results)[-1]
 
@@ -324,10 +324,10 @@ def run_folder(results):
 
 
 def test_a_good_run_passes(run_folder):
-    said = " | ".join(verify(run_folder))
-    assert "37 weights in 4 arrays are finite" in said
-    assert "2 lines of metrics parse" in said
-    assert "3 of 4 inputs are there" in said
+    passed = " | ".join(verify(run_folder))
+    assert "37 weights in 4 arrays are finite" in passed
+    assert "2 lines of metrics parse" in passed
+    assert "3 of 4 inputs are there" in passed
 
 
 @pytest.mark.parametrize(

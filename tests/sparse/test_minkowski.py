@@ -59,12 +59,12 @@ def results(network, x: SparseTensor) -> dict[str, torch.Tensor]:
     return {"out": out.features, "x": x.features.grad, **gradients}
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].shape == value.shape
-        assert found[name].dtype == value.dtype
-        error = (found[name] - value).norm() / value.norm()
+        assert actual[name].shape == value.shape
+        assert actual[name].dtype == value.dtype
+        error = (actual[name] - value).norm() / value.norm()
         assert error < TOLERANCE[value.dtype], f"{name}: {error}"
 
 
@@ -174,8 +174,8 @@ def test_weights_of_a_network_of_their_layers_load_unchanged(monkeypatch):
     for engine in ("torch", "minkowski"):
         ours = minkunet(*arguments, engine=engine).double().eval()
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
-        found = ours(SparseTensor(x.coordinates, x.features)).features
-        assert_equal({"out": found}, {"out": expected})
+        actual = ours(SparseTensor(x.coordinates, x.features)).features
+        assert_equal({"out": actual}, {"out": expected})
 
 
 @pytest.mark.parametrize("mode", ["geo", "joint"])
@@ -186,7 +186,7 @@ def test_a_step_of_pretraining(mode, tmp_path):
     )  # fmt: skip
     data = PairSamples(**make_artefacts(tmp_path), mode=mode, settings=settings)
     batch = collate_pairs([data[0], data[1]])
-    found = {}
+    actual = {}
     for engine in ("torch", "minkowski"):
         torch.manual_seed(0)
         nets = modes.networks(mode, settings)
@@ -196,6 +196,6 @@ def test_a_step_of_pretraining(mode, tmp_path):
         before = loss.item()
         torch.optim.SGD(nets.parameters(), lr=0.01).step()
         loss = modes.total(modes.MODES[mode](nets, batch, settings))
-        found[engine] = (before, loss.item())
-    assert found["minkowski"] == pytest.approx(found["torch"], rel=1e-4)
-    assert found["torch"][0] != found["torch"][1]
+        actual[engine] = (before, loss.item())
+    assert actual["minkowski"] == pytest.approx(actual["torch"], rel=1e-4)
+    assert actual["torch"][0] != actual["torch"][1]
