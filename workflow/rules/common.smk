@@ -144,8 +144,8 @@ def dataset_folder(task):
     return f"results/labelled/{name}" if folder == "demo" else folder
 
 
-# Look-alikes that are rendered from rooms of their own, and what does it.
-RENDERED = {"nyuv2": "pri3d.demo.labeled", "sunrgbd": "pri3d.demo.sunrgbd"}
+# Look-alikes that are rendered from rooms of their own.
+RENDERED = ("nyuv2", "sunrgbd")
 RUN = "{task}-{initial}-{percent}-{seed}"
 NAME = RUN.replace("{", "{wildcards.")
 

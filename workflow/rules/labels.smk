@@ -9,7 +9,7 @@ rule labelled_scannet:
     params:
         scenes=[word for scene in DEMO_SCENES for word in ("--scene", scene)]
         + [word for scene in DEMO_VAL for word in ("--held-out", scene)],
-        code=code_digest("pri3d.demo.labeled"),
+        code=code_digest("pri3d.demo.scannet"),
     log:
         "results/logs/labelled/scannet.log",
     benchmark:
@@ -31,7 +31,7 @@ rule labelled_rendered:
         directory("results/labelled/{frame_set}"),
     params:
         seed=settings.demo.seed,
-        code=lambda w: code_digest(RENDERED[w.frame_set]),
+        code=lambda w: code_digest(f"pri3d.demo.{w.frame_set}"),
     log:
         "results/logs/labelled/{frame_set}.log",
     benchmark:
@@ -55,7 +55,7 @@ rule labelled_clouds:
         directory("results/labelled/{cloud_set}"),
     params:
         scenes=rules.labelled_scannet.params.scenes,
-        code=code_digest("pri3d.demo.labeled"),
+        code=lambda w: code_digest(f"pri3d.demo.{w.cloud_set}"),
     log:
         "results/logs/labelled/{cloud_set}.log",
     benchmark:
