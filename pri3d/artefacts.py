@@ -7,6 +7,7 @@ holds an open HDF5 file: open one per process and never before a fork.
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from pri3d import geometry, store
@@ -16,6 +17,24 @@ CLOUDS = "pri3d-clouds"
 OVERLAP = "pri3d-overlap"
 PAIRS = "pri3d-pairs"
 CHUNKS = "pri3d-chunks"
+
+
+def artefact_format(path: str | Path) -> str:
+    """The format that a file names: one of the above, or another word.
+
+    Raises:
+        Pri3DError: there is no such file, or it is no readable HDF5 file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise Pri3DError(f"{path}: no such file; run the stage that makes it")
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("format", "something else"))
+    except OSError:
+        raise Pri3DError(
+            f"{path}: not a readable HDF5 file (cut or overwritten?); remove it and run again"
+        ) from None
 
 
 class _Reader:
@@ -92,8 +111,9 @@ class Clouds(_Reader):
         return self.raw_depth(row) / np.float64(self.depth_shift)
 
     def view(self, row: int) -> geometry.View:
-        """The frame as a posed depth image."""
-        return geometry.View(self.depth(row), self.K, self.world_from_camera[row])
+        """The frame as a posed depth image with its color camera."""
+        color = geometry.ColorCamera(self.color_K, self.color_shape, self.color_from_depth)
+        return geometry.View(self.depth(row), self.K, self.world_from_camera[row], color)
 
     def cloud(self, row: int) -> np.ndarray:
         """The frame's points, float32 [N, 3], metres, world, in row order of the image."""

@@ -18,15 +18,23 @@ ROOT = Path(__file__).parent.parent
 OUTSIDE = "pri3d.config"
 
 
-def code_digest(module: str) -> str:
-    """SHA-256 (hex) of a module of this package and of every module of it that it imports.
+def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
+    """Digest of the code that trains a pretraining mode, or does something else with it.
+
+    The module of a mode is imported by name, which `code_digest` does not see.
+    """
+    return code_digest(module, f"pri3d.pretrain.modes.{mode}")
+
+
+def code_digest(*modules: str) -> str:
+    """SHA-256 (hex) of modules of this package and of every module of it that they import.
 
     Imports are followed wherever they stand, inside functions too; names computed at run time are
     not seen. Comments, layout, docstrings and `__version__` do not count. A module that does not
     exist raises ModuleNotFoundError.
     """
     digest = hashlib.sha256()
-    for name in sorted(import_closure(module)):
+    for name in sorted(set().union(*map(import_closure, modules))):
         digest.update(f"{name}\n{_read(name)[1]}\n".encode())
     return digest.hexdigest()
 

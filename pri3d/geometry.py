@@ -18,16 +18,27 @@ from typing import NamedTuple
 import numpy as np
 
 
+class ColorCamera(NamedTuple):
+    """The color camera beside a depth camera: K [3, 3], shape (height, width) of its images, and
+    color_from_depth [4, 4].
+    """
+
+    K: np.ndarray
+    shape: tuple[int, int]
+    color_from_depth: np.ndarray
+
+
 class View(NamedTuple):
     """One posed depth image.
 
-    depth: float64 [H, W] metres along the optical axis, 0 = no measurement; K: [3, 3];
-    world_from_camera: [4, 4], used as given.
+    depth: float64 [H, W] meters along the optical axis, 0 = no measurement; K: [3, 3];
+    world_from_camera: [4, 4], used as given. color: the color camera, if it is known.
     """
 
     depth: np.ndarray
     K: np.ndarray
     world_from_camera: np.ndarray
+    color: ColorCamera | None = None
 
 
 # Poses in real scans are printed with seven digits and are off orthonormal by up to 4e-4 (singular

@@ -1,18 +1,26 @@
-"""How figures look: small, quiet, the same bytes for the same numbers.
+"""The style of figures. The same numbers give the same bytes.
 
-Colours are those of Okabe and Ito, which people with any colour vision tell apart.
+The named colors are those of Okabe and Ito, which are distinct for any color vision.
 """
 
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a959c"
+from pri3d.report.html import Html, image
 
-_STYLE = {
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, GRAY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8a959c"
+BLACK, INK, RULE = "#000000", "#1c2328", "#e6eaed"
+
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -32,9 +40,20 @@ _STYLE = {
 _SVG_METADATA = ("Date", "Creator", "Format", "Type")
 
 
+class Curve(NamedTuple):
+    """One line of a chart. steps, values, spread: [n]; spread: half the height of a band."""
+
+    label: str
+    steps: np.ndarray
+    values: np.ndarray
+    color: str
+    dashed: bool = False
+    spread: np.ndarray | None = None
+
+
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's settings for one figure, whatever the user's own are."""
+    """The settings of matplotlib for one figure, independent of the user's own."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -43,51 +62,71 @@ def style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Any:
-    """A figure of so many inches, independent of pyplot's global state."""
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure (sizes in inches) that is independent of pyplot's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def svg(figure: Any) -> bytes:
+def svg(figure: "Figure") -> bytes:
+    """The figure as an SVG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(_SVG_METADATA))
     return buffer.getvalue()
 
 
-def png(figure: Any, dpi: int = 150) -> bytes:
+def png(figure: "Figure", dpi: int = 150) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def lines(
-    title: str,
-    steps: np.ndarray,
-    drawn: list[tuple[str, np.ndarray, str, str]],
-    percent: bool = False,
-) -> bytes:
-    """A chart over training steps as SVG. drawn: (label, values, colour, line style)."""
+def horizontal_rules(axes: "Axes") -> None:
+    """Thin lines behind the data at the ticks of the vertical axis."""
+    axes.grid(axis="y", color=RULE, lw=0.7)
+    axes.set_axisbelow(True)
+
+
+def integer_ticks(axis: "Axis") -> None:
+    """Ticks at integers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+
+
+def lines(title: str, curves: list[Curve], percent: bool = False) -> Html:
+    """A chart over training steps. percent: values are shares."""
     with style():
         figure = new_figure(4.6, 2.7)
         axes = figure.add_subplot()
-        for label, values, color, dashes in drawn:
-            marker = "o" if len(steps) < 3 else None
-            axes.plot(steps, values, dashes, color=color, label=label, lw=1.5, marker=marker, ms=3)
+        for curve in curves:
+            axes.plot(
+                curve.steps,
+                curve.values,
+                "--" if curve.dashed else "-",
+                color=curve.color,
+                label=curve.label,
+                lw=1.5,
+                marker="o" if len(curve.steps) < 3 else None,
+                ms=3,
+            )
+            if curve.spread is not None:
+                low, high = curve.values - curve.spread, curve.values + curve.spread
+                axes.fill_between(curve.steps, low, high, color=curve.color, alpha=0.18, lw=0)
         axes.set_title(title)
         axes.set_xlabel("step")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        integer_ticks(axes.xaxis)
         axes.margins(x=0.02, y=0.08)
-        axes.grid(axis="y", color="#e6eaed", lw=0.7)
-        axes.set_axisbelow(True)
+        horizontal_rules(axes)
         axes.set_ylim(bottom=0)
         if percent:
             axes.yaxis.set_major_formatter(_percent)
-        if len(drawn) > 1:
+        if len(curves) > 1:
             axes.legend(fontsize=8, loc="best")
-        return svg(figure)
+        return image(svg(figure), "svg+xml", f"{title} over steps")
 
 
-def _percent(value: float, _: int) -> str:
+def _percent(value: float, _: float) -> str:
     return f"{100 * value:.3g} %"

@@ -1,30 +1,40 @@
-"""Tables, figures and the page around them. Text is escaped unless it is `Html` already."""
+"""HTML elements, tables, figures and the page around them.
+
+Text is escaped unless it is `Html` already.
+"""
 
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import TypeAlias
 
 
 class Html(str):
-    """A piece of markup: it is not escaped again."""
+    """Markup, which is not escaped again."""
 
     __slots__ = ()
 
 
 class Number(Html):
-    """A formatted number: it stands to the right."""
+    """A formatted number, which a table aligns to the right."""
 
     __slots__ = ()
 
 
-def text(value: Any) -> Html:
-    """Escape anything that is not markup already."""
+Cell: TypeAlias = str | int | float | None  # Html and Number are str
+
+
+def text(value: object) -> Html:
+    """Escape anything that is not markup."""
     return value if isinstance(value, Html) else Html(escape(str(value)))
 
 
-def tag(name: str, content: Any, **attributes: Any) -> Html:
-    """`<name attributes>content</name>`; `class_` is the attribute class, "_" in names is "-"."""
+def tag(name: str, content: object, **attributes: object) -> Html:
+    """`<name attributes>content</name>`.
+
+    Args:
+        attributes: "_" in a name becomes "-"; `class_` is the attribute class; None leaves one out.
+    """
     words = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
@@ -33,40 +43,61 @@ def tag(name: str, content: Any, **attributes: Any) -> Html:
     return Html(f"<{name}{words}>{text(content)}</{name}>")
 
 
-def join(parts: Iterable[Any], between: str = "\n") -> Html:
+def join(parts: Iterable[object], between: str = "\n") -> Html:
+    """Markup of all parts, in order."""
     return Html(between.join(text(part) for part in parts))
 
 
-def paragraph(*parts: Any, **attributes: Any) -> Html:
-    return tag("p", join(parts, " "), **attributes)
+def paragraph(*parts: object, class_: str | None = None) -> Html:
+    """A `<p>` element."""
+    return tag("p", join(parts, " "), class_=class_)
 
 
-def missing(sentence: Any) -> Html:
-    """The sentence that stands in the place of what is not there."""
+def heading(title: object) -> Html:
+    """An `<h3>` element, below the title of its section."""
+    return tag("h3", title)
+
+
+def missing(sentence: object) -> Html:
+    """A sentence in place of content that is missing."""
     return paragraph(sentence, class_="missing")
 
 
-def section(name: str, title: str, content: Any) -> Html:
-    """A part of the page; `name` is its anchor."""
-    return tag("section", join([tag("h2", title), content]), id=name)
+def warning(sentence: object) -> Html:
+    """A highlighted sentence that a reader must not overlook."""
+    return paragraph(sentence, class_="warning")
 
 
-def details(summary: Any, content: Any) -> Html:
-    """Something to unfold."""
+def section(anchor: str, title: str, content: object) -> Html:
+    """A `<section>` element with its title; `anchor` is its id."""
+    return tag("section", join([tag("h2", title), content]), id=anchor)
+
+
+def navigation(titles: dict[str, str]) -> Html:
+    """A `<nav>` element. titles: anchor of a section -> title of its link."""
+    links = [tag("a", title, href=f"#{anchor}") for anchor, title in titles.items()]
+    return tag("nav", join(links), aria_label="On this page")
+
+
+def details(summary: object, content: object) -> Html:
+    """A `<details>` element."""
     return tag("details", join([tag("summary", summary), content]))
 
 
 def table(
-    head: Sequence[Any],
-    rows: Iterable[Sequence[Any]],
-    foot: Sequence[Any] | None = None,
+    head: Sequence[object],
+    rows: Iterable[Sequence[Cell]],
+    foot: Sequence[Cell] | None = None,
     row_classes: Sequence[str | None] | None = None,
 ) -> Html:
-    """Numbers are grouped by thousands and stand to the right; None is a dash."""
+    """A table that scrolls if it is too large.
+
+    Numbers get thousands separators and are aligned to the right; None is shown as a dash.
+    """
     rows = list(rows)
     numeric = [any(_is_number(row[i]) for row in rows) for i in range(len(head))]
 
-    def line(cells, name, class_=None):
+    def line(cells: Sequence[object], name: str, class_: str | None = None) -> Html:
         classes = ["n" if right else None for right in numeric]
         parts = [tag(name, _cell(cell), class_=c) for cell, c in zip(cells, classes)]
         return tag("tr", join(parts, ""), class_=class_)
@@ -76,15 +107,21 @@ def table(
     parts.append(tag("tbody", join(line(row, "td", c) for row, c in zip(rows, classes))))
     if foot is not None:
         parts.append(tag("tfoot", line(foot, "td")))
-    # Focusable, so that a keyboard can scroll what does not fit.
+    # Focusable, so that it can be scrolled with the keyboard.
     return tag("div", tag("table", join(parts)), class_="scroll", tabindex=0)
 
 
-def _is_number(value: Any) -> bool:
+def known_columns(head: list[str], rows: list[list[Cell]]) -> tuple[list[str], list[list[Cell]]]:
+    """A table without the columns that hold None in every row."""
+    known = [i for i in range(len(head)) if any(row[i] is not None for row in rows)]
+    return [head[i] for i in known], [[row[i] for i in known] for row in rows]
+
+
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float | Number)
 
 
-def _cell(value: Any) -> Html:
+def _cell(value: object) -> Html:
     if value is None:
         return Html("–")
     if isinstance(value, int | float):
@@ -92,27 +129,33 @@ def _cell(value: Any) -> Html:
     return text(value)
 
 
-def figure(content: Any, caption: Any, class_: str | None = None) -> Html:
-    """A picture and what one sees in it; class "halves" puts them side by side."""
+def percent(share: float) -> Number:
+    """A share as a percentage."""
+    return Number(f"{100 * share:.2f} %")
+
+
+def figure(content: object, caption: object, class_: str | None = None) -> Html:
+    """A `<figure>` element; the class "halves" puts picture and caption side by side."""
     return tag("figure", join([content, tag("figcaption", caption)]), class_=class_)
 
 
-def grid(parts: Iterable[Any], halves: bool = False) -> Html:
-    """Three or (halves) two side by side where there is room, one on a phone."""
+def grid(parts: Iterable[object], halves: bool = False) -> Html:
+    """Parts in three columns, or in two (halves); in one on a narrow screen."""
     return tag("div", join(parts), class_="grid halves" if halves else "grid")
 
 
 def data_uri(data: bytes, kind: str) -> str:
+    """An image as a `data:` URI; kind: "png", "jpeg" or "svg+xml"."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def image(data: bytes, kind: str, description: str) -> Html:
-    """A picture inside the page; kind: "png", "jpeg" or "svg+xml"."""
+    """An `<img>` element that contains its data; kind: "png", "jpeg" or "svg+xml"."""
     return Html(f'<img src="{data_uri(data, kind)}" alt="{escape(description)}">')
 
 
 def page(title: str, sections: Iterable[Html]) -> str:
-    """The whole page. Its policy forbids a browser to load anything from anywhere."""
+    """The whole document. Its policy forbids browsers to load anything from elsewhere."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -160,8 +203,8 @@ tfoot td { font-weight: 600; border-top: 2px solid #b9c2c9; border-bottom: 0; }
 tr.bad td { background: var(--red-tint); }
 tr.fair td { background: var(--amber-tint); }
 .status-ok { color: var(--green); } .status-partial { color: var(--amber); }
-.status-bad { color: var(--red); }
-.status-partial, .status-bad { display: block; min-width: 14rem; font-weight: 600; }
+.status-failed { color: var(--red); }
+.status-partial, .status-failed { display: block; min-width: 14rem; font-weight: 600; }
 .op { color: var(--soft); font-weight: 400; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; margin: 0.8rem 0;
   font-size: 0.92rem; max-width: 52rem; }

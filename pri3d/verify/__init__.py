@@ -7,10 +7,8 @@ a KD-tree, independently of the code that made them.
 
 from pathlib import Path
 
-import h5py
-
 from pri3d import store
-from pri3d.artefacts import CHUNKS, CLOUDS, OVERLAP, PAIRS
+from pri3d.artefacts import CHUNKS, CLOUDS, OVERLAP, PAIRS, artefact_format
 from pri3d.errors import Pri3DError
 from pri3d.verify import chunks, clouds, overlap, pairs, runs
 from pri3d.verify.schema import check_schema
@@ -34,7 +32,7 @@ def verify(path: str | Path, beside: str | Path | None = None, deep: bool = Fals
         PAIRS: pairs.check_pairs,
         CHUNKS: chunks.check_chunks,
     }
-    format = _format(path)
+    format = artefact_format(path)
     if format not in checks:
         raise Pri3DError(f"{path}: holds {format!r}, none of {', '.join(checks)}; give one of them")
     if format == PAIRS:
@@ -43,15 +41,3 @@ def verify(path: str | Path, beside: str | Path | None = None, deep: bool = Fals
     check_schema(path, format)
     said = [f"{format} with digest {digest[:12]}: checksums and schema hold"]
     return said + checks[format](path, Path(beside or folder), deep)
-
-
-def _format(path: Path) -> str:
-    if not path.exists():
-        raise Pri3DError(f"{path}: no such file; run the stage that makes it")
-    try:
-        with h5py.File(path, "r") as file:
-            return str(file.attrs.get("format", "something else"))
-    except OSError:
-        raise Pri3DError(
-            f"{path}: not a readable HDF5 file (cut or overwritten?); remove it and run again"
-        ) from None

@@ -54,8 +54,3 @@ def source_of(reader: type, path: Path, made: Path, inputs: dict[str, str]) -> A
         source.close()
         raise wrong(made, "inputs", f"made from another {path} than the one there")
     return source
-
-
-def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of [0, count), evenly spread."""
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)

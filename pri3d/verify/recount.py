@@ -10,7 +10,8 @@ from pri3d.artefacts import Clouds
 from pri3d.matching import official
 from pri3d.matching.correspondences import nearest
 from pri3d.matching.overlap import count_matches
-from pri3d.verify.checks import check, spread
+from pri3d.selection import evenly_spaced
+from pri3d.verify.checks import check
 
 _PIXELS = 2000  # asked for their correspondences in each pair
 
@@ -52,7 +53,9 @@ def check_correspondences(
     """Sampled pixels and their matches are closer than the radius in the world; how many."""
     views = clouds.view(a), clouds.view(b)
     pixels = np.argwhere(views[0].depth > 0)
-    pixels_a, pixels_b, distance = nearest(*views, radius, pixels[spread(len(pixels), _PIXELS)])
+    pixels_a, pixels_b, distance = nearest(
+        *views, radius, pixels[evenly_spaced(len(pixels), _PIXELS)]
+    )
     ends = []
     for view, pixel in zip(views, (pixels_a, pixels_b)):
         points, valid = geometry.unproject(view.depth, view.K)

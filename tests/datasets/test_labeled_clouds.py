@@ -69,7 +69,9 @@ def test_area_5_is_held_out(tmp_path):
         (b"1.000 2.000 3.000 103.0\x100000 99 98", b"1.000 2.000 3.000 103.000000 99 98"),
     ],
 )
-def test_the_three_published_kinds_of_damage_are_repaired_exactly_and_noted(tmp_path, damaged, whole):
+def test_the_three_published_kinds_of_damage_are_repaired_exactly_and_noted(
+    tmp_path, damaged, whole
+):
     before = lines_of(cloud(1))
     write_area(tmp_path, ceiling_1=before + damaged + b"\n" + before)
     write_area(tmp_path, "Area_2/whole", ceiling_1=before + whole + b"\n" + before)
@@ -77,7 +79,9 @@ def test_the_three_published_kinds_of_damage_are_repaired_exactly_and_noted(tmp_
     found, expected = data.cloud(0), data.cloud(1)
     np.testing.assert_array_equal(found.points, expected.points)
     np.testing.assert_array_equal(found.color, expected.color)
-    assert found.notes == ["office_1/ceiling_1.txt: 1 damaged bytes were repaired, the first in line 31"]
+    assert found.notes == [
+        "office_1/ceiling_1.txt: 1 damaged bytes were repaired, the first in line 31"
+    ]
     assert not expected.notes
 
 
