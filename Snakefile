@@ -1,7 +1,8 @@
-"""Raw .sens scans -> clouds -> overlap -> pairs; clouds + surface -> chunks; all of them -> runs.
+"""Raw scans -> clouds -> overlap -> pairs; clouds + surface -> chunks; all of them -> runs.
 
-    snakemake --cores 2                                               the demo, whole
-    snakemake --cores 8 results/pairs.h5 --config scans=/data/scannet     real scans
+    snakemake --cores 2                                                 the whole demo
+    snakemake --cores 8 results/pairs.h5 --config scans=/data/scannet   real scans
+    pri3d run pretrain_joint pretrain.lr=0.05                           settings as dotted keys
 
 Settings: config.yaml, over it the preset, over that --configfile and --config.
 """
@@ -13,7 +14,7 @@ include: "workflow/rules/pairs.smk"
 include: "workflow/rules/chunks.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/labels.smk"
+include: "workflow/rules/datasets.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/report.smk"
 
@@ -33,16 +34,16 @@ rule chunks:
         expand(rules.scan_chunks.output, scene=SCANS),
 
 
-for name in VARIANTS:
+for name in RUNS_OF:
 
     rule:
         name:
             f"pretrain_{name}"
         input:
-            expand(rules.pretrain.output, run=SEEDS_OF[name]),
+            expand(rules.pretrain.output, run=RUNS_OF[name]),
 
 
-# Nothing where no scan is held out.
+# Empty if no scan is held out.
 rule evaluate:
     input:
         expand(rules.evaluate_run.output, run=MEASURED_RUNS),

@@ -18,8 +18,16 @@ ROOT = Path(__file__).parent.parent
 EXCLUDED = "pri3d.config"
 
 
-def code_digest(module: str) -> str:
-    """SHA-256 (hex) of a module and all modules of this package that it imports, directly or not.
+def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
+    """Digest of `module` and of the module of a pretraining mode.
+
+    The module of a mode is imported by name, which `code_digest` does not see.
+    """
+    return code_digest(module, f"pri3d.pretrain.modes.{mode}")
+
+
+def code_digest(*modules: str) -> str:
+    """SHA-256 (hex) of modules and all modules of this package that they import, directly or not.
 
     Imports inside functions count; names computed at run time are not seen. Comments, layout,
     docstrings and `__version__` do not count.
@@ -28,7 +36,7 @@ def code_digest(module: str) -> str:
         ModuleNotFoundError: the package has no such module.
     """
     digest = hashlib.sha256()
-    for name in sorted(import_closure(module)):
+    for name in sorted(set().union(*map(import_closure, modules))):
         digest.update(f"{name}\n{_read(name)[1]}\n".encode())
     return digest.hexdigest()
 

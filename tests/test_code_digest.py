@@ -1,8 +1,11 @@
 """The digest of a stage's code follows imports, and sees what acts and nothing else."""
 
+import shutil
+
 import pytest
 
 from pri3d import code_digest
+from pri3d.config import MODES
 
 PACKAGE = {
     "__init__.py": '"""A package."""\n__version__ = "1"\n',
@@ -97,3 +100,32 @@ def test_the_digest_does_not_depend_on_the_python_version(package):
 def test_a_module_that_does_not_exist(package):
     with pytest.raises(ModuleNotFoundError, match=r"pri3d\.nothing"):
         code_digest.code_digest("pri3d.nothing")
+
+
+def test_a_mode_is_rerun_by_its_own_file_and_by_what_it_imports():
+    names = {mode: code_digest.import_closure(f"pri3d.pretrain.modes.{mode}") for mode in MODES}
+    for mode, closure in names.items():
+        others = {f"pri3d.pretrain.modes.{other}" for other in MODES} - {
+            f"pri3d.pretrain.modes.{mode}"
+        }
+        assert not closure & others, f"{mode} imports another mode"
+        assert "pri3d.pretrain.objective" in closure
+    training = code_digest.import_closure("pri3d.pretrain.train")
+    assert "pri3d.pretrain.modes" in training
+    assert not {f"pri3d.pretrain.modes.{mode}" for mode in MODES} & training
+    assert "pri3d.pretrain.whole_frames" in names["crd"] - names["ppkt"]
+
+
+@pytest.mark.parametrize("module", ["pri3d.pretrain.train", "pri3d.pretrain.evaluate"])
+def test_the_digest_of_a_mode(module, tmp_path, monkeypatch):
+    shutil.copytree(code_digest.ROOT / "pri3d", tmp_path / "pri3d")
+    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
+    code_digest._read.cache_clear()
+    before = {mode: code_digest.code_of_mode(mode, module) for mode in MODES}
+    assert len(set(before.values())) == len(MODES)
+    with open(tmp_path / "pri3d/pretrain/modes/crd.py", "a") as file:
+        file.write("\nCHANGED = True\n")
+    code_digest._read.cache_clear()
+    after = {mode: code_digest.code_of_mode(mode, module) for mode in MODES}
+    code_digest._read.cache_clear()
+    assert [mode for mode in MODES if before[mode] != after[mode]] == ["crd"]

@@ -1,32 +1,69 @@
-"""The command line: one verb a stage. A stage is imported only when its verb is called.
+"""The command line: one verb per stage. A stage is imported only when its verb is called.
 
 Exit status: 0 done; 1 the work could not be done (one line on stderr); 2 wrong usage; 130
-interrupted. Results of `--json` go to stdout, everything else to stderr.
+interrupted. Results go to stdout, everything else to stderr.
 
-    words      settings as options, and back
-    scans      raw scans to pairs and chunks
-    networks   pretraining, its evaluation, weights in and out
-    labels     labelled data, finetuning, predictions
-    results    the report, verification
+    options    options that verbs share; settings as options, and back
+    workflow   run
+    scans      demo, sens, clouds, overlap, pairs, chunks, correspondences
+    pretrain   pretrain
+    data       data check, data split, data demo
+    finetune   finetune, probe, predict
+    evaluate   evaluate
+    weights    export, import
+    report     report, verify, settings
 """
 
+import logging
 import os
 import sys
 from pathlib import Path
 
 # In the order of --help.
 # isort: off
-from pri3d.cli import scans, networks, labels, results
+from pri3d.cli import workflow, scans, pretrain, data, finetune, evaluate, weights, report
 
 # isort: on
 from pri3d.cli.options import app, assignments, options
 from pri3d.errors import Pri3DError
 from pri3d.run.launch import ERROR_FILE
 
-__all__ = ["app", "assignments", "labels", "main", "networks", "options", "results", "scans"]
+__all__ = [
+    "app",
+    "assignments",
+    "data",
+    "evaluate",
+    "finetune",
+    "main",
+    "options",
+    "pretrain",
+    "report",
+    "scans",
+    "weights",
+    "workflow",
+]
+
+
+class _Plain(logging.Formatter):
+    """Messages as they are; warnings and errors with a prefix."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno < logging.WARNING else f"pri3d: warning: {text}"
+
+
+def _configure_logging() -> None:
+    """Send the messages of this package to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain())
+    logger = logging.getLogger("pri3d")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
 
 
 def main() -> None:
+    """Run `pri3d` and exit with its status."""
+    _configure_logging()
     try:
         app(prog_name="pri3d")
     except Pri3DError as error:
@@ -34,7 +71,7 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory; use a machine with more of it, or fewer --threads")
     except OSError as error:  # no space, no permission, a disk that went away
-        where = error.filename or "a damaged artefact (`pri3d verify` tells which)"
+        where = error.filename or "a damaged artefact (`pri3d verify` reports which)"
         _fail(f"{where}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -48,8 +85,8 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    said = " ".join(["pri3d:", *message.split()])
-    print(said, file=sys.stderr)
+    line = " ".join(["pri3d:", *message.split()])
+    print(line, file=sys.stderr)
     if path := os.environ.get(ERROR_FILE):
-        Path(path).write_text(said)
+        Path(path).write_text(line)
     sys.exit(1)

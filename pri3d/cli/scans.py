@@ -7,21 +7,35 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pri3d.cli.options import DEFAULT, app, checked, setting
+from pri3d.cli.options import (
+    DEFAULT,
+    HELP,
+    app,
+    checked,
+    existing_file,
+    setting,
+)
 from pri3d.errors import Pri3DError
 
-sens = typer.Typer(help="Look into a .sens file.", no_args_is_help=True, rich_markup_mode=None)
+sens = typer.Typer(
+    help="Look into a .sens file.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=HELP,
+)
 app.add_typer(sens, name="sens")
 
 SensFile = Annotated[Path, typer.Argument(metavar="SCAN.sens", help="a scan in ScanNet's format")]
 CloudsFile = Annotated[Path, typer.Argument(metavar="CLOUDS.h5", help="made by `pri3d clouds`")]
 OutFile = Annotated[Path, typer.Argument(metavar="OUT.h5", help="the artefact to write")]
+_SCAN = "give a .sens file"
+_CLOUDS = "make it with `pri3d clouds`"
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Argument(help="folder to make; one folder a scan inside")],
-    scene: Annotated[str | None, typer.Option(help="make this scan only")] = None,
+    out: Annotated[Path, typer.Argument(help="folder to make, with one folder per scan")],
+    scene: Annotated[str | None, typer.Option(help="make only this scan")] = None,
     scans: Annotated[int, setting(DEFAULT.demo, "scans")] = DEFAULT.demo.scans,
     seed: Annotated[int, setting(DEFAULT.demo, "seed")] = DEFAULT.demo.seed,
     frames: Annotated[int, setting(DEFAULT.demo, "frames")] = DEFAULT.demo.frames,
@@ -29,7 +43,10 @@ def demo(
     color_height: Annotated[int, setting(DEFAULT.demo, "color_height")] = DEFAULT.demo.color_height,
     noise: Annotated[bool, setting(DEFAULT.demo, "noise")] = DEFAULT.demo.noise,
 ) -> None:
-    """Make procedural scans of furnished rooms, with labels, in ScanNet's formats."""
+    """Make procedural scans of furnished rooms.
+
+    With labels, in ScanNet's formats.
+    """
     settings = checked(
         "demo",
         scans=scans,
@@ -49,11 +66,15 @@ def info(
     scan: SensFile,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object, nothing else")] = False,
 ) -> None:
-    """Tell what a scan holds, and which of its frames cannot be used and why."""
+    """Report what a scan holds.
+
+    And which of its frames cannot be used, and why.
+    """
+    existing_file(scan, _SCAN)
     from pri3d.sources import export
 
-    found = export.info(scan)
-    print(json.dumps(found) if as_json else export.format_info(found))
+    report = export.info(scan)
+    print(json.dumps(report) if as_json else export.format_info(report))
 
 
 @sens.command("export")
@@ -62,7 +83,11 @@ def export_scan(
     out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="folder to write into")],
     every: Annotated[int, typer.Option(min=1, help="write every n-th frame")] = 1,
 ) -> None:
-    """Write colour, depth, pose and intrinsic files, named as ScanNet's tools name them."""
+    """Write color, depth, pose and intrinsic files.
+
+    Named as ScanNet's tools name them.
+    """
+    existing_file(scan, _SCAN)
     from pri3d.sources import export
 
     for problem in export.export(scan, out, every):
@@ -84,12 +109,16 @@ def clouds(
         bool,
         typer.Option(
             "--keep-going",
-            help="write an artefact without frames, whose status says why, where the scan "
-            "cannot be read at all",
+            help="if the scan cannot be read at all, write an artefact without frames, whose "
+            "status says why",
         ),
     ] = False,
 ) -> None:
-    """Take every n-th frame of a scan: depth, pose and colour of those that can be used."""
+    """Read the usable frames of a scan: depth, pose, color.
+
+    Takes every n-th frame.
+    """
+    existing_file(scan, _SCAN)
     settings = checked("frames", every=every, max_depth_m=max_depth, color_height=color_height)
     from pri3d.stages import clouds as stage
 
@@ -104,9 +133,14 @@ def overlap(
     rule: Annotated[
         Literal["paper", "official"], setting(DEFAULT.overlap, "rule")
     ] = DEFAULT.overlap.rule,
-    threads: Annotated[int, typer.Option(min=1, help="cores to use; the result is the same")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="number of cores; same result")] = 1,
 ) -> None:
-    """Count, for each two frames of a scan, the points of one that the other has too."""
+    """Count the points that each two frames share.
+
+    For each two frames of a scan: the points of one that have a point of the other within the
+    radius.
+    """
+    existing_file(clouds, _CLOUDS)
     settings = checked("overlap", radius_m=radius, rule=rule)
     from pri3d.stages import overlap as stage
 
@@ -125,10 +159,16 @@ def pairs(
     max_pairs: Annotated[int | None, setting(DEFAULT.pairs, "max_pairs")] = DEFAULT.pairs.max_pairs,
     seed: Annotated[int, setting(DEFAULT.pairs, "seed")] = DEFAULT.pairs.seed,
     missing: Annotated[
-        list[str], typer.Option(metavar="SCENE", help="a scene without a scan, for the ledger")
+        list[str],
+        typer.Option(metavar="SCENE", help="a scene without a scan, for the ledger"),
     ] = [],  # noqa: B006
 ) -> None:
-    """Keep the pairs of frames that overlap enough, over all scans."""
+    """Select the pairs of frames that overlap enough.
+
+    Over all scans.
+    """
+    for overlap_file in overlaps:
+        existing_file(overlap_file, "make it with `pri3d overlap`")
     settings = checked("pairs", min_overlap=min_overlap, max_pairs=max_pairs, seed=seed)
     from pri3d.stages import pairs as stage
 
@@ -148,11 +188,18 @@ def chunks(
         bool,
         typer.Option(
             "--keep-going",
-            help="write chunks without voxels, whose status says why, where there is no surface",
+            help="if the surface cannot be used, write chunks without voxels, whose status "
+            "says why",
         ),
     ] = False,
 ) -> None:
-    """Voxelise a scan's surface, and find what lies in the view frustum's box of each frame."""
+    """Voxelize a scan's surface and find each frame's part.
+
+    A frame's part is what lies in the axis-aligned box of its view frustum.
+    """
+    existing_file(clouds, _CLOUDS)
+    if surface is not None:
+        existing_file(surface, "give a .ply file with --surface, or leave it out")
     settings = checked("chunks", voxel_m=voxel)
     from pri3d.stages import chunks as stage
 
@@ -167,7 +214,12 @@ def correspondences(
     out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="a, b: row and column; distance")],
     radius: Annotated[float, setting(DEFAULT.overlap, "radius_m")] = DEFAULT.overlap.radius_m,
 ) -> None:
-    """Write each pixel of frame A that has a point of frame B within the radius, and that pixel."""
+    """Find the corresponding pixels of two frames.
+
+    For each pixel of frame A that has a point of frame B within the radius: that pixel, and the
+    pixel of the nearest point.
+    """
+    existing_file(clouds, _CLOUDS)
     radius = checked("overlap", radius_m=radius).radius_m
     import numpy as np
 
@@ -184,6 +236,6 @@ def correspondences(
 def _row(scan: Any, frame: int) -> int:
     rows = (scan.index == frame).nonzero()[0]
     if not len(rows):
-        reason = dict(scan.dropped).get(frame, "not among those that `every` selects")
-        raise Pri3DError(f"{scan.path}: has no frame {frame} ({reason}); give one that was kept")
+        reason = dict(scan.dropped).get(frame, "not one of the frames that `every` selects")
+        raise Pri3DError(f"{scan.path}: has no frame {frame} ({reason}); give a kept frame")
     return int(rows[0])

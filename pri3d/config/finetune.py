@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pri3d.config.names import Task2dName, Task3dName
 from pri3d.config.networks import Network2d, Network3d
 from pri3d.config.pretrain import AUGMENT_CLOUD, CLOUD_CHANGES, CloudChange
 from pri3d.config.section import Section
-from pri3d.config.tasks import Task2dName, Task3dName
 from pri3d.config.training import RUNTIME, Training
 
 # Initial weights by name: scratch, imagenet, a pretraining run, or an entry of `weight_files`.

@@ -1,24 +1,21 @@
 """The pretraining modes, as records: what each reads, trains, and which settings it uses.
 
-A mode is one row here and one module of the same name in `pri3d.pretrain.modes`.
+A mode is one row of MODES and one module of the same name in `pri3d.pretrain.modes`.
 """
 
 from typing import Literal, NamedTuple
-
-ModeName = Literal[
-    "view", "geo", "joint", "moco", "ppkt", "pointcontrast", "global_kd", "crd", "gupta"
-]
 
 
 class Mode(NamedTuple):
     """What distinguishes one pretraining mode from another.
 
-    summary: one line for --help. reads: artefacts that it reads beside `clouds`. trains: networks
-    that the finished run holds. uses: the settings of `pretrain` that change its result, beside
-    those of `ALL_MODES`; a change of any other setting does not rerun it. teacher: learns from a
-    frozen 2D network. encoder_only: the decoder of the 3D network stays random. min_frames: frames
-    that a micro-batch needs, to compare each with the others. matching: measured by finding
-    correspondences in held-out scans (`pri3d evaluate --held-out`).
+    summary: one line for --help. reads: artefacts that it reads in addition to `clouds`. trains:
+    networks that the finished run holds. uses: settings of `pretrain` that change its result, in
+    addition to those of ALL_MODES; a change of any other setting does not rerun it. teacher: it
+    learns from a frozen 2D network. encoder_only: the decoder of the 3D network stays random.
+    min_frames: number of frames that a micro-batch needs, to compare each with the others.
+    matching: it is measured by finding correspondences in held-out scans
+    (`pri3d evaluate --held-out`).
     """
 
     summary: str

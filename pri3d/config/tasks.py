@@ -6,28 +6,18 @@ A task is one row of TASKS. A kind of task is one row of KINDS, its settings in
 
 from typing import Literal, NamedTuple
 
-Task2dName = Literal["semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2"]
-Task3dName = Literal["semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd"]
-TaskName = Literal[
-    "semseg_scannet",
-    "semseg_nyuv2",
-    "insseg_scannet",
-    "insseg_nyuv2",
-    "semseg3d_scannet",
-    "semseg3d_s3dis",
-    "det3d_scannet",
-    "det3d_sunrgbd",
-]
-
 
 class Kind(NamedTuple):
     """A kind of task. summary: one line for --help. network: the shared network that it finetunes.
-    unit: what its data sets consist of, in the plural.
+    unit: what its data sets consist of, in the plural. submission: `evaluate` writes files for the
+    benchmark of a data set that has one. pictures: `evaluate` and `predict` write pictures.
     """
 
     summary: str
     network: Literal["network2d", "network3d"]
     unit: Literal["images", "clouds", "scenes"]
+    submission: bool
+    pictures: bool
 
 
 class Task(NamedTuple):
@@ -46,10 +36,34 @@ DATASET_TITLES: dict[str, str] = {
 }
 
 KINDS: dict[str, Kind] = {
-    "semseg": Kind("semantic segmentation of images", "network2d", "images"),
-    "insseg": Kind("instance segmentation of images", "network2d", "images"),
-    "semseg3d": Kind("semantic segmentation of point clouds", "network3d", "clouds"),
-    "det3d": Kind("object detection in point clouds", "network3d", "scenes"),
+    "semseg": Kind(
+        "semantic segmentation of images",
+        network="network2d",
+        unit="images",
+        submission=True,
+        pictures=True,
+    ),
+    "insseg": Kind(
+        "instance segmentation of images",
+        network="network2d",
+        unit="images",
+        submission=True,
+        pictures=True,
+    ),
+    "semseg3d": Kind(
+        "semantic segmentation of point clouds",
+        network="network3d",
+        unit="clouds",
+        submission=True,
+        pictures=False,
+    ),
+    "det3d": Kind(
+        "object detection in point clouds",
+        network="network3d",
+        unit="scenes",
+        submission=False,
+        pictures=False,
+    ),
 }
 
 TASKS: dict[str, Task] = {
@@ -63,7 +77,30 @@ TASKS: dict[str, Task] = {
     "det3d_sunrgbd": Task("det3d", "sunrgbd"),
 }
 
+# Data sets with a benchmark: a split "test" without labels, and files that its server reads.
+BENCHMARKS = ("scannet", "scannet3d")
+
 
 def kind_of(task: str) -> Kind:
     """The record of a task's kind."""
     return KINDS[TASKS[task].kind]
+
+
+def inapplicable_option(task: str, split: str, submission: bool, pictures: bool) -> str | None:
+    """The first option of `pri3d evaluate` that does not apply to a task, as a sentence.
+
+    Args:
+        task: a key of TASKS.
+        split: value of --split.
+        submission: whether --submission is given.
+        pictures: whether --pictures is given.
+    """
+    kind = kind_of(task)
+    benchmark = kind.submission and TASKS[task].dataset in BENCHMARKS
+    if submission and not benchmark:
+        return f"--submission: there is no benchmark for {task}; leave it out"
+    if split == "test" and not benchmark:
+        return f"--split test: {task} has no test split without labels; measure on val"
+    if pictures and not kind.pictures:
+        return f"--pictures: there are none for {task}; leave it out"
+    return None

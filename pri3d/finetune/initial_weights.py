@@ -1,91 +1,95 @@
-"""What a finetuned network starts from: random weights, ImageNet's, a run, or a file of weights."""
+"""Initial weights of finetuned networks: random, ImageNet, a pretraining run, or a file."""
 
-import json
-import sys
+import logging
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from torch import nn
 
-from pri3d.config import MODES, NAMED_WEIGHTS, Det3d, Insseg, Semseg, Semseg3d
+from pri3d.config import MODES, NAMED_WEIGHTS
 from pri3d.errors import Pri3DError
-from pri3d.finetune import insseg
 from pri3d.models.minkunet import DECODER as DECODER_3D
+from pri3d.run.folder import RANDOM, WEIGHTS, InitialWeights
 from pri3d.weights.load import load_file_into, load_imagenet_into
 
 ENCODER, DECODER = "backbone.encoder", "backbone.decoder"
 
+_log = logging.getLogger(__name__)
 
-def file_of(init: str) -> Path | None:
-    """The file of weights that `init` names, if it names one."""
-    if init in NAMED_WEIGHTS:
+
+def weights_file(initial_weights: str) -> Path | None:
+    """The file that the setting `initial_weights` names; None for random and ImageNet."""
+    if initial_weights in NAMED_WEIGHTS:
         return None
-    path = Path(init)
-    return path / "model.safetensors" if path.is_dir() else path
+    path = Path(initial_weights)
+    return path / WEIGHTS if path.is_dir() else path
 
 
-class Start(NamedTuple):
-    """What a network started from, for people; decoder: whether its decoder is not random."""
+def load_encoder(
+    encoder: nn.Module, network2d: str, initial_weights: str, section: str
+) -> InitialWeights:
+    """Load initial weights into a ResNet encoder.
 
-    said: str
-    decoder: bool
+    Args:
+        encoder: network to fill.
+        network2d: its name, as in the setting.
+        initial_weights: the setting.
+        section: section of the settings, for messages.
 
+    Returns:
+        What was loaded. With `try_imagenet`, unavailable ImageNet weights leave it random.
 
-def load_initial_weights(
-    nets: nn.ModuleDict, settings: Semseg | Insseg | Semseg3d | Det3d
-) -> Start:
-    """Load what `init` says into new networks, and tell it on stderr.
-
-    Raises Pri3DError where weights cannot be had, or where a file lacks a part of the encoder, or
-    has a part of the decoder only; with `try_imagenet` the former is a warning, and the answer says
-    so.
+    Raises:
+        Pri3DError: the weights are not available, do not fit, or lack a part of the encoder.
     """
-    if settings.initial_weights == "random":
-        return Start("random", False)
-    if isinstance(settings, Semseg3d | Det3d):
-        section = "semseg3d" if isinstance(settings, Semseg3d) else "det3d"
-        if (file := file_of(settings.initial_weights)) is None:
-            raise Pri3DError(f"{section}.init: ImageNet has no 3D weights; give a run or a file")
-        return _load_3d(nets["backbone3d"], file, section)
-    encoder = insseg.encoder(nets) if isinstance(settings, Insseg) else nets["backbone"].encoder
-    section = "insseg" if isinstance(settings, Insseg) else "semseg"
-    file = file_of(settings.initial_weights)
+    if initial_weights == "random":
+        return RANDOM
+    file = weights_file(initial_weights)
     if file is None:
-        said = load_imagenet_into(
-            encoder, settings.network2d, settings.initial_weights, f"{section}.init"
+        return load_imagenet_into(encoder, network2d, initial_weights, f"{section}.initial_weights")
+    return load_file_into(nn.ModuleDict({"encoder": encoder}), file, "backbone", (ENCODER,))
+
+
+def load_unet(
+    unet: nn.Module, network2d: str, initial_weights: str, section: str
+) -> InitialWeights:
+    """Load initial weights into the encoder and, where they have one, the decoder of a ResUNet.
+
+    Arguments, result and errors are those of `load_encoder`.
+    """
+    file = weights_file(initial_weights)
+    if file is None:
+        encoder = unet.get_submodule("encoder")
+        return load_encoder(encoder, network2d, initial_weights, section)
+    return load_file_into(unet, file, "backbone", (ENCODER, DECODER))
+
+
+def load_backbone3d(network: nn.Module, initial_weights: str, section: str) -> InitialWeights:
+    """Load initial weights into a MinkUNet.
+
+    A pretraining mode that trains the encoder alone leaves a random decoder in its file. It is not
+    loaded: the decoder keeps the weights that every run of this seed starts with.
+
+    Raises:
+        Pri3DError: the weights are not available or do not fit.
+    """
+    if initial_weights == "random":
+        return RANDOM
+    file = weights_file(initial_weights)
+    if file is None:
+        raise Pri3DError(
+            f"{section}.initial_weights: ImageNet has no 3D weights; give a run or a file"
         )
-        return Start(said, False)
-    with_decoder = (
-        isinstance(settings, Semseg)
-        and settings.architecture == "unet"
-        and settings.transfer == "encoder_decoder"
-    )
-    if not with_decoder:
-        alone = nn.ModuleDict({"encoder": encoder})
-        return Start(load_file_into(alone, file, "backbone", (ENCODER,), section), False)
-    decoder = nets["backbone"].decoder
-    before = decoder.conv0.weight.clone()
-    said = load_file_into(nets["backbone"], file, "backbone", (ENCODER, DECODER), section)
-    return Start(said, not torch.equal(before, decoder.conv0.weight))
-
-
-def _load_3d(network: nn.Module, file: Path, section: str) -> Start:
-    """The decoder of a run that trained the encoder alone stays as it is: that run's is random too,
-    and the same for all that start from it."""
-    fresh = {
+    own_decoder = {
         name: value.clone()
         for name, value in network.state_dict().items()
         if name.partition(".")[0] in DECODER_3D
     }
-    said = load_file_into(network, file, "backbone3d", section=section)
-    try:
-        mode = json.loads((file.parent / "settings.json").read_text()).get("mode")
-    except (OSError, ValueError, AttributeError):
-        mode = None  # no run, but a file of weights
-    if mode not in MODES or not MODES[mode].encoder_only:
-        return Start(said, True)
-    network.load_state_dict(fresh, strict=False)
-    told = f"{mode} trains the encoder alone: the decoder stays random"
-    print(f"{file.name}: {told}", file=sys.stderr)
-    return Start(f"{said}; {told}", False)
+    loaded = load_file_into(network, file, "backbone3d")
+    if loaded.mode not in MODES or not MODES[loaded.mode].encoder_only:
+        return loaded
+    network.load_state_dict(own_decoder, strict=False)
+    reason = f"{loaded.mode} trains the encoder alone: the decoder stays random"
+    _log.info("%s: %s", file, reason)
+    return loaded._replace(
+        loaded=("backbone3d.encoder",), description=f"{loaded.description}; {reason}"
+    )

@@ -1,159 +1,214 @@
-"""What frozen features know of the classes: two quick measures, without training a network.
+"""What frozen features know about classes: two quick measures that train no network.
 
-Labelled places of the training images are remembered with their features. Places of unseen images
-are then classified by their nearest neighbours among those (k-NN), and by the linear classifier
-that fits them best (ridge regression to one-hot labels, in closed form). A start at random shows
-what the architecture alone gives.
+Features of labeled pixels of the training images are stored with their classes. Pixels of the
+validation images are then classified by their nearest neighbors among them (k-NN), and by the
+linear classifier that fits them best (ridge regression to one-hot labels, in closed form). Random
+weights show what the architecture alone achieves.
 
-Shapes: N places, C channels, K classes, H x W cells.
+Shapes: N pixels, C channels, K classes, B images, H x W cells.
 """
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, one_hot
 from tqdm import tqdm
 
 from pri3d.config import TASKS, Semseg
-from pri3d.datasets import Split, at_size, open_split
-from pri3d.datasets.subsets import subset
+from pri3d.datasets import Split, at_size
 from pri3d.errors import Pri3DError
-from pri3d.finetune import semseg
-from pri3d.finetune.initial_weights import load_initial_weights
-from pri3d.finetune.measure import network_input
+from pri3d.finetune.initial_weights import DECODER
+from pri3d.finetune.tasks import semseg
+from pri3d.finetune.trained import to_device
 from pri3d.metrics import semantic
 from pri3d.models.resunet import stem
-from pri3d.run import checkpoint, processes
+from pri3d.run import processes
+from pri3d.run.folder import write_json
 
-NEIGHBOURS = 20
-TEMPERATURE = 0.1  # of the neighbours' votes, by the cosine of their angle
-PLACES = 200  # of each image
-MOST = 60_000  # training places
+NEIGHBORS = 20
+TEMPERATURE = 0.1  # of the neighbors' votes, by cosine similarity
+PIXELS_PER_IMAGE = 200
+MAX_TRAINING_PIXELS = 60_000
 RIDGE = 1e-3  # times the mean square of the features
-AT_ONCE = 2_000
+PIXELS_AT_ONCE = 2_000
+CALIBRATION_IMAGES = 16  # whose statistics batch norm gets where the weights are random
+
+
+class Pixels(NamedTuple):
+    """Features float32 [N, C] and classes u8 [N] (1..K) of labeled pixels."""
+
+    features_NC: Tensor
+    labels_N: Tensor
+
+
+class _Features(NamedTuple):
+    """A frozen network. decoder: features are the UNet's; without, the encoder's at stride 8."""
+
+    backbone: nn.Module
+    decoder: bool
+    settings: Semseg
+    device: torch.device
+
+    def __call__(self, image_BCHW: Tensor) -> Tensor:
+        """float32 [B, C, H, W]."""
+        precision = self.settings.precision == "bf16"
+        with torch.autocast(image_BCHW.device.type, torch.bfloat16, precision):
+            image = image_BCHW.contiguous(memory_format=torch.channels_last)
+            if self.decoder:
+                return self.backbone(image).float()
+            encoder = self.backbone.get_submodule("encoder")
+            features = stem(encoder, image)
+            for stage in ("layer1", "layer2"):
+                features = encoder.get_submodule(stage)(features)
+            return features.float()
 
 
 def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0) -> dict[str, Any]:
-    """Probe the features of `settings.initial_weights` on a task of semantic segmentation, into `out` (JSON).
+    """Probe features on a task of semantic segmentation of images.
 
-    settings: init, network2d, height, width, percent, subset, seed, device. Figures are shares by the
-    rule of ScanNet's benchmark over drawn places, not over pixels. Raises Pri3DError as finetuning
-    does.
+    Args:
+        task: a key of TASKS.
+        data_dir: folder of its data set.
+        out: JSON file to write.
+        settings: initial_weights, whose features are probed; also network2d, height, width,
+            precision, percent, subset, seed and device.
+        threads: CPU threads; 0: torch's default.
+
+    Returns:
+        The content of `out`. Figures follow the rule of ScanNet's benchmark, over drawn pixels.
+
+    Raises:
+        Pri3DError: as in finetuning, or no pixel of a split is labeled.
     """
     if threads:
         torch.set_num_threads(threads)
     if settings.architecture != "unet":
-        raise Pri3DError("semseg.net: features of a UNet are probed; set it to unet")
-    place = processes.start(settings.device).device
-    train, val = (open_split(TASKS[task].dataset, data_dir, split) for split in ("train", "val"))
-    chosen = subset(train.frames, settings.percent, settings.subset, settings.seed)
-    if not chosen:
-        raise Pri3DError(f"{task}: {settings.percent:g} % of the labelled images are none")
+        raise Pri3DError("semseg.architecture: probes take the features of a UNet; set it to unet")
+    device = processes.start(settings.device).device
+    dataset = TASKS[task].dataset
+    train, val = (semseg.open_data(dataset, data_dir, split) for split in ("train", "val"))
+    chosen = semseg.select(train, settings)
     torch.manual_seed(settings.seed)
-    nets = semseg.networks(settings, len(train.classes.names))
-    start = load_initial_weights(nets, settings)
-    whole = start.decoder
-    backbone = nets["backbone"].to(place, memory_format=torch.channels_last)
-    _calibrate(backbone, train, chosen, settings, place, start.said)
+    nets = semseg.networks(train, settings)
+    initial = semseg.load_initial_weights(nets, settings)
+    backbone = nets["backbone"]
+    to_device(backbone, device)
+    if initial.kind == "random":
+        _calibrate(backbone, train, chosen, settings, device)
+    backbone.eval()
+    features = _Features(backbone, DECODER in initial.loaded, settings, device)
     rng = np.random.default_rng([settings.seed, 6])
-    each = max(1, min(PLACES, MOST // len(chosen)))
-    known, problems = _places(backbone, train, chosen, settings, place, whole, each, rng, "known")
-    asked, more = _places(
-        backbone, val, range(len(val.frames)), settings, place, whole, PLACES, rng, "asked"
+    per_image = max(1, min(PIXELS_PER_IMAGE, MAX_TRAINING_PIXELS // len(chosen)))
+    known, left_out = _draw_pixels(features, train, chosen, per_image, rng, "training images")
+    positions = range(len(val.frames))
+    unseen, others = _draw_pixels(
+        features, val, positions, PIXELS_PER_IMAGE, rng, "validation images"
     )
-    if not len(known[1]) or not len(asked[1]):
-        raise Pri3DError(f"{data_dir}: no labelled place in the images of a split")
+    if not len(known.labels_N) or not len(unseen.labels_N):
+        raise Pri3DError(f"{data_dir}: no pixel of a split is labeled; give another data set")
     classes = len(train.classes.names)
-    told = {"task": task, "start": start.said, "features": known[0].shape[1], "images": len(chosen)}
-    told |= {"places": len(known[1]), "asked": len(asked[1]), "left_out": problems + more}
-    for name, classify in (("knn", _neighbours), ("linear", _linear)):
-        found = classify(*known, asked[0], classes)
-        table = semantic.confusion(asked[1].numpy(), found.numpy(), classes)
-        figures = semantic.scannet(table)
-        told[name] = {
+    result = {
+        "task": task,
+        "initial_weights": initial._asdict() | {"loaded": list(initial.loaded)},
+        "channels": known.features_NC.shape[1],
+        "training_images": len(chosen),
+        "training_pixels": len(known.labels_N),
+        "validation_pixels": len(unseen.labels_N),
+        "left_out": left_out + others,
+    }
+    for name, classify in (("knn", nearest_neighbors), ("linear", linear_classifier)):
+        predicted = classify(known, unseen.features_NC, classes)
+        confusion = semantic.confusion(unseen.labels_N.numpy(), predicted.numpy(), classes)
+        figures = semantic.scannet(confusion)
+        result[name] = {
             "mean_iou": figures.mean_iou,
             "accuracy": figures.pixel_accuracy,
             "mean_accuracy": figures.mean_accuracy,
         }
-    checkpoint.save_json(out, told)
-    return told
-
-
-def _features(backbone: nn.Module, image_BCHW: Tensor, whole: bool, bf16: bool) -> Tensor:
-    """[B, C, H, W]: the UNet's, or the encoder's at stride 8 where the decoder is random."""
-    with torch.autocast(image_BCHW.device.type, torch.bfloat16, bf16):
-        image = image_BCHW.contiguous(memory_format=torch.channels_last)
-        if whole:
-            return backbone(image).float()
-        encoder = backbone.encoder
-        return encoder.layer2(encoder.layer1(stem(encoder, image))).float()
+    write_json(out, result)
+    return result
 
 
 @torch.no_grad()
-def _calibrate(backbone, data: Split, chosen, settings: Semseg, place, start: str) -> None:
-    """Random weights get batch statistics of the images; without them they would be arbitrary."""
-    backbone.train(start.startswith("random"))
-    if backbone.training:
-        spread = np.linspace(0, len(chosen) - 1, min(16, len(chosen))).astype(int)
-        images = []
-        for i in spread:
-            with contextlib.suppress(Pri3DError):  # counted when its places are drawn
-                images.append(network_input(data.color(chosen[i], settings.height), settings))
-        for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # the mean over all that is seen
-        for first in range(0, len(images), 8):
-            _features(backbone, torch.stack(images[first : first + 8]).to(place), True, False)
-    backbone.eval()
+def _calibrate(
+    backbone: nn.Module, data: Split, chosen: list[int], settings: Semseg, device: torch.device
+) -> None:
+    """Give batch norm the statistics of some images: with random weights it has none of its own."""
+    backbone.train()
+    number = min(CALIBRATION_IMAGES, len(chosen))
+    images = []
+    for i in np.linspace(0, len(chosen) - 1, number).astype(int):
+        with contextlib.suppress(Pri3DError):  # counted when its pixels are drawn
+            rgb = data.color(chosen[i], settings.height)
+            images.append(semseg.network_input(rgb, settings))
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean over all images
+    for first in range(0, len(images), 8):
+        batch = torch.stack(images[first : first + 8]).to(device)
+        backbone(batch.contiguous(memory_format=torch.channels_last))
 
 
 @torch.no_grad()
-def _places(backbone, data: Split, frames, settings, place, whole, each, rng, said):
-    """Features float32 [N, C] and labels u8 [N] (1..K) of drawn labelled places; what failed."""
-    features, labels, problems = [], [], []
-    for frame in tqdm(frames, said, disable=None):
+def _draw_pixels(
+    features: _Features,
+    data: Split,
+    positions: Sequence[int],
+    per_image: int,
+    rng: np.random.Generator,
+    label: str,
+) -> tuple[Pixels, list[str]]:
+    """Labeled pixels of some frames, drawn at random, and why frames were left out."""
+    settings, parts, left_out = features.settings, [], []
+    shape = settings.height // 2, settings.width // 2
+    for position in tqdm(positions, label, disable=None):
         try:
-            color, truth = data.color(frame, settings.height), data.labels(frame)
+            color, labels = data.color(position, settings.height), data.labels(position)
         except Pri3DError as error:
-            problems.append(str(error))
+            left_out.append(str(error))
             continue
-        image = network_input(color, settings)[None].to(place)
-        map_CHW = _features(backbone, image, whole, settings.precision == "bf16")[0]
-        shape = settings.height // 2, settings.width // 2
+        image = semseg.network_input(color, settings)[None].to(features.device)
+        map_CHW = features(image)[0]
         if map_CHW.shape[-2:] != shape:
             map_CHW = interpolate(map_CHW[None], shape, mode="bilinear", align_corners=False)[0]
-        truth = at_size(truth, shape).ravel()
-        labelled = np.flatnonzero(truth)
-        drawn = rng.permutation(labelled)[:each]
-        features.append(map_CHW.flatten(1)[:, torch.from_numpy(drawn).to(place)].t().cpu())
-        labels.append(torch.from_numpy(truth[drawn].copy()))
-    if not features:
-        return (torch.zeros(0, 1), torch.zeros(0, dtype=torch.uint8)), problems
-    return (torch.cat(features), torch.cat(labels)), problems
+        labels = at_size(labels, shape).ravel()
+        pixels = rng.permutation(np.flatnonzero(labels))[:per_image]
+        columns = torch.from_numpy(pixels).to(features.device)
+        features_NC = map_CHW.flatten(1)[:, columns].t().cpu()
+        parts.append(Pixels(features_NC, torch.from_numpy(labels[pixels].copy())))
+    if not parts:
+        return Pixels(torch.zeros(0, 1), torch.zeros(0, dtype=torch.uint8)), left_out
+    features_NC = torch.cat([part.features_NC for part in parts])
+    return Pixels(features_NC, torch.cat([part.labels_N for part in parts])), left_out
 
 
-def _neighbours(known_NC: Tensor, labels_N: Tensor, asked_NC: Tensor, classes: int) -> Tensor:
-    known_NC = normalize(known_NC)
-    found = []
-    for block in normalize(asked_NC).split(AT_ONCE):
-        near, index = (block @ known_NC.t()).topk(min(NEIGHBOURS, len(known_NC)), dim=1)
+def nearest_neighbors(known: Pixels, unseen_NC: Tensor, classes: int) -> Tensor:
+    """Classes u8 [N] of pixels, by the votes of their nearest neighbors among known pixels."""
+    known_NC = normalize(known.features_NC)
+    predicted = []
+    for block in torch.split(normalize(unseen_NC), PIXELS_AT_ONCE):
+        number = min(NEIGHBORS, len(known_NC))
+        cosine, index = (block @ known_NC.t()).topk(number, dim=1)
         votes = torch.zeros(len(block), classes + 1)
-        votes.scatter_add_(1, labels_N[index].long(), (near / TEMPERATURE).exp())
-        found.append(votes.argmax(dim=1).to(torch.uint8))
-    return torch.cat(found)
+        votes.scatter_add_(1, known.labels_N[index].long(), (cosine / TEMPERATURE).exp())
+        predicted.append(votes.argmax(dim=1).to(torch.uint8))
+    return torch.cat(predicted)
 
 
-def _linear(known_NC: Tensor, labels_N: Tensor, asked_NC: Tensor, classes: int) -> Tensor:
-    mean, scale = known_NC.mean(0), known_NC.std(0) + 1e-6
-    ones = torch.ones(len(known_NC), 1)
-    x = torch.cat([(known_NC - mean) / scale, ones], dim=1).double()
-    y = torch.nn.functional.one_hot(labels_N.long(), classes + 1).double()
-    weights = torch.linalg.solve(
-        x.t() @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64), x.t() @ y
-    )
-    asked = torch.cat([(asked_NC - mean) / scale, torch.ones(len(asked_NC), 1)], dim=1).double()
-    return ((asked @ weights)[:, 1:].argmax(dim=1) + 1).to(torch.uint8)
+def linear_classifier(known: Pixels, unseen_NC: Tensor, classes: int) -> Tensor:
+    """Classes u8 [N] of pixels, by ridge regression to the one-hot labels of known pixels."""
+    mean, scale = known.features_NC.mean(0), known.features_NC.std(0) + 1e-6
+
+    def with_bias(features_NC: Tensor) -> Tensor:
+        ones = torch.ones(len(features_NC), 1)
+        return torch.cat([(features_NC - mean) / scale, ones], dim=1).double()
+
+    x, y = with_bias(known.features_NC), one_hot(known.labels_N.long(), classes + 1).double()
+    ridge = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(x.t() @ x + ridge, x.t() @ y)
+    return ((with_bias(unseen_NC) @ weights)[:, 1:].argmax(dim=1) + 1).to(torch.uint8)

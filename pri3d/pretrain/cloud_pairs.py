@@ -1,9 +1,9 @@
-"""Samples of two clouds of one place: the frames of a pair, each changed at random by itself.
+"""Samples of two clouds of one place: the frames of a pair, each augmented on its own.
 
-What matches what is known before the clouds are changed: points of the world that lie closer than
-the radius (PointContrast, Xie et al., ECCV 2020, section 3.2).
+Correspondences are found before the augmentation: points of the world that are closer than the
+radius (PointContrast, Xie et al., ECCV 2020, section 3.2).
 
-Shapes: N matches, V voxels.
+Shapes: N matches or points, V voxels, L matches that are known.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,133 +18,176 @@ from torch import Tensor
 from pri3d import geometry
 from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
-from pri3d.pretrain.batches import Matches, Side, collate_matches, collate_side
+from pri3d.pretrain.batches import Matches, VoxelBatch, collate_matches, collate_voxels, unusable
 from pri3d.pretrain.frame_clouds import cloud_in_voxels, points_in_image
-from pri3d.pretrain.matches import Chunk
-from pri3d.pretrain.samples import MIN_MATCHES, PairSamples, unusable
-from pri3d.pretrain.scan_cache import damage_is_named, row_of, stored_image
+from pri3d.pretrain.matches import MIN_MATCHES, VoxelMatches
+from pri3d.pretrain.pair_order import PairItem, PairOrder
+from pri3d.pretrain.scan_cache import ScanCache, named_errors, row_of, stored_image
 from pri3d.transforms.crop import Crop
 
 
 class CloudPair(NamedTuple):
-    """One pair: two clouds, the voxels [N], [N] that match, and all voxels of the second that lie
-    within the radius of those of the first, int64 [L, 2]; None where it cannot be used."""
+    """One pair; None where it cannot be used.
+
+    clouds: the ids of both are points, in row order of the depth image. matches: rows of the
+    voxels of both, int64 [N] each. known: all pairs of rows closer than the radius for the
+    anchors of `matches` (a superset of them), int64 [L, 2].
+    """
 
     name: str
-    clouds: tuple[Chunk, Chunk] | None
+    clouds: tuple[VoxelMatches, VoxelMatches] | None
     matches: tuple[np.ndarray, np.ndarray] | None
-    listed: np.ndarray | None
+    known: np.ndarray | None
     skipped: list[str]
 
 
 class CloudPairBatch(NamedTuple):
-    """Pairs of a micro-batch. pairs: anchors are voxels of side_a, positives of side_b. listed_L2,
-    listed_counts: all voxels within the radius, counted within each pair."""
+    """Pairs of a micro-batch. names, skipped: of all its pairs.
+
+    pairs: anchors are voxels of voxels_a, positives voxels of voxels_b, numbered through the batch.
+    known_L2: rows within each pair. known_counts: number of them in each pair.
+    """
 
     names: list[str]
-    side_a: Side
-    side_b: Side
+    voxels_a: VoxelBatch
+    voxels_b: VoxelBatch
     pairs: Matches
-    listed_L2: Tensor
-    listed_counts: list[int]
+    known_L2: Tensor
+    known_counts: list[int]
     skipped: list[str]
 
 
 class CloudPairs(torch.utils.data.Dataset):
-    """The samples of a whole run in order, of the same pairs in the same order as `PairSamples`."""
+    """The samples of a whole run in order: item i is pair i % batch of step i // batch.
 
-    with_geo = False
+    Pairs and their order are those of `ImagePairs`.
+
+    Raises:
+        Pri3DError: see `PairOrder`; on reading a sample, a file is missing or damaged.
+    """
 
     def __init__(
         self, pairs: Path, clouds_dir: Path, settings: Pretrain, held_out: Collection[str] = ()
     ):
-        self.pairs = PairSamples(pairs, clouds_dir, clouds_dir, "view", settings, held_out)
-        self.clouds_dir, self.settings = Path(clouds_dir), settings
+        self.clouds_dir, self.chunks_dir, self.settings = Path(clouds_dir), None, settings
+        self.order = PairOrder(pairs, settings.seed, held_out)
+        self.scans = ScanCache(self.clouds_dir, None)
         self.collate = collate_cloud_pairs
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return self.settings.steps * self.settings.batch
 
     def used_scenes(self) -> list[str]:
-        """Scans that have at least one pair, in the order of the pairs file."""
-        return self.pairs.used_scenes()
+        """Scenes that have at least one pair, in the order of the pairs file."""
+        return self.order.used_scenes()
 
     def __getitem__(self, index: int) -> CloudPair:
-        name, scan, numbers, rng = self.pairs.asked(index)
-        rngs = rng.spawn(3)
-        with damage_is_named(scan, name):
-            return self._sample(name, scan.clouds, numbers, rngs)
+        item = self.order.item(index)
+        scan = self.scans[item.scene]
+        with named_errors(scan, item.name):
+            return self._sample(item, scan.clouds)
 
-    def _sample(self, name: str, clouds: Clouds, numbers: list[int], rngs) -> CloudPair:
-        settings, sides, world = self.settings, [], []
-        for number, rng in zip(numbers, rngs):
+    def _sample(self, item: PairItem, clouds: Clouds) -> CloudPair:
+        settings = self.settings
+        *cloud_rngs, match_rng = item.rng.spawn(3)
+        in_voxels, world = [], []
+        for number, rng in zip(item.frames, cloud_rngs):
             try:
-                points, color = colored_cloud(clouds, row_of(clouds, number))
-            except ValueError as error:  # of the image
-                return CloudPair(name, None, None, None, [str(error)])
-            side = cloud_in_voxels(points, color, np.arange(len(points)), settings, rng)
-            if reason := unusable(side):
-                return CloudPair(name, None, None, None, [f"cloud: {reason}"])
-            sides.append(side)
-            world.append(points[side.cell_N])
-        *found, listed = matching(*world, settings.radius_m, settings.matches, rngs[2])
-        if len(found[0]) < MIN_MATCHES:
-            reason = f"cloud: fewer than {MIN_MATCHES} matches"
-            return CloudPair(name, None, None, None, [reason])
-        return CloudPair(name, tuple(sides), tuple(found), listed, [])
+                points_N3, color_N3 = colored_cloud(clouds, row_of(clouds, number))
+            except ValueError as error:
+                return _skipped(item, str(error))
+            ids = np.arange(len(points_N3))
+            cloud = cloud_in_voxels(points_N3, color_N3, ids, settings, rng)
+            if reason := unusable(cloud):
+                return _skipped(item, f"cloud: {reason}")
+            in_voxels.append(cloud)
+            world.append(points_N3[cloud.id_N])
+        row_a, row_b, known = close_rows(
+            world[0], world[1], settings.radius_m, settings.matches, match_rng
+        )
+        if len(row_a) < MIN_MATCHES:
+            return _skipped(item, f"cloud: fewer than {MIN_MATCHES} matches")
+        return CloudPair(item.name, (in_voxels[0], in_voxels[1]), (row_a, row_b), known, [])
+
+
+def _skipped(item: PairItem, reason: str) -> CloudPair:
+    return CloudPair(item.name, clouds=None, matches=None, known=None, skipped=[reason])
 
 
 def colored_cloud(clouds: Clouds, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """A frame's points float64 [N, 3] metres in the world, and their colours float32 [N, 3] in
-    0..1; points that the colour image does not show are left out.
+    """A frame's points with their colors; points outside the color image are left out.
+
+    Returns:
+        Points float64 [N, 3], meters, world, and colors float32 [N, 3] in 0..1.
+
+    Raises:
+        ValueError: the image cannot be used; the text is the reason.
     """
     rgb = stored_image(clouds, row)
-    shape = rgb.shape[:2]
-    whole = Crop(0, 0, *clouds.color_shape, False)
-    points, pixels = points_in_image(clouds, row, whole, shape)
-    color = rgb.reshape(-1, 3)[pixels] / np.float32(255)
-    return geometry.transform(clouds.world_from_camera[row], points), color
+    shape = rgb.shape[0], rgb.shape[1]
+    height, width = clouds.color_shape
+    whole = Crop(0, 0, height, width, mirrored=False)
+    points_N3, pixel_N = points_in_image(clouds, row, whole, shape)
+    color_N3 = rgb.reshape(-1, 3)[pixel_N] / np.float32(255)
+    return geometry.transform(clouds.world_from_camera[row], points_N3), color_N3
 
 
-def matching(
-    a_N3: np.ndarray, b_N3: np.ndarray, radius: float, at_most: int, rng: np.random.Generator
+def close_rows(
+    a_N3: np.ndarray, b_N3: np.ndarray, radius: float, max_matches: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of A, each at most once and in random order, and for each a random one of the rows of B
-    that are closer than the radius: int64 [n], [n]; and all of those, int64 [L, 2].
+    """Matches of two sets of points: rows that are closer than the radius.
+
+    Args:
+        a_N3: points, meters.
+        b_N3: points, meters; their number may differ.
+        radius: meters.
+        max_matches: maximum number of matches.
+        rng: source of the order and of the choice among several partners.
+
+    Returns:
+        Rows of A, each at most once and in random order, int64 [N]; for each a random one of the
+        rows of B within the radius, int64 [N]; and all pairs of those rows of A with rows of B
+        within the radius, int64 [L, 2].
     """
-    rows = rng.permutation(len(a_N3))
-    tree, found, listed = cKDTree(b_N3), [np.zeros((2, 0), np.int64)], []
-    missing = at_most
-    for start in range(0, len(rows), step := max(64, 2 * at_most)):
-        asked = rows[start : start + step]
-        near = tree.query_ball_point(a_N3[asked], radius, return_sorted=True)
-        number = np.fromiter(map(len, near), np.int64, len(asked))
-        draws = rng.random(len(asked))
+    order = rng.permutation(len(a_N3))
+    tree = cKDTree(b_N3)
+    matches, known = [np.zeros((2, 0), np.int64)], []
+    missing = max_matches
+    for start in range(0, len(order), lot := max(64, 2 * max_matches)):
+        rows = order[start : start + lot]
+        near = tree.query_ball_point(a_N3[rows], radius, return_sorted=True)
+        number = np.fromiter(map(len, near), np.int64, len(rows))
+        draws = rng.random(len(rows))
         has = np.flatnonzero(number)[:missing]
         partner = np.fromiter((near[i][int(draws[i] * number[i])] for i in has), np.int64, len(has))
-        found.append(np.stack([asked[has], partner]))
-        listed += [(asked[i], j) for i in has for j in near[i]]
+        matches.append(np.stack([rows[has], partner]))
+        known += [(rows[i], j) for i in has for j in near[i]]
         missing -= len(has)
         if not missing:
             break
-    row_a, row_b = np.concatenate(found, axis=1)
-    return row_a, row_b, np.array(listed, np.int64).reshape(-1, 2)
+    row_a, row_b = np.concatenate(matches, axis=1)
+    return row_a, row_b, np.array(known, np.int64).reshape(-1, 2)
 
 
 def collate_cloud_pairs(samples: Sequence[CloudPair]) -> CloudPairBatch:
     """One micro-batch; pairs that cannot be used are only counted."""
-    used = [sample for sample in samples if sample.clouds is not None]
-    sides = [collate_side([(s.clouds[i], 0) for s in used]) for i in (0, 1)]
-    firsts = [np.cumsum([0, *side.counts]) for side in sides]
-    matches = [
-        (sample.matches[0] + first_a, sample.matches[1] + first_b)
-        for sample, first_a, first_b in zip(used, *firsts)
-    ]
+    clouds, matches, known = [], [], []
+    for sample in samples:
+        if sample.clouds is not None and sample.matches is not None and sample.known is not None:
+            clouds.append(sample.clouds)
+            matches.append(sample.matches)
+            known.append(sample.known)
+    voxels_a = collate_voxels([(cloud_a, 0) for cloud_a, _ in clouds])
+    voxels_b = collate_voxels([(cloud_b, 0) for _, cloud_b in clouds])
+    first_a, first_b = (np.cumsum([0, *v.counts]) for v in (voxels_a, voxels_b))
+    in_batch = [(a + first_a[i], b + first_b[i]) for i, (a, b) in enumerate(matches)]
+    known_L2 = np.concatenate(known or [np.zeros((0, 2), np.int64)])
     return CloudPairBatch(
-        [sample.name for sample in samples],
-        *sides,
-        collate_matches(matches),
-        torch.from_numpy(np.concatenate([s.listed for s in used] or [np.zeros((0, 2), np.int64)])),
-        [len(s.listed) for s in used],
-        [reason for sample in samples for reason in sample.skipped],
+        names=[sample.name for sample in samples],
+        voxels_a=voxels_a,
+        voxels_b=voxels_b,
+        pairs=collate_matches(in_batch),
+        known_L2=torch.from_numpy(known_L2),
+        known_counts=[len(rows) for rows in known],
+        skipped=[reason for sample in samples for reason in sample.skipped],
     )

@@ -3,7 +3,10 @@
 Shapes: B images, C channels, H x W pixels.
 """
 
+from typing import TypeGuard
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
 
@@ -11,26 +14,32 @@ SOBEL = (
     ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0)),
     ((1.0, 2.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -2.0, -1.0)),
 )
-OFFSET = 0.5  # of the logarithm: small errors count as much as large ones, and zero has a value
+OFFSET = 0.5  # added before the logarithm, which is then defined at 0
 
 
 def depth_head(channels: int) -> nn.Conv2d:
-    """Depth of every cell from its features: 1 x 1 convolution, `headnet` in published weights."""
-    return nn.Conv2d(channels, 1, 1)
+    """Predicts the depth of every cell from its features; `headnet` in published weights."""
+    return nn.Conv2d(channels, 1, kernel_size=1)
 
 
-def depth_loss(predicted_BHW: Tensor, target_BHW: Tensor) -> Tensor:
+def depth_loss(
+    predicted_BHW: Float[Tensor, "b h1 w1"], target_BHW: Float[Tensor, "b h w"]
+) -> Float[Tensor, ""]:
     """Errors of depth, of its gradients and of its normals: mean over all pixels with depth.
 
     (ln(|d - t| + 0.5) + ln(|Sx d - Sx t| + 0.5) + ln(|Sy d - Sy t| + 0.5) + 1 - cos(n_d, n_t)) / 3
 
     with Sobel gradients S and normals n = (-Sx, -Sy, 1); Hu et al., "Revisiting Single Image Depth
-    Estimation", WACV 2019, equations 3 to 5, as in Pri3D's release (gradients weigh alike, their
-    sum is divided by three). It may be negative.
+    Estimation", WACV 2019, equations 3 to 5, as in Pri3D's release (all parts have the same weight,
+    and their sum is divided by three). It may be negative.
 
-    predicted_BHW, target_BHW: metres; target 0: none. A prediction of another height or width is
-    scaled to the target's, bilinear. Pixels without depth are left out of the means, but enter the
-    gradients beside them, as published. Raises ValueError when no pixel has depth.
+    Args:
+        predicted_BHW: meters; bilinearly resized to the size of the target if it differs.
+        target_BHW: meters; 0: no value. Such pixels are left out of the means, but enter the
+            gradients of their neighbors, as published.
+
+    Raises:
+        ValueError: no pixel has depth.
     """
     valid_BHW = target_BHW > 0
     if not valid_BHW.any():
@@ -49,6 +58,6 @@ def depth_loss(predicted_BHW: Tensor, target_BHW: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def has_depth(target_BHW: Tensor | None) -> bool:
-    """Whether a batch has anything for `depth_loss` to compare with."""
+def has_depth(target_BHW: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a batch of images has any pixel with depth."""
     return target_BHW is not None and bool((target_BHW > 0).any())

@@ -1,43 +1,69 @@
-"""How well a pretrained network finds matches in scans that it has not seen; needs no labels.
+"""How well a pretrained network finds matches in scans that it was not trained on, without labels.
 
 For a match of two images, the cell of the second image whose feature is the most similar to that of
 the first image's cell, among *all* cells, should be the true one. Recall at k is the share of
-matches for which it lies within k cells (or, of an image and its chunk, within k voxels). The same
-is measured for the network that the run began with.
+matches for which it is within k cells (or, of an image and its chunk, within k voxels). The same
+is measured for the initial network of the run.
 
-Shapes: N matches, M cells or voxels searched, C channels.
+Shapes: B images, C channels, N matches.
 """
 
-import json
-import math
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pri3d import store
 from pri3d.artefacts import Pairs
-from pri3d.config import MODES, Evaluate, Pretrain
+from pri3d.config import MODES, Evaluate, Pretrain, used_settings
 from pri3d.errors import Pri3DError
+from pri3d.pretrain.image_features import cell_features
+from pri3d.pretrain.image_pairs import ImagePairBatch, ImagePairs, collate_image_pairs
 from pri3d.pretrain.initial_weights import load_initial_weights
-from pri3d.pretrain.losses import match_recall
 from pri3d.pretrain.matches import CELL
-from pri3d.pretrain.modes import cell_features, feature_maps, networks, voxel_features
-from pri3d.pretrain.samples import Batch, PairSamples, collate
-from pri3d.run import checkpoint, processes
-from pri3d.run.checkpoint import first_line
+from pri3d.pretrain.modes import matching_module_of
+from pri3d.pretrain.recall import Figures, cell_positions, chance_of, mean_of, recall_of
+from pri3d.pretrain.voxel_features import voxel_features
+from pri3d.run import processes
+from pri3d.run.folder import InitialWeights, Run, read_run, write_json
 from pri3d.sparse.convolution import engine_for, use_engine
 
-WITHIN = (1, 3, 5)  # cells or voxels
-CALIBRATED_ON = 32  # pairs that give the initial network its running statistics
-DRAWN = 24  # matches of the example
+MAX_CALIBRATION_PAIRS = 32  # for the running statistics of the initial network
+MAX_EXAMPLE_MATCHES = 24
+
+
+class Network(NamedTuple):
+    """A network of a mode. settings: of the run."""
+
+    mode: str
+    nets: nn.ModuleDict
+    settings: Pretrain
+
+    def feature_maps(self, batch: ImagePairBatch) -> tuple[Tensor, Tensor]:
+        """Feature maps [B, C, H / 2, W / 2] of the first and of the second images."""
+        module = matching_module_of(self.mode)
+        return (
+            module.feature_maps(self.nets, batch.image_a_BCHW, self.settings),
+            module.feature_maps(self.nets, batch.image_b_BCHW, self.settings),
+        )
+
+    @property
+    def normalize(self) -> bool:
+        """Whether features are compared by direction; modes without the setting do so."""
+        return self.settings.normalize if "normalize" in used_settings(self.mode) else True
+
+
+class PairResult(NamedTuple):
+    """The figures of one pair by kind of match (pixels, voxels), and the predicted cells [N]."""
+
+    figures: dict[str, Figures]
+    predicted_N: Tensor
 
 
 def run(
@@ -52,110 +78,146 @@ def run(
     device: str = "auto",
     threads: int = 0,
 ) -> dict[str, Any]:
-    """Measure the run in the folder `trained` on pairs of the scenes `held_out`, into `out` (JSON).
+    """Evaluate a pretraining run on pairs of scenes that it was not trained on.
 
-    Before and after: `pixels`, matches of two images, by the features of their cells; for geo and
-    joint `voxels` too, matches of an image and its chunk, by the projected features. Each has
-    recall_1, recall_3, recall_5, and top1, the share whose own match is the most similar among
-    the sample's `candidates` matches. `chance` is what guessing would reach.
+    The initial network has no running statistics of batch norm; it takes those of evaluated images,
+    without which its features would be arbitrary.
 
-    Before: the network that the run began with, whose batch norm got statistics of evaluated images
-    (without them its features would be arbitrary). Raises Pri3DError when the run is not finished,
-    has seen one of the scenes, or nothing can be measured.
+    Args:
+        trained: folder of the run.
+        pairs: file made by `pri3d pairs`.
+        clouds_dir: folder with <scene>.h5 made by `pri3d clouds`.
+        chunks_dir: likewise by `pri3d chunks`; read for modes that read chunks.
+        out: JSON file that is written.
+        held_out: scenes to evaluate on; empty: all of `pairs` that the run was not trained on.
+        settings: section `evaluate`.
+        engine: setting `sparse.engine`.
+        device: auto, cpu or cuda.
+        threads: CPU threads; 0: torch's default.
+
+    Returns:
+        The content of `out`. `before` and `after` pretraining: `pixels`, matches of two images by
+        the features of their cells; for modes that read chunks also `voxels`, matches of an image
+        and its chunk by the projected features. Each has the figures of `recall.recall_of`.
+        `chance`: by guessing. `run`: name, mode, variant and seed of the run.
+
+    Raises:
+        Pri3DError: the run is not finished, is of another kind, or was trained on one of the
+            scenes; its initial weights are not available; or nothing can be evaluated.
     """
-    mode, how = _settings_of(trained)
-    _check_unseen(trained, held_out)
-    place = processes.start(device).device
+    pretrained = _matching_run(trained)
+    mode, run_settings = str(pretrained.mode), pretrained.pretrain
+    scenes = _unseen_scenes(pretrained, pairs, held_out)
+    torch_device = processes.start(device).device
     if threads:
         torch.set_num_threads(threads)
-    samples = _samples(pairs, clouds_dir, chunks_dir, mode, how, settings, held_out)
-    batches, skipped = _batches(samples, settings.max_pairs, place)
+    samples = _samples(pairs, clouds_dir, chunks_dir, mode, run_settings, settings, scenes)
+    batches, skipped = _batches(samples, settings.max_pairs, torch_device)
 
-    torch.manual_seed(how.seed)
-    nets = networks(mode, how)
+    torch.manual_seed(run_settings.seed)
+    nets = matching_module_of(mode).networks(run_settings)
     if "backbone3d" in nets:
-        use_engine(nets, engine_for(engine, place))
-    _check_start(trained, load_initial_weights(nets, mode, how))
-    nets.to(place)
-    _calibrate(nets, mode, batches[:CALIBRATED_ON], how)
-    before = [_measure(nets, mode, batch, how) for batch in tqdm(batches, "before", disable=None)]
-    _load(nets, trained / "model.safetensors")
-    after = [_measure(nets, mode, batch, how) for batch in tqdm(batches, "after", disable=None)]
+        use_engine(nets, engine_for(engine, torch_device))
+    _check_initial_weights(pretrained, load_initial_weights(nets, run_settings))
+    nets.to(torch_device)
+    network = Network(mode, nets, run_settings)
+    _calibrate(network, batches[:MAX_CALIBRATION_PAIRS])
+    before = [_evaluate(network, batch) for batch in tqdm(batches, "before", disable=None)]
+    _load(nets, pretrained.weights)
+    after = [_evaluate(network, batch) for batch in tqdm(batches, "after", disable=None)]
 
     result = {
+        "run": {
+            "name": pretrained.name,
+            "mode": mode,
+            "variant": pretrained.variant,
+            "seed": run_settings.seed,
+        },
         "mode": mode,
-        "model": store.file_digest(trained / "model.safetensors"),
+        "model": pretrained.digest(),
         "scenes": samples.used_scenes(),
         "settings": settings.model_dump(),
         "pairs": len(batches),
         "skipped": skipped,
-        "before": _mean([m["figures"] for m in before]),
-        "after": _mean([m["figures"] for m in after]),
-        "chance": _mean([_chance(batch, how) for batch in batches]),
-        "example": _example(batches, before, after, how),
+        "before": mean_of([pair.figures for pair in before]),
+        "after": mean_of([pair.figures for pair in after]),
+        "chance": mean_of([_chance(batch) for batch in batches]),
+        "example": _example(batches, before, after),
     }
-    checkpoint.save_json(out, result)
+    write_json(out, result)
     return result
 
 
-def _settings_of(trained: Path) -> tuple[str, Pretrain]:
-    try:
-        given = json.loads((trained / "settings.json").read_text())
-        if "task" in given:
-            raise Pri3DError(
-                f"{trained}: is a finetuned network; give its labelled images (--data)"
-            )
-        mode = given.pop("mode")
-        if not MODES[mode].matching:
-            raise Pri3DError(
-                f"{trained}: {mode} pretrains a 3D network alone, which finds no matches of "
-                "images; its metrics.jsonl has the recall of its training"
-            )
-        return mode, Pretrain.model_validate(given)
-    except (OSError, ValueError, KeyError) as error:
+def _matching_run(trained: Path) -> Run:
+    pretrained = read_run(trained)
+    if pretrained.mode is None:
+        raise Pri3DError(f"{trained}: is a finetuned network; give its labeled data set (--data)")
+    if not MODES[pretrained.mode].matching:
         raise Pri3DError(
-            f"{trained}: is no finished pretraining run ({first_line(error)}); give a folder that "
-            "`pri3d pretrain` has filled"
-        ) from None
+            f"{trained}: {pretrained.mode} pretrains a 3D network alone, which finds no matches of "
+            "images; its metrics.jsonl has the recall of its training"
+        )
+    if pretrained.provenance is None:
+        raise Pri3DError(f"{trained}: is not finished; run the same pretraining again to resume it")
+    return pretrained
 
 
-def _check_unseen(trained: Path, held_out: Collection[str]) -> None:
+def _unseen_scenes(pretrained: Run, pairs: Path, held_out: Collection[str]) -> set[str]:
+    """The scenes to evaluate on, which have pairs."""
+    assert pretrained.provenance is not None
+    seen = set(pretrained.provenance.inputs["clouds"])
+    if both := sorted(seen & set(held_out)):
+        raise Pri3DError(
+            f"{pretrained.folder}: was trained on {', '.join(both)}; evaluate on other scans, or "
+            "hold these out and pretrain again"
+        )
+    with Pairs(pairs) as source:
+        with_pairs = {source.scenes[scene] for scene in source.frame_scene[source.a]}
     if not held_out:
+        if unseen := with_pairs - seen:
+            return unseen
         raise Pri3DError(
-            "evaluation needs scans that no training has seen: set held_out before pretraining"
+            f"{pretrained.folder}: was trained on all scans of {pairs}; set held_out before "
+            "pretraining"
         )
-    try:
-        seen = json.loads((trained / "provenance.json").read_text())["clouds"]
-    except (OSError, ValueError, KeyError) as error:
+    if not with_pairs & set(held_out):
         raise Pri3DError(
-            f"{trained / 'provenance.json'}: does not say what was trained on "
-            f"({first_line(error)}); run pretrain again"
-        ) from None
-    if both := sorted(set(seen) & set(held_out)):
-        raise Pri3DError(
-            f"{trained}: was trained on {', '.join(both)}; evaluate on other scans, or hold these "
-            "out and pretrain again"
+            f"{pairs}: holds no pair of the held-out scans ({', '.join(held_out)}); name scans "
+            "whose frames overlap"
         )
+    return with_pairs & set(held_out)
 
 
-def _check_start(trained: Path, starts: dict[str, str]) -> None:
-    began = json.loads((trained / "provenance.json").read_text())["starts"]
-    if starts != began:
-        raise Pri3DError(
-            f"{trained}: began with {began}, and what is here now is {starts}; evaluate it where "
-            "those weights can be had"
-        )
+def _check_initial_weights(pretrained: Run, loaded: dict[str, InitialWeights]) -> None:
+    """Raises Pri3DError unless the initial network is the one that the run started from."""
+    assert pretrained.provenance is not None
+    for network, before in pretrained.provenance.initial_weights.items():
+        now = loaded[network]
+        changed = None not in (before.sha256, now.sha256) and before.sha256 != now.sha256
+        if before.kind != now.kind or changed:
+            raise Pri3DError(
+                f"{pretrained.folder}: {network} started from: {before.description}; it would now "
+                f"start from: {now.description}; evaluate where the same weights are available"
+            )
 
 
-def _samples(pairs, clouds_dir, chunks_dir, mode, how, settings, held_out) -> PairSamples:
-    """Samples of the held-out scenes alone, unchanged images, matches by the rule of the paper."""
-    plain = how.model_copy(
+def _samples(
+    pairs: Path,
+    clouds_dir: Path,
+    chunks_dir: Path,
+    mode: str,
+    run_settings: Pretrain,
+    settings: Evaluate,
+    scenes: set[str],
+) -> ImagePairs:
+    """Pairs of the given scenes, without augmentation, with matches by the rule of the paper."""
+    plain = run_settings.model_copy(
         update={
             "seed": settings.seed,
             "matches": settings.matches,
             "radius_m": settings.radius_m,
             "match_rule": "paper",
-            "augment": False,
+            "augment_color": False,
             "crop": 1.0,
             "flip": False,
             "rotate_chunks": False,
@@ -165,24 +227,21 @@ def _samples(pairs, clouds_dir, chunks_dir, mode, how, settings, held_out) -> Pa
         }
     )
     with Pairs(pairs) as source:
-        scenes = {source.scenes[scene] for scene in source.frame_scene[source.a]}
-    if not scenes & set(held_out):
-        raise Pri3DError(
-            f"{pairs}: holds no pair of the held-out scans ({', '.join(held_out)}); name scans "
-            "whose frames overlap"
-        )
-    wanted = "joint" if mode in ("geo", "joint") else "view"
-    return PairSamples(pairs, clouds_dir, chunks_dir, wanted, plain, scenes - set(held_out))
+        others = {source.scenes[scene] for scene in source.frame_scene[source.a]} - scenes
+    chunks = chunks_dir if "chunks" in MODES[mode].reads else None
+    return ImagePairs(pairs, clouds_dir, chunks, plain, held_out=others)
 
 
-def _batches(samples: PairSamples, most: int, device) -> tuple[list[Batch], dict[str, int]]:
-    """One batch a pair, at most so many, drawn evenly over all; why others could not be used."""
-    batches, skipped = [], {}
-    number = min(most, len(samples.a))
+def _batches(
+    samples: ImagePairs, max_pairs: int, device: torch.device
+) -> tuple[list[ImagePairBatch], dict[str, int]]:
+    """One batch per pair, in random order, at most max_pairs; and reasons for skipped ones."""
+    batches: list[ImagePairBatch] = []
+    skipped: Counter[str] = Counter()
+    number = min(max_pairs, len(samples.order))
     for index in tqdm(range(number), "pairs", disable=None):
-        batch = collate([samples[index]])
-        for reason in batch.skipped:
-            skipped[reason] = skipped.get(reason, 0) + 1
+        batch = collate_image_pairs([samples[index]])
+        skipped.update(batch.skipped)
         if batch.view.counts:
             batches.append(processes.move(batch, device))
     if not batches:
@@ -190,148 +249,101 @@ def _batches(samples: PairSamples, most: int, device) -> tuple[list[Batch], dict
             f"{samples.clouds_dir}: none of {number} held-out pairs can be evaluated "
             f"({'; '.join(f'{n} x {reason}' for reason, n in skipped.items())})"
         )
-    return batches, skipped
+    return batches, dict(skipped)
 
 
 @torch.no_grad()
-def _calibrate(nets: nn.ModuleDict, mode: str, batches: list[Batch], how: Pretrain) -> None:
-    """Running statistics: the mean over batches, each counting alike."""
-    norms = [m for m in nets.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
+def _calibrate(network: Network, batches: list[ImagePairBatch]) -> None:
+    """Set the running statistics of batch norm to their mean over the batches."""
+    nets = network.nets
+    for norm in nets.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean
     nets.train()
     for batch in batches:
-        _maps(nets, mode, batch, how)
-        for side in (batch.side_a, batch.side_b):
-            if "backbone3d" in nets and side.counts:
-                voxel_features(nets["backbone3d"], side)
+        network.feature_maps(batch)
+        for chunk in (batch.voxels_a, batch.voxels_b):
+            if chunk.counts:
+                voxel_features(nets["backbone3d"], chunk)
 
 
 def _load(nets: nn.ModuleDict, path: Path) -> None:
     try:
         nets.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise Pri3DError(
-            f"{path}: does not hold this run's weights ({first_line(error)}); run pretrain again"
+            f"{path}: does not hold this run's weights ({first_line}); run pretrain again"
         ) from None
 
 
-def _maps(nets: nn.ModuleDict, mode: str, batch: Batch, how: Pretrain) -> tuple[Tensor, Tensor]:
-    """Feature maps of both images; of the encoder alone: those at stride 8, scaled to the cells."""
-    images = batch.image_a_BCHW, batch.image_b_BCHW
-    if mode != "moco":
-        return tuple(feature_maps(nets["backbone"], image, how) for image in images)
-    encoder = nets["backbone"]["encoder"]
-    stem = nn.Sequential(encoder.conv1, encoder.bn1, encoder.relu, encoder.maxpool)
-    at8 = nn.Sequential(stem, encoder.layer1, encoder.layer2)
-    shape = how.height // CELL, how.width // CELL
-    return tuple(
-        nn.functional.interpolate(feature_maps(at8, image, how), shape, mode="bilinear")
-        for image in images
-    )
-
-
 @torch.no_grad()
-def _measure(nets: nn.ModuleDict, mode: str, batch: Batch, how: Pretrain) -> dict[str, Any]:
-    """The figures of one pair, and the cells that were found."""
+def _evaluate(network: Network, batch: ImagePairBatch) -> PairResult:
+    nets = network.nets
     nets.eval()
-    cells_a, cells_b = (cell_features(x) for x in _maps(nets, mode, batch, how))
-    anchor_N, true_N = batch.view.anchor_N, batch.view.positive_N
-    width = how.width // CELL
-    place_M2 = _places(len(cells_b), width, cells_b.device)
-    normalise = how.normalise or mode == "moco"
-    pixels, found_N = _recall(cells_a[anchor_N], cells_b, true_N, place_M2, normalise)
-    figures, voxels = {"pixels": pixels}, []
-    for cells, side in ((cells_a, batch.side_a), (cells_b, batch.side_b)):
-        if side.counts:
-            anchors_NC = nets["w2d"](cells[side.matches.anchor_N])
-            voxels_MC = nets["w3d"](voxel_features(nets["backbone3d"], side))
-            true_N, place_M3 = side.matches.positive_N, side.voxel_V3.float()
-            recall, _ = _recall(anchors_NC, voxels_MC, true_N, place_M3, how.normalise)
+    map_a_BCHW, map_b_BCHW = network.feature_maps(batch)
+    cells_a, cells_b = cell_features(map_a_BCHW), cell_features(map_b_BCHW)
+    positions = cell_positions(len(cells_b), map_b_BCHW.shape[-1], cells_b.device)
+    view = batch.view
+    pixels, predicted_N = recall_of(
+        cells_a[view.anchor_N], cells_b, view.positive_N, positions, network.normalize
+    )
+    voxels = []
+    for cells, chunk in ((cells_a, batch.voxels_a), (cells_b, batch.voxels_b)):
+        if chunk.counts:
+            recall, _ = recall_of(
+                nets["w2d"](cells[chunk.matches.anchor_N]),
+                nets["w3d"](voxel_features(nets["backbone3d"], chunk)),
+                chunk.matches.positive_N,
+                chunk.voxel_V3.float(),
+                network.normalize,
+            )
             voxels.append({"voxels": recall})
-    return {"figures": figures | _mean(voxels), "found": found_N}
+    return PairResult({"pixels": pixels} | mean_of(voxels), predicted_N)
 
 
-def _chance(batch: Batch, how: Pretrain) -> dict[str, dict[str, float]]:
-    """What guessing gives for one pair: the share of all places that are near the true ones."""
-    cells = (how.height // CELL) * (how.width // CELL)
-    place_M2 = _places(cells, how.width // CELL, batch.view.positive_N.device)
-    pixels = _near(batch.view.positive_N, place_M2)
+def _chance(batch: ImagePairBatch) -> dict[str, Figures]:
+    """The figures of one pair by guessing."""
+    height, width = _cell_shape(batch)
+    true_N = batch.view.positive_N
+    pixels = chance_of(true_N, cell_positions(height * width, width, true_N.device))
     voxels = [
-        {"voxels": _near(side.matches.positive_N, side.voxel_V3.float())}
-        for side in (batch.side_a, batch.side_b)
-        if side.counts
+        {"voxels": chance_of(chunk.matches.positive_N, chunk.voxel_V3.float())}
+        for chunk in (batch.voxels_a, batch.voxels_b)
+        if chunk.counts
     ]
-    return {"pixels": pixels} | _mean(voxels)
+    return {"pixels": pixels} | mean_of(voxels)
 
 
-def _near(true_N: Tensor, place_MD: Tensor) -> dict[str, float]:
-    places = cKDTree(place_MD.cpu().numpy())
-    true = places.data[true_N.cpu()]
-    shares = {
-        f"recall_{k}": float(places.query_ball_point(true, k, return_length=True).mean())
-        / len(place_MD)
-        for k in WITHIN
-    }
-    return shares | {"top1": 1 / len(true_N), "candidates": len(true_N)}
-
-
-def _places(cells: int, width: int, device: torch.device) -> Tensor:
-    """Row and column of each cell."""
-    cell_M = torch.arange(cells, device=device)
-    return torch.stack([cell_M // width, cell_M % width], dim=1).float()
-
-
-def _recall(
-    anchor_NC: Tensor, searched_MC: Tensor, true_N: Tensor, place_MD: Tensor, normalise: bool
-) -> tuple[dict[str, float], Tensor]:
-    """Recall of N matches among M places, and those found; of equally similar ones their mean."""
-    top1 = match_recall(anchor_NC, searched_MC[true_N], normalise)
-    if normalise:
-        anchor_NC, searched_MC = (nn.functional.normalize(x) for x in (anchor_NC, searched_MC))
-    similarity_NM = anchor_NC @ searched_MC.t()
-    most_N1, found_N = similarity_NM.max(dim=1, keepdim=True)
-    found_N = found_N[:, 0]
-    distance_N = (place_MD[found_N] - place_MD[true_N]).norm(dim=1)
-    near_NK = (distance_N[:, None] <= distance_N.new_tensor(WITHIN)).float()
-    for row in ((similarity_NM == most_N1).sum(dim=1) > 1).nonzero()[:, 0].tolist():
-        best = (similarity_NM[row] == most_N1[row]).nonzero()[:, 0]
-        distance = (place_MD[best] - place_MD[true_N[row]]).norm(dim=1)
-        near_NK[row] = torch.stack([(distance <= k).float().mean() for k in WITHIN])
-    figures = {f"recall_{k}": near_NK[:, i].mean().item() for i, k in enumerate(WITHIN)}
-    return figures | {"top1": top1, "candidates": len(anchor_NC)}, found_N
-
-
-def _mean(of_pairs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Means over the pairs that have each kind of match."""
-    kinds = sorted({kind for figures in of_pairs for kind in figures})
-    return {
-        kind: {
-            name: math.fsum(f[kind][name] for f in of_pairs if kind in f)
-            / sum(kind in f for f in of_pairs)
-            for name in next(f[kind] for f in of_pairs if kind in f)
-        }
-        for kind in kinds
-    }
-
-
-def _example(batches, before, after, how: Pretrain) -> dict[str, Any]:
+def _example(
+    batches: list[ImagePairBatch], before: list[PairResult], after: list[PairResult]
+) -> dict[str, Any]:
     """Matches of the pair of median recall after pretraining, as (row, column) of cells."""
-    recall, earlier = ([m["figures"]["pixels"]["recall_3"] for m in x] for x in (after, before))
-    pair = int(np.argsort(recall, kind="stable")[len(recall) // 2])
-    view, width = batches[pair].view, how.width // CELL
-    chosen = torch.linspace(0, view.counts[0] - 1, min(DRAWN, view.counts[0])).long()
+    recall_before, recall_after = (
+        [pair.figures["pixels"]["recall_3"] for pair in results] for results in (before, after)
+    )
+    median = int(np.argsort(recall_after, kind="stable")[len(recall_after) // 2])
+    batch = batches[median]
+    view, (_, width) = batch.view, _cell_shape(batch)
+    number = min(MAX_EXAMPLE_MATCHES, view.counts[0])
+    chosen = torch.linspace(0, view.counts[0] - 1, number).long()
 
-    def places(cell_N: Tensor) -> list[list[int]]:
-        return [[int(c) // width, int(c) % width] for c in cell_N.cpu()[chosen]]
+    def positions(cell_N: Tensor) -> list[list[int]]:
+        return [[int(cell) // width, int(cell) % width] for cell in cell_N.cpu()[chosen]]
 
     return {
-        "pair": batches[pair].names[0],
-        "input_shape": [how.height, how.width],
-        "anchor": places(view.anchor_N),
-        "true": places(view.positive_N),
-        "before": places(before[pair]["found"]),
-        "after": places(after[pair]["found"]),
-        "recall_3": {"before": earlier[pair], "after": recall[pair]},
+        "pair": batch.names[0],
+        "input_shape": list(batch.image_a_BCHW.shape[-2:]),
+        "anchor": positions(view.anchor_N),
+        "true": positions(view.positive_N),
+        "before": positions(before[median].predicted_N),
+        "after": positions(after[median].predicted_N),
+        "recall_3": {"before": recall_before[median], "after": recall_after[median]},
     }
+
+
+def _cell_shape(batch: ImagePairBatch) -> tuple[int, int]:
+    """(height, width) of a feature map in cells."""
+    height, width = batch.image_a_BCHW.shape[-2:]
+    return height // CELL, width // CELL

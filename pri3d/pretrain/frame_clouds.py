@@ -1,7 +1,7 @@
 """Samples of single frames: an image, its cloud in voxels, and which voxel shows at which pixel.
 
-Every pixel with depth is a point, and the point is seen at one pixel of the network's input: that
-is the whole correspondence. No other frame and no pose is asked for.
+Every pixel with depth is a point, and the point is seen at one pixel of the network's input: these
+are the correspondences. Neither a second frame nor a pose is needed.
 
 Shapes: N points or matches, V voxels, C = 3 channels, H x W pixels.
 """
@@ -20,11 +20,11 @@ from pri3d.artefacts import Clouds, Unposed
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.matching.voxels import shift_to_origin, unique_voxels
-from pri3d.pretrain.batches import Side, collate_side
+from pri3d.pretrain.batches import VoxelBatch, collate_voxels, unusable
 from pri3d.pretrain.geometric import crop_intrinsics
-from pri3d.pretrain.matches import Chunk
-from pri3d.pretrain.samples import order_of_epoch, unusable
-from pri3d.pretrain.scan_cache import ScanCache, damage_is_named, stored_image
+from pri3d.pretrain.matches import VoxelMatches
+from pri3d.pretrain.order import order_of_epoch
+from pri3d.pretrain.scan_cache import ScanCache, named_errors, stored_image
 from pri3d.transforms.cloud import augment_colors, augment_points
 from pri3d.transforms.color import augment, normalise
 from pri3d.transforms.crop import Crop, crop_image, random_crop
@@ -34,33 +34,45 @@ UPRIGHT = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])
 
 
 class FrameCloud(NamedTuple):
-    """One frame; cloud.cell_N are pixels of the image, row by row. None where it cannot be used."""
+    """One frame; None where it cannot be used.
+
+    image: float32 [3, H, W]. cloud: its ids are pixels of the image, numbered row by row.
+    """
 
     name: str
     image: Tensor | None
-    cloud: Chunk | None
+    cloud: VoxelMatches | None
     skipped: list[str]
 
 
-class CloudBatch(NamedTuple):
-    """Frames of a micro-batch; side: their clouds, whose anchors are pixels of the batch."""
+class FrameCloudBatch(NamedTuple):
+    """Frames of a micro-batch. names, skipped: of all its frames.
+
+    cloud: their clouds in voxels, whose anchors are pixels numbered through the batch.
+    """
 
     names: list[str]
     image_BCHW: Tensor
-    side: Side
+    cloud: VoxelBatch
     skipped: list[str]
 
 
 class FrameClouds(torch.utils.data.Dataset):
     """The samples of a whole run in order: item i is frame i % batch of step i // batch.
 
-    Every epoch is a seeded permutation of all frames of the scans, those without a pose among them;
-    a sample depends on (seed, epoch, frame) only. scenes: the scans to use, default all files in
-    clouds_dir; held_out: those left out of them. least: a micro-batch with fewer frames is left
-    out. Raises Pri3DError where there is no frame, or a file is missing or damaged.
-    """
+    Every epoch is a seeded permutation of all frames of the scans, also of those without a pose; a
+    sample depends on (seed, epoch, frame) only.
 
-    with_geo = False
+    Args:
+        clouds_dir: folder with <scene>.h5 made by `pri3d clouds`.
+        settings: of the run.
+        held_out: scenes that are left out.
+        scenes: scenes to train on; empty: all in clouds_dir.
+        min_frames: a micro-batch with fewer usable frames is skipped.
+
+    Raises:
+        Pri3DError: a file is missing or damaged, a held-out scene is unknown, or no frame is left.
+    """
 
     def __init__(
         self,
@@ -68,82 +80,103 @@ class FrameClouds(torch.utils.data.Dataset):
         settings: Pretrain,
         held_out: Collection[str] = (),
         scenes: Collection[str] = (),
-        least: int = 1,
+        min_frames: int = 1,
     ):
-        self.clouds_dir, self.settings = Path(clouds_dir), settings
-        there = {path.stem for path in self.clouds_dir.glob("*.h5")}
-        scenes = sorted(set(scenes) or there)  # in whatever order they are given
-        if unknown := sorted(set(held_out) - there):
+        self.clouds_dir, self.chunks_dir, self.settings = Path(clouds_dir), None, settings
+        available = {path.stem for path in self.clouds_dir.glob("*.h5")}
+        if unknown := sorted(set(held_out) - available):
             raise Pri3DError(f"{clouds_dir}: has no scene {', '.join(unknown)} to hold out")
-        self.scenes = [scene for scene in scenes if scene not in held_out]
+        # Sorted: the run does not depend on the order in which scenes are given.
+        self.scenes = [s for s in sorted(set(scenes) or available) if s not in held_out]
         frames = []
-        for place, scene in enumerate(self.scenes):
+        for scene_number, scene in enumerate(self.scenes):
             with Clouds(self.clouds_dir / f"{scene}.h5") as clouds:
-                frames += [(place, row) for row in range(len(clouds) + len(clouds.unposed))]
+                rows = len(clouds) + len(clouds.unposed)
+                frames += [(scene_number, row) for row in range(rows)]
         if not frames:
             raise Pri3DError(
                 f"{clouds_dir}: holds no frame to train on; make clouds first, or hold out fewer"
             )
         self.frames = np.array(frames)
         self.scans = ScanCache(self.clouds_dir, None)
-        self.collate = functools.partial(collate_clouds, least=least)
+        self.collate = functools.partial(collate_frame_clouds, min_frames=min_frames)
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch
 
     def used_scenes(self) -> list[str]:
-        """Scans that have at least one frame."""
-        return [self.scenes[place] for place in np.unique(self.frames[:, 0])]
+        """Scenes that have at least one frame."""
+        return [self.scenes[scene] for scene in np.unique(self.frames[:, 0])]
 
     def __getitem__(self, index: int) -> FrameCloud:
-        epoch, place = divmod(index, len(self.frames))
-        frame = int(order_of_epoch(self.settings.seed, epoch, len(self.frames))[place])
+        epoch, position = divmod(index, len(self.frames))
+        frame = int(order_of_epoch(self.settings.seed, epoch, len(self.frames))[position])
         scene, row = self.frames[frame]
         scan = self.scans[self.scenes[scene]]
-        clouds = scan.clouds
-        if row >= len(clouds):
-            clouds, row = clouds.unposed, row - len(clouds)
+        clouds: Clouds | Unposed = scan.clouds
+        if row >= len(scan.clouds):
+            clouds, row = scan.clouds.unposed, row - len(scan.clouds)
         name = f"{self.scenes[scene]} frame {clouds.index[row]}"
-        rngs = np.random.default_rng([self.settings.seed, 3, epoch, frame]).spawn(4)
-        with damage_is_named(scan, name):
-            return self._sample(name, clouds, int(row), rngs)
+        rng = np.random.default_rng([self.settings.seed, 3, epoch, frame])
+        with named_errors(scan, name):
+            return self._sample(name, clouds, int(row), rng)
 
-    def _sample(self, name: str, clouds: Clouds | Unposed, row: int, rngs) -> FrameCloud:
+    def _sample(
+        self, name: str, clouds: Clouds | Unposed, row: int, rng: np.random.Generator
+    ) -> FrameCloud:
         settings = self.settings
         shape = settings.height, settings.width
-        place = random_crop(clouds.color_shape, settings.crop, settings.flip, rngs[0])
+        crop_rng, cloud_rng, match_rng, color_rng = rng.spawn(4)
+        crop = random_crop(clouds.color_shape, settings.crop, settings.flip, crop_rng)
         try:
             rgb = stored_image(clouds, row)
         except ValueError as error:
             return FrameCloud(name, None, None, [str(error)])
-        image_CHW = torch.from_numpy(crop_image(rgb, clouds.color_shape, place, shape))
-        points, pixels = points_in_image(clouds, row, place, shape)
-        color_N3 = image_CHW.numpy().reshape(3, -1).T[pixels]
-        cloud = cloud_in_voxels(points @ UPRIGHT.T, color_N3, pixels, settings, rngs[1])
+        image_CHW = torch.from_numpy(crop_image(rgb, clouds.color_shape, crop, shape))
+        points_N3, pixel_N = points_in_image(clouds, row, crop, shape)
+        color_N3 = image_CHW.numpy().reshape(3, -1).T[pixel_N]
+        cloud = cloud_in_voxels(points_N3 @ UPRIGHT.T, color_N3, pixel_N, settings, cloud_rng)
         if reason := unusable(cloud):
             return FrameCloud(name, None, None, [f"cloud: {reason}"])
-        drawn = rngs[2].permutation(len(cloud.row_N))[: settings.matches]
-        cloud = cloud._replace(cell_N=cloud.cell_N[drawn], row_N=cloud.row_N[drawn])
-        image_CHW = normalise(augment(image_CHW, rngs[3]) if settings.augment_color else image_CHW)
-        return FrameCloud(name, image_CHW, cloud, [])
+        chosen = match_rng.permutation(len(cloud.row_N))[: settings.matches]
+        cloud = cloud._replace(id_N=cloud.id_N[chosen], row_N=cloud.row_N[chosen])
+        if settings.augment_color:
+            image_CHW = augment(image_CHW, color_rng)
+        return FrameCloud(name, normalise(image_CHW), cloud, [])
 
 
 def points_in_image(
-    clouds: Clouds | Unposed, row: int, place: Crop, shape: tuple[int, int]
+    clouds: Clouds | Unposed, row: int, crop: Crop, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a frame's depth pixels, float64 [N, 3] metres in the depth camera's axes, and the
-    pixels int64 [N] of the network's input of (height, width) that show them, in row order.
+    """The points of a frame that the network's input shows.
 
     Depth pixels without a measurement, and points outside the input, are left out.
+
+    Args:
+        clouds: where the frame is stored.
+        row: row of the frame in `clouds`.
+        crop: the part of the color image that is the input.
+        shape: (height, width) of the input.
+
+    Returns:
+        Points float64 [N, 3], meters, along the depth camera's axes, in row order of the depth
+        image; and the input pixels int64 [N] that show them, numbered row by row.
     """
     depth = clouds.depth(row)
-    points = np.empty((depth.size, 3))
-    pixels = np.empty(depth.size, np.int64)
-    color_K = crop_intrinsics(clouds.color_K, place, shape)
+    points_N3 = np.empty((depth.size, 3))
+    pixel_N = np.empty(depth.size, np.int64)
+    color_K = crop_intrinsics(clouds.color_K, crop, shape)
     number = _unproject(
-        *(depth, clouds.K, clouds.color_from_depth, color_K, *shape, points, pixels)
+        depth,
+        clouds.K,
+        clouds.color_from_depth,
+        color_K,
+        shape[0],
+        shape[1],
+        points_N3,
+        pixel_N,
     )
-    return points[:number], pixels[:number]
+    return points_N3[:number], pixel_N[:number]
 
 
 def cloud_in_voxels(
@@ -152,35 +185,63 @@ def cloud_in_voxels(
     id_N: np.ndarray,
     settings: Pretrain,
     rng: np.random.Generator,
-) -> Chunk:
-    """The points (z up), changed at random, in voxels: each has its first point's colour, and that
-    point's id in `cell_N`; row_N counts the voxels. Colours are float32 in 0..1.
+) -> VoxelMatches:
+    """Augments a cloud and voxelizes it; each voxel takes the color and the id of its first point.
+
+    Args:
+        points_N3: meters, z up.
+        color_N3: float32 in 0..1.
+        id_N: int64, a number for each point.
+        settings: frame_voxel_m and augment_cloud.
+        rng: source of the augmentation.
+
+    Returns:
+        All voxels [V], with id_N [V] and row_N = 0..V - 1.
     """
-    at_random, colors = rng.spawn(2)
-    points_N3 = augment_points(points_N3, settings.augment_cloud, at_random)
+    point_rng, color_rng = rng.spawn(2)
+    points_N3 = augment_points(points_N3, settings.augment_cloud, point_rng)
     voxel_N3 = shift_to_origin(np.floor(points_N3 / settings.frame_voxel_m).astype(np.int64))
     first, _ = unique_voxels(voxel_N3)
     color_V3 = color_N3[first]
     if "color" in settings.augment_cloud:
-        color_V3 = augment_colors(color_V3, colors)
-    return Chunk(voxel_N3[first].astype(np.int32), color_V3, id_N[first], np.arange(len(first)))
+        color_V3 = augment_colors(color_V3, color_rng)
+    return VoxelMatches(
+        voxel_V3=voxel_N3[first].astype(np.int32),
+        color_V3=color_V3,
+        id_N=id_N[first],
+        row_N=np.arange(len(first)),
+    )
 
 
-def collate_clouds(samples: Sequence[FrameCloud], least: int = 1) -> CloudBatch:
+def collate_frame_clouds(samples: Sequence[FrameCloud], min_frames: int = 1) -> FrameCloudBatch:
     """One micro-batch; frames that cannot be used are only counted."""
-    used = [sample for sample in samples if sample.cloud is not None]
+    images, clouds = [], []
+    for sample in samples:
+        if sample.image is not None and sample.cloud is not None:
+            images.append(sample.image)
+            clouds.append(sample.cloud)
     skipped = [reason for sample in samples for reason in sample.skipped]
-    if len(used) < least:
-        skipped += [f"cloud: fewer than {least} frames in the micro-batch"] * len(used)
-        used = []
-    images = torch.stack([s.image for s in used]) if used else torch.zeros(0, 3, 0, 0)
-    pixels = images.shape[2] * images.shape[3]
-    side = collate_side([(sample.cloud, i * pixels) for i, sample in enumerate(used)])
-    return CloudBatch([sample.name for sample in samples], images, side, skipped)
+    if len(images) < min_frames:
+        reason = f"cloud: fewer than {min_frames} frames in the micro-batch"
+        skipped += [reason] * len(images)
+        images, clouds = [], []
+    image_BCHW = torch.stack(images) if images else torch.zeros(0, 3, 0, 0)
+    pixels = image_BCHW.shape[2] * image_BCHW.shape[3]
+    cloud = collate_voxels([(voxels, i * pixels) for i, voxels in enumerate(clouds)])
+    return FrameCloudBatch([sample.name for sample in samples], image_BCHW, cloud, skipped)
 
 
 @njit(cache=True, nogil=True)
-def _unproject(depth, K, m, color_K, height, width, points, pixels):
+def _unproject(
+    depth: np.ndarray,
+    K: np.ndarray,
+    m: np.ndarray,
+    color_K: np.ndarray,
+    height: int,
+    width: int,
+    points: np.ndarray,
+    pixels: np.ndarray,
+) -> int:
     number = 0
     for row in range(depth.shape[0]):
         for column in range(depth.shape[1]):

@@ -1,7 +1,7 @@
-"""Geometric augmentation: crops, mirror images and turned chunks, with all that has to follow.
+"""Geometric augmentation: cropped or mirrored images and rotated chunks.
 
-A crop or a mirror image is another colour camera that sees the same scene, so that matches and
-depth are right by themselves: they go through its intrinsics.
+A crop or a mirror image is the same scene seen by another color camera. Matches and depth are
+computed with that camera's intrinsics, and need no correction of their own.
 
 Shapes: H x W pixels, N matches, V voxels.
 """
@@ -10,37 +10,37 @@ import numpy as np
 
 from pri3d import geometry
 from pri3d.matching.voxels import unique_voxels
-from pri3d.pretrain.matches import Chunk
+from pri3d.pretrain.matches import VoxelMatches
 from pri3d.transforms.crop import Crop
 
 
-def crop_intrinsics(color_K: np.ndarray, placement: Crop, shape: tuple[int, int]) -> np.ndarray:
-    """Intrinsics of the network's input of (height, width); a mirror image has a negative fx."""
+def crop_intrinsics(color_K: np.ndarray, crop: Crop, shape: tuple[int, int]) -> np.ndarray:
+    """Intrinsics [3, 3] of the network's input of (height, width); mirrored: fx is negative."""
     K = np.array(color_K, np.float64)
-    K[0, 2] -= placement.left
-    K[1, 2] -= placement.top
-    K = geometry.scale_intrinsics(K, (placement.height, placement.width), shape)
-    if placement.mirrored:
+    K[0, 2] -= crop.left
+    K[1, 2] -= crop.top
+    K = geometry.scale_intrinsics(K, (crop.height, crop.width), shape)
+    if crop.mirrored:
         K[0, 0], K[0, 2] = -K[0, 0], shape[1] - 1 - K[0, 2]
     return K
 
 
-def turn(chunk: Chunk, angle: float) -> Chunk:
-    """A chunk turned about the world's z axis (up, in ScanNet) by an angle in radians.
+def rotate_chunk(chunk: VoxelMatches, angle: float) -> VoxelMatches:
+    """A chunk rotated about the world's z axis (up, in ScanNet) by an angle in radians.
 
-    The centres of the voxels are turned and put into the grid anew. Of several in one voxel the
-    first remains, and of their matches the first.
+    The centers of the voxels are rotated and voxelized again. Of several in one voxel the first is
+    kept, and of their matches the first.
     """
     cos, sin = np.cos(angle), np.sin(angle)
     x, y, z = (chunk.voxel_V3 + 0.5).T
-    turned_V3 = np.floor(np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1))
-    first, of_row = unique_voxels(turned_V3.astype(np.int64))
+    rotated_V3 = np.floor(np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1))
+    first, of_row = unique_voxels(rotated_V3.astype(np.int64))
     row_N = of_row[chunk.row_N]
     _, kept = np.unique(row_N, return_index=True)
     kept.sort()
-    return Chunk(
-        turned_V3[first].astype(np.int32),
-        chunk.color_V3[first],
-        chunk.cell_N[kept],
-        row_N[kept],
+    return VoxelMatches(
+        voxel_V3=rotated_V3[first].astype(np.int32),
+        color_V3=chunk.color_V3[first],
+        id_N=chunk.id_N[kept],
+        row_N=row_N[kept],
     )

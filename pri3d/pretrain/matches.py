@@ -1,12 +1,12 @@
-"""What matches what: cells of two images that see the same place, cells and voxels of a surface.
+"""Correspondences: cells of two images that see the same point, cells and voxels of a surface.
 
-Features have half the size of the input image; one place in them is a *cell*, numbered row by row.
-A depth pixel belongs to the cell into which its point falls in the colour image. From each cell at
-most one pixel is asked for its match, and on the other side each cell (or voxel) is taken once, so
-that no two matches of a loss share a feature and become each other's negatives. Pixels are drawn a
-few at a time, until there are enough matches: most of an image is never looked at.
+Feature maps have half the size of the input image; one position in them is a *cell*, numbered row
+by row. A depth pixel belongs to the cell into which its point falls in the color image. Of each
+cell at most one pixel is matched, and on the other side each cell (or voxel) is used once, so that
+no two matches of a loss share a feature and become each other's negatives. Pixels are drawn in
+small lots until there are enough matches: most of an image is never looked at.
 
-Shapes: N matches, V voxels. This module is numpy and numba only.
+Shapes: N matches, V voxels, P pixels. This module is numpy and numba only.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,16 @@ from pri3d import geometry
 from pri3d.matching.correspondences import nearest_of_each
 from pri3d.matching.voxels import build_table, nearest_voxel
 
-CELL = 2  # input pixels a cell, each way
+CELL = 2  # edge of a cell in input pixels
+MIN_MATCHES = 2  # with one match there is no negative, and so no loss
 
 
 class Frame(NamedTuple):
-    """One posed depth image, and the colour camera of the network's input, of (height, width)."""
+    """One posed depth image, and the color camera of the network's input.
+
+    color_K: intrinsics [3, 3] of the input image; a negative focal length is a mirrored image.
+    color_from_depth: [4, 4] meters. input_shape: (height, width) of the input image.
+    """
 
     view: geometry.View
     color_K: np.ndarray
@@ -35,60 +40,77 @@ class Frame(NamedTuple):
         return (self.input_shape[0] // CELL) * (self.input_shape[1] // CELL)
 
 
-class Chunk(NamedTuple):
-    """The voxels of a frame's frustum, and which of them (`row_N`) match which cells (`cell_N`)."""
+class VoxelMatches(NamedTuple):
+    """Voxels with colors, and which of them match what.
+
+    voxel_V3: integers, sorted. color_V3: u8, or float32 in 0..1. id_N: int64, cells, pixels or
+    points. row_N: int64, the row of voxel_V3 that each id matches.
+    """
 
     voxel_V3: np.ndarray
     color_V3: np.ndarray
-    cell_N: np.ndarray
+    id_N: np.ndarray
     row_N: np.ndarray
 
 
-def frame(
+def frame_of(
     view: geometry.View,
     color_K: np.ndarray,
     color_from_depth: np.ndarray,
     input_shape: tuple[int, int],
 ) -> Frame:
-    """A frame for an input image of (height, width), which the colour camera `color_K` sees.
+    """A frame whose matrices are float64, as the compiled functions need them."""
+    return Frame(
+        view=view,
+        color_K=np.asarray(color_K, np.float64),
+        color_from_depth=np.asarray(color_from_depth, np.float64),
+        input_shape=(input_shape[0], input_shape[1]),
+    )
 
-    A negative focal length is a mirrored image. A pixel without depth, or whose point is outside
-    the input image, has no cell.
+
+def cells_of(frame: Frame, pixel_P: np.ndarray) -> np.ndarray:
+    """The cells that show depth pixels.
+
+    Args:
+        frame: the frame.
+        pixel_P: depth pixels, numbered row by row; a number below 0 is no pixel.
+
+    Returns:
+        int64 [P]; -1: no cell, because the pixel has no depth, or its point is outside the input.
     """
-    color_K, color_from_depth = (np.asarray(m, np.float64) for m in (color_K, color_from_depth))
-    return Frame(view, color_K, color_from_depth, tuple(input_shape))
-
-
-def cells_of(frame: Frame, pixels: np.ndarray) -> np.ndarray:
-    """Cells int64 [n] of depth pixels, which are numbered row by row: int [n]; -1: none.
-
-    A pixel below 0 is none, and has none.
-    """
-    cells = np.empty(len(pixels), np.int64)
+    cell_P = np.empty(len(pixel_P), np.int64)
     view = frame.view
     height, width = (size // CELL * CELL for size in frame.input_shape)
+    K = np.asarray(view.K, np.float64)
     _project_cells(
-        *(view.depth, np.asarray(view.K, np.float64), frame.color_from_depth, frame.color_K),
-        *(height, width, pixels, cells),
+        view.depth,
+        K,
+        frame.color_from_depth,
+        frame.color_K,
+        height,
+        width,
+        pixel_P,
+        cell_P,
     )
-    return cells
+    return cell_P
 
 
 def view_matches(
-    frame_a: Frame, frame_b: Frame, radius: float, at_most: int, rng: np.random.Generator
+    frame_a: Frame, frame_b: Frame, radius: float, max_matches: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of A and B (int64 [n], [n]) that see the same place: world points closer than radius.
+    """Cells of A and of B (int64 [N], [N]) that see the same point of the world.
 
-    The point of a pixel of A is matched with the nearest point of B (Pri3D section 3.1: 2 cm).
+    The point of a pixel of A matches the nearest point of B if that is closer than the radius
+    (meters; Pri3D section 3.1: 0.02).
     """
     width_a, width_b = (frame.view.depth.shape[1] for frame in (frame_a, frame_b))
 
-    def match(pixels: np.ndarray) -> np.ndarray:
-        asked = np.stack(np.divmod(pixels, width_a), axis=1)
-        found, _ = nearest_of_each(frame_a.view, frame_b.view, radius, asked)
-        return cells_of(frame_b, found[:, 0] * width_b + found[:, 1])
+    def match(pixel_P: np.ndarray) -> np.ndarray:
+        position_P2 = np.stack(np.divmod(pixel_P, width_a), axis=1)
+        nearest_P2, _ = nearest_of_each(frame_a.view, frame_b.view, radius, position_P2)
+        return cells_of(frame_b, nearest_P2[:, 0] * width_b + nearest_P2[:, 1])
 
-    return _draw(frame_a, match, frame_b.number_of_cells, at_most, rng)
+    return _draw(frame_a, match, frame_b.number_of_cells, max_matches, rng)
 
 
 def geo_matches(
@@ -97,62 +119,64 @@ def geo_matches(
     color_V3: np.ndarray,
     voxel_m: float,
     radius: float,
-    at_most: int,
+    max_matches: int,
     rng: np.random.Generator,
-) -> Chunk:
-    """Cells of a frame and the voxels of its chunk whose centres are nearest and within radius.
+) -> VoxelMatches:
+    """Cells of a frame and the voxels of its chunk whose centers are nearest.
 
-    The distance is that of the pixel's world point (Pri3D section 3.2: 2 cm).
+    The distance of a pixel's world point and the center is less than the radius (meters; Pri3D
+    section 3.2: 0.02).
     """
     view, table = frame.view, build_table(voxel_V3)
 
-    def match(pixels: np.ndarray) -> np.ndarray:
-        row, column = np.divmod(pixels, view.depth.shape[1])
+    def match(pixel_P: np.ndarray) -> np.ndarray:
+        row, column = np.divmod(pixel_P, view.depth.shape[1])
         z = view.depth[row, column]
         x = (column - view.K[0, 2]) / view.K[0, 0] * z
         y = (row - view.K[1, 2]) / view.K[1, 1] * z
-        world = geometry.transform(view.world_from_camera, np.stack([x, y, z], axis=1))
-        return nearest_voxel(table, world, voxel_m, radius)[0]
+        world_P3 = geometry.transform(view.world_from_camera, np.stack([x, y, z], axis=1))
+        return nearest_voxel(table, world_P3, voxel_m, radius)[0]
 
-    return Chunk(voxel_V3, color_V3, *_draw(frame, match, len(voxel_V3), at_most, rng))
+    cell_N, row_N = _draw(frame, match, len(voxel_V3), max_matches, rng)
+    return VoxelMatches(voxel_V3, color_V3, cell_N, row_N)
 
 
 def _draw(
     frame: Frame,
     match: Callable[[np.ndarray], np.ndarray],
     candidates: int,
-    at_most: int,
+    max_matches: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cells int64 [n] and what each matches, int64 [n]: both distinct, in random order.
+    """Cells of a frame and their matches, int64 [N] each: both distinct, in random order.
 
-    match: of pixels [m], what each matches, int64 [m] in 0..candidates - 1, or -1.
+    match: from pixels [P] to the match of each, int64 [P] in 0..candidates - 1, or -1.
     """
-    asked = np.zeros(frame.number_of_cells, np.bool_)
-    taken = np.zeros(candidates, np.bool_)
-    found = [np.zeros((2, 0), np.int64)]
-    number, drawn, few, missing = frame.view.depth.size, 0, at_most, at_most
-    while missing and drawn < number:
-        if drawn + few < number // 4:
-            pixels = rng.integers(number, size=few)  # some of them again, which does no harm
+    matched_cell = np.zeros(frame.number_of_cells, np.bool_)
+    matched_candidate = np.zeros(candidates, np.bool_)
+    lots = [np.zeros((2, 0), np.int64)]
+    pixels, drawn, lot, missing = frame.view.depth.size, 0, max_matches, max_matches
+    while missing and drawn < pixels:
+        if drawn + lot < pixels // 4:
+            pixel_P = rng.integers(pixels, size=lot)  # repeated pixels do no harm
         else:
-            pixels = rng.permutation(number)  # all, and so the last
-        cells = cells_of(frame, pixels)
-        first = _first_of_each(cells, asked)
-        cells, others = cells[first], match(pixels[first])
-        first = _first_of_each(others, taken)[:missing]
-        found.append(np.stack([cells[first], others[first]]))
+            pixel_P = rng.permutation(pixels)  # all of them: the last lot
+        cell_P = cells_of(frame, pixel_P)
+        first = _first_of_each(cell_P, matched_cell)
+        cell_P, candidate_P = cell_P[first], match(pixel_P[first])
+        first = _first_of_each(candidate_P, matched_candidate)[:missing]
+        lots.append(np.stack([cell_P[first], candidate_P[first]]))
         missing -= len(first)
-        drawn += len(pixels)
-        # So many should do, by the share that did so far, and a few to spare.
-        few = int(1.2 * missing * drawn / max(1, at_most - missing)) + 32
-    cells, others = np.concatenate(found, axis=1)
-    return cells, others
+        drawn += len(pixel_P)
+        # Pixels that should be enough, at the share that matched so far, and a few to spare.
+        lot = int(1.2 * missing * drawn / max(1, max_matches - missing)) + 32
+    cell_N, candidate_N = np.concatenate(lots, axis=1)
+    return cell_N, candidate_N
 
 
 @njit(cache=True, nogil=True)
-def _first_of_each(values, seen):
-    """Positions at which a value of 0 or more comes first; `seen`: those of earlier calls too."""
+def _first_of_each(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Positions at which a value of 0 or more comes first; `seen` is shared by all calls."""
     first = np.empty(len(values), np.int64)
     count = 0
     for i in range(len(values)):
@@ -165,7 +189,16 @@ def _first_of_each(values, seen):
 
 
 @njit(cache=True, nogil=True)
-def _project_cells(depth, K, color_from_depth, color_K, height, width, pixels, cells):
+def _project_cells(
+    depth: np.ndarray,
+    K: np.ndarray,
+    color_from_depth: np.ndarray,
+    color_K: np.ndarray,
+    height: int,
+    width: int,
+    pixels: np.ndarray,
+    cells: np.ndarray,
+) -> None:
     m = color_from_depth
     for i in range(len(pixels)):
         cells[i] = -1

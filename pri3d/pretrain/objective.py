@@ -15,10 +15,11 @@ from pri3d.pretrain.losses import match_recall, point_info_nce
 
 
 class LossTerm(NamedTuple):
-    """One term of the loss for each of S samples: loss [S], and what to compare it with.
+    """One term of the loss for each of S samples, and what to compare it with.
 
-    loss_chance: of a network that knows nothing. recall: share of the anchors that find their own
-    candidate first, by chance 1 / candidates. Some have the loss only, or no recall: [].
+    loss_S: float. loss_chance: loss of a network that cannot tell candidates apart. recall: share
+    of the anchors that find their own candidate first; 1 / candidates by chance. candidates:
+    number of them. The lists have S entries, or none if the term has no such value.
     """
 
     loss_S: Tensor
@@ -30,26 +31,35 @@ class LossTerm(NamedTuple):
 def contrast(
     anchor_NC: Tensor, positive_NC: Tensor, matches: Matches, settings: Pretrain
 ) -> LossTerm:
-    """PointInfoNCE for each sample on its own: negatives come from the same pair or chunk.
+    """PointInfoNCE of each sample on its own: negatives come from the same pair or chunk.
 
-    anchor_NC, positive_NC: features of the matches, which `matches` only names and counts. Matches
-    that share a feature are no negatives of each other, but for the rule `official`.
+    Matches that share a feature are no negatives of each other, except under the rule `official`.
+
+    Args:
+        anchor_NC: features of the anchors of all matches.
+        positive_NC: features of their positives.
+        matches: ids and counts of the matches.
+        settings: temperature, normalize, symmetric, reduction and match_rule.
     """
-    losses, recall, counts = [], [], matches.counts
-    ids = [None] * len(counts), [None] * len(counts)
-    if settings.match_rule == "paper":
-        ids = matches.anchor_N.split(counts), matches.positive_N.split(counts)
-    features = anchor_NC.split(counts), positive_NC.split(counts)
-    for a_NC, p_NC, anchor_id_N, positive_id_N in zip(*features, *ids):
+    counts = matches.counts
+    anchor_id_N, positive_id_N = (
+        torch.split(matches.anchor_N, counts),
+        torch.split(matches.positive_N, counts),
+    )
+    losses, recall = [], []
+    for i, (a_NC, p_NC) in enumerate(
+        zip(torch.split(anchor_NC, counts), torch.split(positive_NC, counts))
+    ):
+        exclude_shared = settings.match_rule == "paper"
         loss = point_info_nce(
             a_NC,
             p_NC,
             settings.temperature,
-            settings.normalize,
-            settings.symmetric,
-            settings.reduction,
-            anchor_id_N,
-            positive_id_N,
+            normalize=settings.normalize,
+            symmetric=settings.symmetric,
+            reduction=settings.reduction,
+            anchor_id_N=anchor_id_N[i] if exclude_shared else None,
+            candidate_id_N=positive_id_N[i] if exclude_shared else None,
         )
         losses.append(loss)
         recall.append(match_recall(a_NC, p_NC, settings.normalize))

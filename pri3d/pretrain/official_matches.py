@@ -1,9 +1,9 @@
-"""Matches as the published code of Pri3D (2021) finds them, for `match_rule: official`.
+"""Correspondences as the published code of Pri3D (2021) finds them, for `match_rule: official`.
 
-A place is projected into the other image, the pixel is cut off toward zero, and depths along the
+A point is projected into the other image, the pixel is truncated toward zero, and depths along the
 camera's axis are compared. As published, and unlike `matches`: a pixel without depth takes part
-with depth 0, places behind a camera are not refused, a voxel stands for its lowest corner, and
-several matches may share a cell, whose one feature is then its own negative.
+with depth 0, points behind a camera are not excluded, a voxel is represented by its lowest corner,
+and several matches may share a cell, whose one feature is then its own negative.
 
 Shapes: N matches, V voxels.
 """
@@ -12,21 +12,22 @@ import numpy as np
 from numba import njit
 
 from pri3d.geometry import View
-from pri3d.pretrain.matches import CELL, Chunk
+from pri3d.pretrain.matches import CELL, VoxelMatches
 
-PIXEL_M, VOXEL_M = 0.05, 0.2  # metres; depths differ by less, of two pixels, of pixel and voxel
+PIXEL_M = 0.05  # meters; depths of two matching pixels differ by less
+VOXEL_M = 0.2  # meters; depths of a pixel and its voxel differ by less
 
 
 def view_matches(
-    a: View, b: View, at_most: int, rng: np.random.Generator
+    a: View, b: View, max_matches: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cells int64 [n], [n] of two input images, of matches drawn evenly, in random order.
+    """Cells int64 [N], [N] of two input images, of matches drawn uniformly, in random order.
 
-    a, b: the input images' depth, with the cameras of the input images.
+    a, b: depth of the input images, with the cameras of the input images.
     """
-    pixels_a, pixels_b = pixel_matches(a, b)
-    drawn = rng.permutation(len(pixels_a))[:at_most]
-    return _cells(a, pixels_a[drawn]), _cells(b, pixels_b[drawn])
+    pixel_a_N2, pixel_b_N2 = pixel_matches(a, b)
+    chosen = rng.permutation(len(pixel_a_N2))[:max_matches]
+    return _cells(a, pixel_a_N2[chosen]), _cells(b, pixel_b_N2[chosen])
 
 
 def geo_matches(
@@ -34,54 +35,70 @@ def geo_matches(
     voxel_V3: np.ndarray,
     color_V3: np.ndarray,
     voxel_m: float,
-    at_most: int,
+    max_matches: int,
     rng: np.random.Generator,
-) -> Chunk:
-    """Cells of an input image and voxels of its chunk, of matches drawn evenly."""
-    pixels, rows = voxel_matches(view, voxel_V3, voxel_m)
-    drawn = rng.permutation(len(rows))[:at_most]
-    return Chunk(voxel_V3, color_V3, _cells(view, pixels[drawn]), rows[drawn])
+) -> VoxelMatches:
+    """Cells of an input image and voxels of its chunk, of matches drawn uniformly."""
+    pixel_N2, row_N = voxel_matches(view, voxel_V3, voxel_m)
+    chosen = rng.permutation(len(row_N))[:max_matches]
+    return VoxelMatches(voxel_V3, color_V3, _cells(view, pixel_N2[chosen]), row_N[chosen])
 
 
 def pixel_matches(a: View, b: View, threshold: float = PIXEL_M) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (row, column) of A and B, int64 [n, 2] each, in row order of A.
+    """Pixels (row, column) of A and of B, int64 [N, 2] each, in row order of A.
 
-    A pixel's place, projected into B, falls into a pixel whose depth differs by less than the
-    threshold from the depth of the place as B sees it. Images have the same size.
+    A pixel's point, projected into B, falls into a pixel whose depth differs by less than the
+    threshold (meters) from the depth of the point in B. The images have the same size.
     """
-    found = np.empty(a.depth.shape, np.int64)
+    match = np.empty(a.depth.shape, np.int64)
     b_from_a = np.linalg.inv(b.world_from_camera) @ a.world_from_camera
-    _warp(a.depth, np.float64(a.K), b.depth, np.float64(b.K), b_from_a, threshold, found)
-    pixels_a = np.argwhere(found >= 0)
-    pixels_b = np.stack(np.divmod(found[found >= 0], b.depth.shape[1]), axis=1)
-    return pixels_a, pixels_b
+    _warp(
+        a.depth,
+        np.asarray(a.K, np.float64),
+        b.depth,
+        np.asarray(b.K, np.float64),
+        b_from_a,
+        threshold,
+        match,
+    )
+    pixel_a_N2 = np.argwhere(match >= 0)
+    pixel_b_N2 = np.stack(np.divmod(match[match >= 0], b.depth.shape[1]), axis=1)
+    return pixel_a_N2, pixel_b_N2
 
 
 def voxel_matches(
     view: View, voxel_V3: np.ndarray, voxel_m: float, threshold: float = VOXEL_M
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (row, column) int64 [n, 2] and rows int64 [n] of voxels, in the order of the voxels.
+    """Pixels (row, column) int64 [N, 2] and rows int64 [N] of voxels, in the order of the voxels.
 
-    A voxel's corner voxel * voxel_m is projected; here only what is inside the image before
-    anything is cut off counts.
+    A voxel's corner voxel * voxel_m is projected; it must be inside the image before truncation.
     """
-    found = np.empty(len(voxel_V3), np.int64)
+    match_V = np.empty(len(voxel_V3), np.int64)
     camera_from_world = np.linalg.inv(view.world_from_camera)
-    _project(view.depth, np.float64(view.K), camera_from_world, voxel_V3, voxel_m, threshold, found)
-    rows = np.flatnonzero(found >= 0)
-    return np.stack(np.divmod(found[rows], view.depth.shape[1]), axis=1), rows
+    K = np.asarray(view.K, np.float64)
+    _project(view.depth, K, camera_from_world, voxel_V3, voxel_m, threshold, match_V)
+    row_N = np.flatnonzero(match_V >= 0)
+    return np.stack(np.divmod(match_V[row_N], view.depth.shape[1]), axis=1), row_N
 
 
-def _cells(view: View, pixels: np.ndarray) -> np.ndarray:
-    return pixels[:, 0] // CELL * (view.depth.shape[1] // CELL) + pixels[:, 1] // CELL
+def _cells(view: View, pixel_N2: np.ndarray) -> np.ndarray:
+    return pixel_N2[:, 0] // CELL * (view.depth.shape[1] // CELL) + pixel_N2[:, 1] // CELL
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _warp(a_depth, a_K, b_depth, b_K, m, threshold, found):
+def _warp(
+    a_depth: np.ndarray,
+    a_K: np.ndarray,
+    b_depth: np.ndarray,
+    b_K: np.ndarray,
+    m: np.ndarray,
+    threshold: float,
+    match: np.ndarray,
+) -> None:
     height, width = b_depth.shape
     for row in range(a_depth.shape[0]):
         for column in range(a_depth.shape[1]):
-            found[row, column] = -1
+            match[row, column] = -1
             d = a_depth[row, column]
             px, py = (column - a_K[0, 2]) / a_K[0, 0] * d, (row - a_K[1, 2]) / a_K[1, 1] * d
             x = m[0, 0] * px + m[0, 1] * py + m[0, 2] * d + m[0, 3]
@@ -91,14 +108,22 @@ def _warp(a_depth, a_K, b_depth, b_K, m, threshold, found):
             if u > -1 and u < width and v > -1 and v < height:  # no NaN of 0 / 0
                 across, down = np.int64(u), np.int64(v)  # toward zero
                 if abs(z - b_depth[down, across]) < threshold:
-                    found[row, column] = down * width + across
+                    match[row, column] = down * width + across
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _project(depth, K, m, voxel_V3, voxel_m, threshold, found):
+def _project(
+    depth: np.ndarray,
+    K: np.ndarray,
+    m: np.ndarray,
+    voxel_V3: np.ndarray,
+    voxel_m: float,
+    threshold: float,
+    match: np.ndarray,
+) -> None:
     height, width = depth.shape
     for row in range(len(voxel_V3)):
-        found[row] = -1
+        match[row] = -1
         wx, wy, wz = voxel_V3[row, 0], voxel_V3[row, 1], voxel_V3[row, 2]
         wx, wy, wz = wx * voxel_m, wy * voxel_m, wz * voxel_m
         x = m[0, 0] * wx + m[0, 1] * wy + m[0, 2] * wz + m[0, 3]
@@ -108,4 +133,4 @@ def _project(depth, K, m, voxel_V3, voxel_m, threshold, found):
         if u >= 0 and u < width and v >= 0 and v < height:
             across, down = np.int64(u), np.int64(v)
             if abs(z - depth[down, across]) < threshold:
-                found[row] = down * width + across
+                match[row] = down * width + across

@@ -1,12 +1,10 @@
-"""Checkpoints of a run that is under way, and the weights that a finished run leaves."""
+"""Checkpoints of a run that is not finished, and files of weights."""
 
-import json
+import logging
 import math
-import sys
 import zipfile
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -16,66 +14,94 @@ from torch import Tensor, nn
 from pri3d import store
 from pri3d.errors import Pri3DError
 
+_log = logging.getLogger(__name__)
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `step_<step>.pt` whole or not at all, then remove all but the newest `keep`."""
-    path = folder / f"step_{step:08d}.pt"
+
+class State(TypedDict):
+    """The content of a checkpoint.
+
+    step: last finished step, of `steps`. model, optimizer: their `state_dict`. metrics: lines of
+    `metrics.jsonl`. interval, total: sums for the metrics since the last of these lines, and since
+    the start. initial_weights: network -> fields of its `InitialWeights`. identity: JSON, see
+    `pri3d.run.identity`.
+    """
+
+    step: int
+    steps: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    metrics: str
+    interval: dict[str, float]
+    total: dict[str, float]
+    initial_weights: dict[str, dict[str, Any]]
+    identity: str
+
+
+def save(folder: Path, state: State, keep: int) -> Path:
+    """Write `step_<step>.pt` atomically, then remove all but the most recent `keep`.
+
+    Raises:
+        Pri3DError: the disk is full.
+    """
+    path = folder / f"step_{state['step']:08d}.pt"
     save_torch(path, state)
     for old in _all(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that can be read, on the CPU; damaged ones are named on stderr."""
+def newest(folder: Path) -> tuple[Path, State] | None:
+    """The newest checkpoint that can be read, on the CPU; damaged ones are reported."""
     for path in reversed(_all(folder)):
         try:
-            with zipfile.ZipFile(path) as archive:  # torch.load passes over the checksums
+            with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} fails its checksum")
             return path, torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # what torch raises depends on which byte is damaged
+        except Exception as error:  # the type depends on which byte is damaged
             reason = first_line(error)
-            print(f"{path}: cannot be read ({reason}); trying an older one", file=sys.stderr)
+            _log.warning("%s: cannot be read (%s); trying an older one", path, reason)
     return None
 
 
-def changed(
-    before: dict[str, Any], now: dict[str, Any], of_no_account: Collection[str]
-) -> list[str]:
-    """The settings of a run that are others than they were, with both values."""
-    return [
-        f"{name} ({before.get(name)} then, {value} now)"
-        for name, value in now.items()
-        if before.get(name) != value and name not in of_no_account
-    ]
-
-
 def remove_all(folder: Path) -> None:
+    """Remove all checkpoints; several processes of a run may do so at once."""
     for path in _all(folder):
-        path.unlink(missing_ok=True)  # several processes of a run do this at once
+        path.unlink(missing_ok=True)
 
 
 def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.pt"))
 
 
-def save_torch(path: Path, content: dict[str, Any]) -> None:
-    """Write a file of torch's, whole or not at all."""
+def save_torch(path: Path, content: Any) -> None:
+    """Write a file with `torch.save`, atomically.
+
+    Raises:
+        Pri3DError: the disk is full.
+    """
     with store.atomic_path(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # how torch says that the disk is full
+        except RuntimeError as error:  # torch's error for a full disk
             raise Pri3DError(f"{path}: cannot be written ({first_line(error)})") from None
 
 
 def save_weights(path: Path, nets: nn.Module) -> None:
-    """All parameters and buffers as safetensors, under their names in `nets`."""
+    """Write all parameters and buffers as safetensors, under their names in `nets`.
+
+    Raises:
+        Pri3DError: the file cannot be written.
+    """
     save_tensors(path, {name: value.contiguous() for name, value in nets.state_dict().items()})
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Contiguous tensors as safetensors, whole or not at all."""
+    """Write contiguous tensors as safetensors, atomically.
+
+    Raises:
+        Pri3DError: the file cannot be written.
+    """
     with store.atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": "pt"})
@@ -84,17 +110,12 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, for a message of one line."""
+    """The first line of an exception's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def save_json(path: Path, content: dict[str, Any]) -> None:
-    with store.atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
 def without_nan(value: Any) -> Any:
-    """For JSON, which knows no nan: None."""
+    """The value with None in place of nan, which JSON does not have."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, float) and math.isnan(value):

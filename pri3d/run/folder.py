@@ -1,8 +1,8 @@
 """The folder of a run: what a training leaves in `results/runs/<name>/`.
 
     model.safetensors   final weights
-    settings.json       kind, mode or task, and every setting
-    provenance.json     inputs, initial weights, code and versions, back to the scans
+    settings.json       kind, mode or task, and every setting; from the start
+    provenance.json     inputs, initial weights, code and versions, back to the scans; at the end
     metrics.jsonl       one line per `log_every` steps; also as TensorBoard events
     checkpoints/        while the run is not finished; pretraining keeps the last ones
 
@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from pri3d import config, store
-from pri3d.config import MODES, TASKS, Pretrain, Settings, Task
+from pri3d.config import MODES, TASKS, Pretrain, Settings, Task, kind_of
 from pri3d.errors import Pri3DError
 
 WEIGHTS = "model.safetensors"
@@ -25,6 +25,13 @@ PROVENANCE = "provenance.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 SCHEMA = 2  # of settings.json and provenance.json; 1 is version 0.1
+
+# Network of a pretraining -> the setting of its initial weights.
+WEIGHTS_SETTINGS = {
+    "backbone": "initial_weights_2d",
+    "backbone3d": "initial_weights_3d",
+    "teacher": "teacher_weights",
+}
 
 Kind = Literal["pretrain", "finetune"]
 
@@ -55,8 +62,9 @@ RANDOM = InitialWeights("random", "scratch", "random")
 class Provenance(NamedTuple):
     """What a finished run was made from.
 
-    inputs: kind of input (pairs, clouds, chunks, dataset) -> name -> {"digest", "inputs"}.
-    initial_weights: network (backbone, backbone3d, teacher) -> where its weights come from. code:
+    inputs: `pairs`: {"digest", "inputs"}; `clouds` and `chunks`: scene -> the same; `dataset`, of
+    finetuning: name of the data set -> the same, and its `path` as it was given. initial_weights:
+    network (backbone, backbone3d, teacher) -> where its weights come from. code:
     digest of the code. versions: of pri3d and torch. engine: library of the sparse convolutions,
     None without them. left_out: samples of the data that could not be used.
     """
@@ -104,9 +112,51 @@ class Run(NamedTuple):
             raise Pri3DError(f"{self.folder}: is a finetuning run; give a pretraining run")
         return self.settings
 
+    @property
+    def finetune(self) -> Task:
+        """The settings of a finetuning run."""
+        if isinstance(self.settings, Pretrain):
+            raise Pri3DError(f"{self.folder}: is a pretraining run; give a finetuning run")
+        return self.settings
+
+    def weights_setting(self, network: str) -> str:
+        """The setting of the initial weights of one of its networks."""
+        name = WEIGHTS_SETTINGS[network] if self.kind == "pretrain" else "initial_weights"
+        value: str = getattr(self.settings, name)
+        return value
+
     def digest(self) -> str:
         """SHA-256 of the weights file."""
         return store.file_digest(self.weights)
+
+
+def write_settings(
+    folder: Path, kind: Kind, name: str, settings: Pretrain | Task, variant: str | None = None
+) -> None:
+    """Write `settings.json` of a run that starts or resumes.
+
+    Args:
+        folder: of the run; it is made. The provenance of a run that was finished before is removed.
+        kind: of the run.
+        name: its mode or task.
+        settings: of `pretrain` or of the task.
+        variant: of a pretraining; default: the mode.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROVENANCE).unlink(missing_ok=True)
+    record: dict[str, Any] = {"schema": SCHEMA, "kind": kind}
+    if kind == "pretrain":
+        record |= {"mode": name, "variant": variant or name}
+    else:
+        record["task"] = name
+    write_json(folder / SETTINGS, record | {"settings": settings.model_dump()})
+
+
+def write_provenance(folder: Path, provenance: Provenance) -> None:
+    """Write `provenance.json` of a run that is finished."""
+    weights = {network: each._asdict() for network, each in provenance.initial_weights.items()}
+    content = {"schema": SCHEMA, **provenance._asdict(), "initial_weights": weights}
+    write_json(folder / PROVENANCE, content)
 
 
 def write_run(
@@ -117,14 +167,9 @@ def write_run(
     provenance: Provenance,
     variant: str | None = None,
 ) -> None:
-    """Write `settings.json` and `provenance.json` of a finished run. name: its mode or task."""
-    record = {"schema": SCHEMA, "kind": kind, "mode" if kind == "pretrain" else "task": name}
-    if kind == "pretrain":
-        record["variant"] = variant or name
-    write_json(folder / SETTINGS, record | {"settings": settings.model_dump()})
-    weights = {part: each._asdict() for part, each in provenance.initial_weights.items()}
-    content = {"schema": SCHEMA, **provenance._asdict(), "initial_weights": weights}
-    write_json(folder / PROVENANCE, content)
+    """Write both files of a finished run; arguments are those of the two functions above."""
+    write_settings(folder, kind, name, settings, variant)
+    write_provenance(folder, provenance)
 
 
 def is_run(folder: Path) -> bool:
@@ -136,13 +181,13 @@ def read_run(folder: str | Path) -> Run:
     """The run in a folder, of this version or of 0.1.
 
     Raises:
-        Pri3DError: the folder holds no finished run, or its files are damaged.
+        Pri3DError: the folder holds no run, or its files are damaged.
     """
     folder = Path(folder)
     record = read_json(folder / SETTINGS)
     try:
         kind, name, variant, given = _header(record)
-        settings = _section(kind, name).model_validate(given)
+        settings = settings_class(kind, name).model_validate(given)
     except (KeyError, TypeError, ValidationError) as error:
         raise Pri3DError(
             f"{folder / SETTINGS}: names no mode or task with its settings "
@@ -202,7 +247,12 @@ def _header(record: dict[str, Any]) -> tuple[Kind, str, str | None, dict[str, An
     return "pretrain", mode, mode, config.renamed_settings("pretrain", old)
 
 
-def _section(kind: Kind, name: str) -> type[Pretrain] | type[Task]:
+def settings_class(kind: Kind, name: str) -> type[Pretrain] | type[Task]:
+    """The class of the settings of a mode or a task.
+
+    Raises:
+        KeyError: there is no such mode or task.
+    """
     if kind == "pretrain":
         MODES[name]
         return Pretrain
@@ -237,10 +287,11 @@ def _old_provenance(record: dict[str, Any], kind: Kind) -> Provenance:
         first = _old_weights(record["start"], before["start"])
         if first.kind == "file":
             given = Path(before["settings"]["init"])  # a run's folder, or a file
-            kind_of_file = "file" if given.suffix else "run"
-            first = first._replace(kind=kind_of_file, name=given.stem)
-        weights = {"network": first}
-        inputs: dict[str, Any] = {"dataset": {"labels": {"digest": before["frames"]}}}
+            first = first._replace(kind="file" if given.suffix else "run", name=given.stem)
+        network = "backbone" if kind_of(before["task"]).network == "network2d" else "backbone3d"
+        weights = {network: first}
+        labels = {"digest": before["frames"], "inputs": {}}
+        inputs: dict[str, Any] = {"dataset": {TASKS[before["task"]].dataset: labels}}
         code = before["code"]
     else:
         parts = {"init2d": "backbone", "init3d": "backbone3d", "teacher_init": "teacher"}

@@ -1,11 +1,20 @@
-"""The record of a run: `metrics.jsonl`, TensorBoard events and, on request, Weights & Biases."""
+"""The metrics of a run: `metrics.jsonl`, TensorBoard events and, on request, Weights & Biases.
+
+A line of `metrics.jsonl` has means over the steps since the previous line; `skipped`, `elapsed_s`
+and the number of samples ("pairs", "images", ...) are sums since the start of the run, also across
+interruptions. For each term T of the loss: T_loss and, where it is a contrast, T_loss_chance =
+ln(candidates) of an untrained network; T_recall, the share of anchors whose own candidate is the
+most similar, and T_recall_chance = 1 / candidates; T_candidates. A loss that falls while recall
+stays at chance means that the network learns something other than matching.
+"""
 
 import hashlib
 import json
 import shutil
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psutil
 import torch
@@ -13,45 +22,99 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pri3d.config import RUNTIME
 from pri3d.errors import Pri3DError
+from pri3d.run.folder import METRICS
+from pri3d.run.identity import Identity
 
-SKIPPED = "skipped: "  # before a reason, among the sums
+SKIPPED = "skipped: "  # before the reason, in the names of sums
+SAMPLES = "_samples"  # after a term: number of samples that the sums of the term are over
+# Figures of a term, longest first.
+FIGURES = ("_recall_chance", "_loss_chance", "_candidates", "_recall", "_loss")
 
 
-def pace(
-    unit: str, step: int, steps: int, window: Counter, ever: Counter, device: torch.device
+class Sums(dict[str, float]):
+    """Sums by name; 0 for a name that is not there."""
+
+    def __missing__(self, name: str) -> float:
+        return 0
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Add values to the sums of the same names."""
+        for name, value in values.items():
+            self[name] += value
+
+
+def line(
+    unit: str,
+    step: int,
+    steps: int,
+    lr: float,
+    interval: Sums,
+    total: Sums,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """What every line has: how much was seen, what was skipped, how fast it goes, time left.
+    """One line of `metrics.jsonl`.
 
-    unit: what is counted ("pairs", "images"). window: sums since the line before; ever: since the
-    run's beginning; both have `seconds`, window has `waited_s`.
+    Args:
+        unit: kind of sample, in the plural.
+        step: number of the step, counted from 1, of `steps`.
+        lr: learning rate of the step.
+        interval: sums since the previous line: `updates` (steps that changed the weights), `loss`,
+            `grad_norm`, `seconds`, `waited_s` (for samples), number of samples under `unit`,
+            skipped samples by reason, figures of each term, and the samples that these are over. A
+            term without its own number of samples is a mean over the updates.
+        total: the same sums since the start of the run.
+        device: device of this process.
     """
-    values = {
-        unit: ever[unit],
-        "skipped": skipped(ever),
-        f"{unit}_per_s": window[unit] / max(window["seconds"], 1e-9),
-        "data_wait_share": window["waited_s"] / max(window["seconds"], 1e-9),
-        "memory_mb": memory_mb(),
-        "elapsed_s": ever["seconds"],
-        "left_s": ever["seconds"] / step * (steps - step),
-    }
-    if device.type == "cuda":
-        values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return values
-
-
-def skipped(ever: Counter) -> dict[str, int]:
-    """LossTerm and samples left out since the beginning, by reason."""
+    values: dict[str, Any] = {"step": step, "loss": None, "grad_norm": None}
+    if updates := interval["updates"]:
+        values["loss"] = interval["loss"] / updates
+        values["grad_norm"] = interval["grad_norm"] / updates
+    for name, value in interval.items():
+        figure = next((each for each in FIGURES if name.endswith(each)), None)
+        if figure is not None and not name.startswith(SKIPPED):
+            samples = interval.get(name.removesuffix(figure) + SAMPLES, updates)
+            if samples:
+                values[name] = value / samples
     return {
-        key.removeprefix(SKIPPED): int(n)
-        for key, n in sorted(ever.items())
-        if key.startswith(SKIPPED)
+        **values,
+        "lr": lr,
+        **_pace(unit, step, steps, interval, total),
+        **_memory(device),
+    }
+
+
+def _pace(unit: str, step: int, steps: int, interval: Sums, total: Sums) -> dict[str, Any]:
+    seconds = max(interval["seconds"], 1e-9)
+    return {
+        unit: total[unit],
+        "skipped": skipped(total),
+        f"{unit}_per_s": interval[unit] / seconds,
+        "data_wait_share": interval["waited_s"] / seconds,
+        "memory_mb": memory_mb(),
+        "elapsed_s": total["seconds"],
+        "left_s": total["seconds"] / step * (steps - step),
+    }
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    if device.type != "cuda":
+        return {}
+    return {"gpu_memory_mb": torch.cuda.max_memory_allocated(device) / 2**20}
+
+
+def skipped(total: Sums) -> dict[str, int]:
+    """Reason -> number of samples, or terms of samples, that could not be used."""
+    return {
+        name.removeprefix(SKIPPED): int(number)
+        for name, number in sorted(total.items())
+        if name.startswith(SKIPPED)
     }
 
 
 def memory_mb() -> float:
-    """Resident memory of this process and its workers; pages they share count for each."""
+    """Resident memory of this process and its workers; shared pages count once per process."""
     process = psutil.Process()
-    total = process.memory_info().rss
+    total: float = process.memory_info().rss
     for child in process.children(recursive=True):
         try:
             total += child.memory_info().rss
@@ -61,14 +124,23 @@ def memory_mb() -> float:
 
 
 class MetricsWriter:
-    """Writes lines to `metrics.jsonl` and TensorBoard; begins with the `history` of a checkpoint.
+    """Writes lines to `metrics.jsonl`, TensorBoard and, on request, Weights & Biases.
 
-    Whatever an interrupted run wrote after its checkpoint is gone then, so that no line is doubled.
-    out: the run's folder, or None where another process writes. wandb: what the run is made from,
-    to send the lines to Weights & Biases too; Pri3DError where that is not installed.
+    It begins with the lines of a checkpoint. Lines that an interrupted run wrote after its
+    checkpoint are dropped, so that none occurs twice.
     """
 
-    def __init__(self, out: Path | None, history: str, wandb: dict[str, Any] | None = None):
+    def __init__(self, out: Path | None, history: str, wandb: Identity | None = None) -> None:
+        """Open the files.
+
+        Args:
+            out: folder of the run; None in all processes but the first, which write nothing.
+            history: lines of the checkpoint.
+            wandb: identity of the run, to send the lines to Weights & Biases too.
+
+        Raises:
+            Pri3DError: Weights & Biases is requested and not installed.
+        """
         self._lines: list[str] = []
         self._out, self._wandb = out, None
         if out is None:
@@ -76,16 +148,21 @@ class MetricsWriter:
         if wandb is not None:
             self._wandb = _wandb_run(out, wandb)
         out.mkdir(parents=True, exist_ok=True)
-        self._file = open(out / "metrics.jsonl", "w")  # noqa: SIM115 - closed by __exit__
+        self._file = open(out / METRICS, "w")  # noqa: SIM115 - closed by __exit__
         shutil.rmtree(out / "tensorboard", ignore_errors=True)
         self._events = SummaryWriter(out / "tensorboard")
         for text in history.splitlines():
             self._record(json.loads(text))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._out is not None:
             self._file.close()
             self._events.close()
@@ -97,13 +174,14 @@ class MetricsWriter:
         """All lines so far."""
         return "".join(self._lines)
 
-    def write(self, values: dict) -> None:
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line, an object with `step`."""
         if self._out is not None:
             self._record(values)
         if self._wandb is not None:
             self._wandb.log(values, step=values["step"])
 
-    def _record(self, values: dict) -> None:
+    def _record(self, values: dict[str, Any]) -> None:
         self._lines.append(json.dumps(values) + "\n")
         self._file.write(self._lines[-1])
         self._file.flush()
@@ -113,23 +191,23 @@ class MetricsWriter:
         self._events.flush()
 
 
-def _wandb_run(out: Path, made_from: dict[str, Any]) -> Any:
+def _wandb_run(out: Path, identity: Identity) -> Any:
     try:
         import wandb
     except ImportError:
         raise Pri3DError(
-            "pretrain.wandb: Weights & Biases is not installed; pip install 'pri3d[wandb]', or set "
-            "it to false"
+            f"{identity.section}.wandb: Weights & Biases is not installed; pip install "
+            "'pri3d[wandb]', or set it to false"
         ) from None
-    # The same run, however often it is interrupted, is one run there too.
-    # What may change on the way is none of its name.
-    settings = {k: v for k, v in made_from["settings"].items() if k not in RUNTIME}
-    text = json.dumps([str(out.resolve()), made_from["mode"], settings], sort_keys=True)
+    settings = identity.settings.model_dump()
+    # An interrupted run resumes under its id, which settings that may change are no part of.
+    fixed = {name: value for name, value in settings.items() if name not in RUNTIME}
+    text = json.dumps([str(out.resolve()), identity.name, fixed], sort_keys=True)
     return wandb.init(
         project="pri3d",
         name=out.name,
         dir=str(out),
         id=hashlib.sha256(text.encode()).hexdigest()[:16],
         resume="allow",
-        config={"mode": made_from["mode"], **made_from["settings"]},
+        config={"mode" if identity.kind == "pretrain" else "task": identity.name, **settings},
     )

@@ -1,9 +1,10 @@
-"""Several processes that train one network: what they sum, and what they tell each other.
+"""Several processes that train one network: who they are, and what they exchange.
 
-`torchrun` starts them and says through the environment who is who. Without it there is one process,
-and everything here does nothing.
+`torchrun`, or `pri3d.run.launch`, starts them and numbers them by environment variables. Without
+these there is one process, and all sums and gathers return what they are given.
 """
 
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from pri3d.errors import Pri3DError
 
 
 class Processes(NamedTuple):
-    """This process is number `rank` of `size`, and computes on `device`."""
+    """This process has number `rank` of `size`, and computes on `device`."""
 
     rank: int
     size: int
@@ -24,17 +25,22 @@ class Processes(NamedTuple):
 
 
 def start(device: str) -> Processes:
-    """Join the processes that `torchrun` started, if it did.
+    """Join the other processes, if there are any.
 
-    device: "auto", "cpu" or "cuda" (setting `pretrain.device`); the GPUs of a machine are dealt out
-    one a process. Raises Pri3DError where "cuda" is asked for and there is none, or fewer GPUs
-    than processes.
+    All but the first log warnings and errors only.
+
+    Args:
+        device: auto, cpu or cuda. Each process has a GPU of its own.
+
+    Raises:
+        Pri3DError: cuda is requested and there is no GPU, there are fewer GPUs than processes, or
+            the other processes cannot be reached.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cuda" and not gpus:
         raise Pri3DError(
-            "device: cuda is asked for and torch sees no GPU here; run it on a machine with one, "
-            "or set it to auto or cpu (slow)"
+            "device: cuda is requested, and torch finds no GPU on this machine; run on a "
+            "machine with one, or set it to auto or cpu (slow)"
         )
     on_gpu = bool(gpus) and device != "cpu"
     if "RANK" not in os.environ:
@@ -43,35 +49,38 @@ def start(device: str) -> Processes:
     local = int(os.environ.get("LOCAL_RANK", 0))
     if on_gpu and local >= gpus:
         raise Pri3DError(
-            f"pretrain.processes: process {local} of this machine has no GPU of its own, there are "
-            f"{gpus}; start as many processes as there are GPUs"
+            f"training.processes: process {local} of this machine has no GPU of its own, there are "
+            f"{gpus}; start at most one process per GPU"
         )
-    chosen = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    if rank:
+        logging.getLogger("pri3d").setLevel(logging.WARNING)
+    own_device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     if on_gpu:
-        torch.cuda.set_device(chosen)
+        torch.cuda.set_device(own_device)
     if not dist.is_initialized():
         try:
             dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=size)
-        except RuntimeError as error:  # another one has ended, or the network is in the way
+        except RuntimeError as error:  # another process has ended, or the network is down
             raise Pri3DError(
-                f"pretrain.processes: process {rank} cannot reach the others "
-                f"({str(error).splitlines()[0]}); look at what they said"
+                f"training.processes: process {rank} cannot reach the others "
+                f"({str(error).splitlines()[0]}); look at their messages"
             ) from None
-    return Processes(rank, size, chosen)
+    return Processes(rank, size, own_device)
 
 
 def stop() -> None:
-    """Leave the other processes; nothing is summed from here on."""
+    """Leave the other processes; nothing is summed after this."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def several() -> bool:
+    """Whether there are other processes."""
     return dist.is_initialized() and dist.get_world_size() > 1
 
 
 def sum_over_processes(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes, in one message for each type."""
+    """Replace each tensor by its sum over all processes, with one exchange per data type."""
     tensors = list(tensors)
     if not several():
         return
@@ -84,17 +93,21 @@ def sum_over_processes(tensors: Iterable[Tensor]) -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process gives, in order of ranks, in every process."""
+    """The values of all processes, in the order of their ranks; the same in every process."""
     if not several():
         return [value]
-    values = [None] * dist.get_world_size()
+    values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """A batch (named tuples, lists and dictionaries of tensors and other things) with all its
-    tensors on a device."""
+    """A batch with all its tensors on a device.
+
+    Args:
+        value: nested named tuples, lists and dictionaries of tensors and anything else.
+        device: where to move them.
+    """
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if hasattr(value, "_fields"):

@@ -1,75 +1,105 @@
 """Checks of the folder of a run, `runs/<name>/`; no torch is needed."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pri3d import store
-from pri3d.errors import Pri3DError
+from pri3d.run.folder import (
+    METRICS,
+    PROVENANCE,
+    WEIGHTS,
+    InitialWeights,
+    Provenance,
+    Run,
+    read_metrics,
+    read_run,
+)
 from pri3d.verify.checks import check, wrong
 
 
 def check_run(path: Path, beside: Path) -> list[str]:
-    """Weights are finite, metrics parse, and the inputs that are still there are those trained on.
+    """Check that the weights are finite, all files parse, and inputs that exist are unchanged.
 
-    Raises Pri3DError naming the file and the line or tensor at the first thing that is wrong.
+    Args:
+        path: folder of the run.
+        beside: folder with the artefacts.
+
+    Returns:
+        What was checked, one sentence each. Labels of data sets are not compared.
+
+    Raises:
+        Pri3DError: something is wrong; it names the file and the first line or tensor.
     """
-    weights = path / "model.safetensors"
-    if not weights.exists():
-        raise Pri3DError(f"{weights}: no such file; give the folder of a finished run")
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise wrong(weights, "the file", f"cannot be read ({error})") from None
-    check(weights, "the file", len(tensors) > 0, "has no weights")
-    for name, values in sorted(tensors.items()):
-        check(weights, name, np.isfinite(values), "is not finite")
-    count = sum(values.size for values in tensors.values())
-    _object(path / "settings.json", _text(path / "settings.json"))
-    lines = _text(path / "metrics.jsonl").splitlines()
-    for number, line in enumerate(lines, 1):
-        _object(path / "metrics.jsonl", line, f"line {number}")
-    origins = _origins(_object(path / "provenance.json", _text(path / "provenance.json")), beside)
-    compared = 0
-    for file, digest in origins.items():
-        if file.exists():
-            same = store.artefact_digest(file) == digest
-            check(path / "provenance.json", str(file), same, "is not the one that was trained on")
-            compared += 1
+    run = read_run(path)
+    check(run.weights, "the file", run.weights.is_file(), "does not exist; the run is not finished")
+    number, tensors = _check_weights(run.weights)
+    lines = read_metrics(path)
+    complete = (path / METRICS).read_bytes().endswith(b"\n")
+    check(path / METRICS, f"line {len(lines) + 1}", complete, "is cut")
+    if run.provenance is None:
+        raise wrong(path / PROVENANCE, "the file", "does not exist; the run is not finished")
+    found, recorded = _check_inputs(run, run.provenance, beside)
     return [
-        f"{count} weights in {len(tensors)} arrays are finite",
+        f"{number} weights in {tensors} arrays are finite",
         f"{len(lines)} lines of metrics parse",
-        f"{compared} of {len(origins)} inputs are there and have the digests of the run",
+        f"{found} of {recorded} inputs exist and have the digests that the run recorded",
+        *(
+            f"labels of {name} are not compared"
+            for name in run.provenance.inputs.get("dataset", ())
+        ),
     ]
 
 
-def _origins(provenance: dict[str, Any], beside: Path) -> dict[Path, str]:
-    """The artefacts that the run was trained on, with their digests."""
-    origins = {}
-    if "pairs" in provenance:
-        origins[beside / "pairs.h5"] = provenance["pairs"]["digest"]
-    for kind in ("clouds", "chunks"):
-        for scene, origin in provenance.get(kind, {}).items():
-            origins[beside / kind / f"{scene}.h5"] = origin["digest"]
-    return origins
-
-
-def _text(path: Path) -> str:
+def _check_weights(path: Path) -> tuple[int, int]:
+    """The number of weights, and of the arrays that hold them."""
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise wrong(path, "the file", f"cannot be read ({error})") from None
+    check(path, "the file", len(tensors) > 0, "has no weights")
+    for name, values in sorted(tensors.items()):
+        check(path, name, np.isfinite(values), "is not finite")
+    return sum(values.size for values in tensors.values()), len(tensors)
 
 
-def _object(path: Path, text: str, where: str = "the file") -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise wrong(path, where, "is no JSON object")
-    return value
+def _check_inputs(run: Run, provenance: Provenance, beside: Path) -> tuple[int, int]:
+    """Compare the inputs that exist; their number, and the number of those recorded."""
+    artefacts = _artefacts(provenance, beside)
+    found = 0
+    for file, digest in artefacts.items():
+        if file.exists():
+            same = store.artefact_digest(file) == digest
+            check(run.folder / PROVENANCE, str(file), same, "is not the one that was trained on")
+            found += 1
+    weights = {network: each for network, each in provenance.initial_weights.items() if each.sha256}
+    for network, each in weights.items():
+        files = [file for file in _candidates(run, network, each) if file.is_file()]
+        if files:
+            same = any(store.file_digest(file) == each.sha256 for file in files)
+            check(run.folder / PROVENANCE, str(files[0]), same, "is not what the run started from")
+            found += 1
+    return found, len(artefacts) + len(weights)
+
+
+def _artefacts(provenance: Provenance, beside: Path) -> dict[Path, str]:
+    """The artefacts that a run was trained on, with their digests."""
+    artefacts = {}
+    if "pairs" in provenance.inputs:
+        artefacts[beside / "pairs.h5"] = provenance.inputs["pairs"]["digest"]
+    for kind in ("clouds", "chunks"):
+        for scene, origin in provenance.inputs.get(kind, {}).items():
+            artefacts[beside / kind / f"{scene}.h5"] = origin["digest"]
+    return artefacts
+
+
+def _candidates(run: Run, network: str, weights: InitialWeights) -> list[Path]:
+    """Where the file of initial weights may be: as recorded, and beside the run."""
+    recorded = Path(run.weights_setting(network))
+    if weights.kind == "run" and recorded.name != WEIGHTS:
+        recorded /= WEIGHTS
+    if weights.kind != "run":
+        return [recorded]
+    return [run.folder.absolute().parent / recorded.parent.name / WEIGHTS, recorded]

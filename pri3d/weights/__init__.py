@@ -1,1 +1,1 @@
-"""Weights in and out: what other libraries and the published checkpoints call the same tensors."""
+"""Weights of other libraries and of published checkpoints: reading, loading, converting."""

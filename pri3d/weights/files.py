@@ -1,9 +1,9 @@
-"""Files of weights that may come from anywhere: reading one runs nothing of what it contains.
+"""Files of weights from untrusted sources: reading one executes no code that it contains.
 
-safetensors hold nothing but tensors. torch's files are read with `weights_only=True`, where objects
-of classes that torch does not know (an omegaconf configuration beside the weights, say) become
-empty stand-ins and are passed over. Pickles of numpy arrays, detectron2's form, are read by an
-unpickler that can make arrays and nothing else.
+safetensors hold only tensors. torch's files are read with `weights_only=True`; objects of classes
+that torch does not know, such as an omegaconf configuration beside the weights, become empty
+stand-ins and are ignored. Pickles of numpy arrays, detectron2's format, are read by an unpickler
+that can only make arrays.
 """
 
 import codecs
@@ -12,6 +12,7 @@ import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from pri3d.run.checkpoint import first_line
 # The first pickle of files that torch wrote before version 1.6 is this number.
 _TORCH_MAGIC = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 
-# What pickled arrays ask for, under the module names of numpy 1 and 2.
+# What pickled arrays import, under the module names of numpy 1 and 2.
 _reconstruct, _frombuffer, _scalar = (
     np.empty(1).__reduce__()[0],
     np.empty(1).__reduce_ex__(5)[0],
@@ -50,10 +51,12 @@ _ARRAYS = {
 
 
 def read(path: Path) -> Any:
-    """What a file of weights holds, on the CPU, its arrays as tensors.
+    """The content of a file of weights, on the CPU, with arrays as tensors.
 
-    The kind of file is told by its content, not by its name. Raises Pri3DError when it cannot be
-    read.
+    The kind of file is inferred from its content, not from its name.
+
+    Raises:
+        Pri3DError: the file cannot be read, or holds no weights.
     """
     try:
         with open(path, "rb") as file:
@@ -69,18 +72,18 @@ def read(path: Path) -> Any:
         if head.startswith(b"\x80"):
             with open(path, "rb") as file:
                 return _with_tensors(_ArraysOnly(file, encoding="latin1").load())
-    except Exception as error:  # what they raise depends on which byte is damaged
+    except Exception as error:  # its type depends on which byte is damaged
         raise Pri3DError(
-            f"{path}: cannot be read as weights ({first_line(error)}); fetch it again, or give "
+            f"{path}: cannot be read as weights ({first_line(error)}); download it again, or give "
             "another file"
         ) from None
-    raise Pri3DError(f"{path}: is no file of weights; give a .safetensors, .pth or .pkl file")
+    raise Pri3DError(f"{path}: is not a file of weights; give a .safetensors, .pth or .pkl file")
 
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _ARRAYS:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is no array")
+            raise pickle.UnpicklingError(f"it imports {module}.{name}, which is no array")
         return _ARRAYS[f"{module}.{name}"]
 
 
@@ -93,7 +96,7 @@ def _with_tensors(value: Any) -> Any:
 
 
 class _NoArray:
-    """In place of numpy's scalars and types: no figure beside the weights is needed."""
+    """Stands in for numpy's scalars and types: numbers beside the weights are not needed."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -103,37 +106,39 @@ class _NoArray:
 
 
 class _NoObject:
-    """In place of any other object; a dictionary, for torch fills nothing else."""
+    """Stands in for any other object; a dictionary, since torch fills no other type."""
 
-    def __new__(cls, *_: Any) -> OrderedDict:
+    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
 
 
 def _read_torch(path: Path) -> Any:
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:  # torch.load passes over the checksums
+        with zipfile.ZipFile(path) as archive:  # torch.load ignores the checksums
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} fails its checksum")
             (tree,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            wanted = _globals_of(io.BytesIO(archive.read(tree)))
+            imported = _globals_of(io.BytesIO(archive.read(tree)))
     else:
         with open(path, "rb") as file:
             for _ in range(3):  # before the content: the number above, a version, sizes of integers
                 _globals_of(file)
-            wanted = _globals_of(file)
-    # torch asks its own list first, so that none of what it knows is replaced.
-    replaced = [(_NoArray if name.startswith("numpy.") else _NoObject, name) for name in wanted]
+            imported = _globals_of(file)
+    # torch looks in its own list first, so that no class that it knows is replaced.
+    replaced: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (_NoArray if name.startswith("numpy.") else _NoObject, name) for name in imported
+    ]
     try:
         with torch.serialization.safe_globals(replaced):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        # torch advises to load it without a check, which is nothing to pass on.
-        others = [name for name in wanted if not name.startswith(("torch.", "collections."))]
-        raise ValueError(f"not plain weights, it asks for {', '.join(others)}") from None
+        # torch's message advises to load it without a check.
+        others = [name for name in imported if not name.startswith(("torch.", "collections."))]
+        raise ValueError(f"not plain weights, it imports {', '.join(others)}") from None
 
 
 def _globals_of(file: Any) -> list[str]:
-    """The classes and functions that the next pickle in a file asks for; nothing is run."""
+    """The classes and functions that the next pickle in a file imports; nothing is executed."""
     names = {str(name) for op, name, _ in pickletools.genops(file) if op.name == "GLOBAL"}
     return sorted(n.replace(" ", ".").replace("__builtin__.", "builtins.") for n in names)
 
@@ -141,8 +146,8 @@ def _globals_of(file: Any) -> list[str]:
 def write_arrays(path: Path, content: dict[str, Any]) -> None:
     """Pickle a dictionary with a dictionary `model` of tensors, as numpy arrays.
 
-    numpy 1 reads it as well: the module that numpy 2 names does not exist there. Protocol 3 puts
-    that name on a line of its own, before the bytes of any array.
+    numpy 1, which lacks the module that numpy 2 names, can read it too. Protocol 3 puts that name
+    on a line of its own, before the bytes of any array.
     """
     arrays = {name: value.numpy() for name, value in content["model"].items()}
     data = pickle.dumps(content | {"model": arrays}, protocol=3)
@@ -152,7 +157,7 @@ def write_arrays(path: Path, content: dict[str, Any]) -> None:
 
 
 def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without gradients, contiguous, each in memory of its own size."""
+    """The tensors without gradients, contiguous, each with memory of its own size."""
     out = {}
     for name, value in state.items():
         value = value.detach().contiguous()

@@ -1,4 +1,4 @@
-"""The forms in which weights are found, told by their names, and the names that they have here.
+"""The formats of weight files, inferred from the names of their tensors, and the names used here.
 
 Full names are those of Pri3D's published checkpoints: `backbone.encoder.*` (torchvision's ResNet),
 `backbone.decoder.*`, `backbone3d.*` (MinkowskiEngine's MinkUNet), `w2d.*`, `w3d.*`.
@@ -15,7 +15,7 @@ from pri3d.weights.files import read
 
 ENCODER, BACKBONE3D = "backbone.encoder.", "backbone3d."
 
-# What stands before a ResNet's names, and whose file it then is.
+# Prefix of a ResNet's names -> the format of the file.
 _RESNETS = {
     "": "a ResNet as in torchvision and timm",
     "encoder_q.": "MoCo",
@@ -25,8 +25,8 @@ _RESNETS = {
 _RESNET_NAME = re.compile(r"(conv1|bn1|layer[1-4])\.")
 _DETECTRON2 = ("backbone.bottom_up.", "backbone.", "")
 
-# Names of ResNets here and in detectron2, whose batch norms belong to their convolutions and whose
-# stages are counted with the stem.
+# Names of ResNets here and in detectron2, where batch norms belong to their convolutions and the
+# stem counts as a stage.
 _TO_DETECTRON2 = (
     (r"conv1\.(.*)", r"stem.conv1.\1"),
     (r"bn1\.(.*)", r"stem.conv1.norm.\1"),
@@ -46,11 +46,13 @@ _FROM_DETECTRON2 = (
 
 
 class Weights(NamedTuple):
-    """What a file holds: tensors by their full names, names in the file that are no part of them,
-    and what a training needs to go on (None where the file does not say).
+    """The content of a file of weights.
+
+    format: name of the format. state: tensors by their full names. left_out: names of other
+    entries. step, optimizer: of the training, None where the file lacks them.
     """
 
-    form: str
+    format: str
     state: dict[str, Tensor]
     left_out: list[str]
     step: int | None
@@ -58,48 +60,63 @@ class Weights(NamedTuple):
 
 
 def load(path: str | Path) -> Weights:
-    """Weights in any form that is known. Raises Pri3DError when they cannot be read or are none."""
-    return recognise(path, read(Path(path)))
+    """Weights in any known format.
 
-
-def recognise(path: str | Path, content: Any) -> Weights:
-    """The weights in what was read from a file; the path is for messages.
-
-    Raises Pri3DError when nothing in it is known.
+    Raises:
+        Pri3DError: the file cannot be read, or holds no weights with known names.
     """
-    held = content if isinstance(content, dict) else {}
+    return recognize(path, read(Path(path)))
+
+
+def recognize(path: str | Path, content: Any) -> Weights:
+    """The weights in the content of a file.
+
+    Args:
+        path: of the file, for messages.
+        content: of the file, as `files.read` returns it.
+
+    Raises:
+        Pri3DError: none of its names is known.
+    """
+    entries = content if isinstance(content, dict) else {}
     for key in ("model", "state_dict"):
-        if isinstance(held.get(key), dict):
-            held = held[key]
+        if isinstance(entries.get(key), dict):
+            entries = entries[key]
             break
-    state = {name: value.detach() for name, value in held.items() if isinstance(value, Tensor)}
-    others = [str(name) for name in held if name not in state]
+    state = {name: value.detach() for name, value in entries.items() if isinstance(value, Tensor)}
+    others = [str(name) for name in entries if name not in state]
     if state and all(name.startswith("module.") for name in state):  # written under DDP
         state = {name.removeprefix("module."): value for name, value in state.items()}
 
-    form, renamed = _renamed(state, str(content.get("__author__", "")) if state else "")
+    name_of_format, renamed = _renamed(state, str(content.get("__author__", "")) if state else "")
     if not renamed:
         names = ", ".join(list(state)[:3]) or "no tensors"
         raise Pri3DError(
             f"{path}: no weights whose names are known ({names}); give a checkpoint of Pri3D or of "
             "PointContrast's family, or a ResNet of torchvision, timm, MoCo or detectron2"
         )
-    found = {renamed[name]: value for name, value in state.items() if name in renamed}
+    known = {renamed[name]: value for name, value in state.items() if name in renamed}
     left_out = others + [name for name in state if name not in renamed]
     step = content.get("step")
     step = step if isinstance(step, int) else None
-    return Weights(form, found, left_out, step, content.get("optimizer"))
+    return Weights(
+        format=name_of_format,
+        state=known,
+        left_out=left_out,
+        step=step,
+        optimizer=content.get("optimizer"),
+    )
 
 
 def _renamed(state: dict[str, Tensor], author: str) -> tuple[str, dict[str, str]]:
-    """The form of weights, and name -> full name of those that belong to a network of ours."""
+    """The format of weights, and name -> full name of the entries of networks of this package."""
     if any(name.startswith((ENCODER, BACKBONE3D)) for name in state):
         return "Pri3D", {name: name for name in state}
     if "conv0p1s1.kernel" in state:
         return "a MinkUNet", {name: BACKBONE3D + name for name in state}
-    for prefix, form in _RESNETS.items():
+    for prefix, library in _RESNETS.items():
         if prefix + "layer1.0.conv1.weight" in state:
-            return form, {
+            return library, {
                 name: ENCODER + name.removeprefix(prefix)
                 for name in state
                 if name.startswith(prefix) and _RESNET_NAME.match(name.removeprefix(prefix))
@@ -111,24 +128,27 @@ def _renamed(state: dict[str, Tensor], author: str) -> tuple[str, dict[str, str]
                 for name in state
                 if name.startswith(prefix)
             }
-            form = f"detectron2, by {author}" if author else "detectron2"
-            return form, {name: ENCODER + value for name, value in new.items() if value}
+            library = f"detectron2, by {author}" if author else "detectron2"
+            return library, {name: ENCODER + value for name, value in new.items() if value}
     return "", {}
 
 
-def to_detectron2(name: str) -> str:
-    """detectron2's name, without `backbone.bottom_up.`, of an entry of torchvision's ResNet."""
-    return _stages_moved(name, _TO_DETECTRON2, 1)
+def to_detectron2(name: str) -> str | None:
+    """detectron2's name, without `backbone.bottom_up.`, of an entry of torchvision's ResNet; None
+    where it has no counterpart.
+    """
+    return _renamed_entry(name, _TO_DETECTRON2, stage_offset=1)
 
 
 def from_detectron2(name: str) -> str | None:
-    """torchvision's name of an entry of detectron2's ResNet; None where there is none."""
-    return _stages_moved(name, _FROM_DETECTRON2, -1)
+    """torchvision's name of an entry of detectron2's ResNet; None where it has no counterpart."""
+    return _renamed_entry(name, _FROM_DETECTRON2, stage_offset=-1)
 
 
-def _stages_moved(name: str, rules: tuple[tuple[str, str], ...], by: int) -> str | None:
+def _renamed_entry(name: str, rules: tuple[tuple[str, str], ...], stage_offset: int) -> str | None:
+    """A name by the first rule that matches, with another number of its stage."""
     for pattern, replacement in rules:
         if match := re.fullmatch(pattern, name):
             new = match.expand(replacement)
-            return re.sub(r"^(res|layer)(\d)", lambda m: f"{m[1]}{int(m[2]) + by}", new)
+            return re.sub(r"^(res|layer)(\d)", lambda m: f"{m[1]}{int(m[2]) + stage_offset}", new)
     return None

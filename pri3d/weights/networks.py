@@ -1,4 +1,4 @@
-"""Which networks weights belong to, told by their names and shapes, and whether all of them fit."""
+"""Infers the networks from the names and shapes of tensors, and checks that they fit."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,8 +13,8 @@ from pri3d.models.minkunet import minkunet
 from pri3d.models.resunet import ENCODERS, resunet
 from pri3d.weights.formats import BACKBONE3D, ENCODER
 
-COUNTER = "num_batches_tracked"  # of batch norm; nothing is computed from it here
-_RESNETS = {
+COUNTER = "num_batches_tracked"  # of batch norm; its value is not used here
+_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
@@ -27,9 +27,10 @@ Shapes = dict[str, tuple[int, ...]]
 class Fit(NamedTuple):
     """How weights compare with the networks that they belong to.
 
-    networks: what they are, for people. read: part -> its entries, had and expected. missing: names
-    that a network has and the file lacks. left_out: names in the file that the network of their
-    part does not have. unchecked: names of parts that are no network of this package's models.
+    networks: descriptions for people. read: part -> number of its entries in the file, and in the
+    network. missing: names that a network has and the file lacks. left_out: names in the file that
+    the network of their part does not have. unchecked: names of parts that are no network of this
+    package.
     """
 
     networks: list[str]
@@ -42,8 +43,14 @@ class Fit(NamedTuple):
 def fit(path: str | Path, state: dict[str, Tensor]) -> Fit:
     """Compare weights under full names with their networks.
 
-    A part of a network that is absent altogether is not missing. Raises Pri3DError when they are of
-    a network that is not known, or an entry has another shape than in it.
+    A part of a network of which the file has no entry is not missing.
+
+    Args:
+        path: of the file, for messages.
+        state: tensors by their full names.
+
+    Raises:
+        Pri3DError: the network is not known, or an entry has another shape than in it.
     """
     networks, shapes = _networks(path, state)
     wrong = [
@@ -56,16 +63,16 @@ def fit(path: str | Path, state: dict[str, Tensor]) -> Fit:
             f"{path}: {len(wrong)} entries have other shapes than in {' and '.join(networks)} "
             f"({some(wrong)}); give weights of that network"
         )
-    had = Counter(part_of(name) for name in shapes if name in state)
+    present = Counter(part_of(name) for name in shapes if name in state)
     expected = Counter(part_of(name) for name in shapes)
     others = [name for name in state if name not in shapes]
     known = [n for n in others if part_of(n) in expected or n.startswith("backbone.")]
     return Fit(
-        networks,
-        {part: (had[part], expected[part]) for part in expected if had[part]},
-        [name for name in shapes if name not in state and had[part_of(name)]],
-        known,
-        [name for name in others if name not in known],
+        networks=networks,
+        read={part: (present[part], expected[part]) for part in expected if present[part]},
+        missing=[name for name in shapes if name not in state and present[part_of(name)]],
+        left_out=known,
+        unchecked=[name for name in others if name not in known],
     )
 
 
@@ -81,24 +88,26 @@ def under(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _networks(path: str | Path, state: dict[str, Tensor]) -> tuple[list[str], Shapes]:
-    networks, shapes, channels = [], {}, {}
+    networks: list[str] = []
+    shapes: Shapes = {}
+    channels: dict[str, int] = {}
     if encoder := under(state, ENCODER):
         name = encoder_name(path, encoder)
         with torch.device("meta"):
-            network = resunet(name)
+            unet = resunet(name)
         networks.append(name)
-        shapes |= _shapes(network, "backbone.")
-        channels["w2d"] = network.channels
-    if found := under(state, BACKBONE3D):
-        settings = minkunet_settings(path, found)
+        shapes |= _shapes(unet, "backbone.")
+        channels["w2d"] = unet.channels
+    if backbone3d := under(state, BACKBONE3D):
+        settings = minkunet_settings(path, backbone3d)
         with torch.device("meta"):
-            network = minkunet(**settings)
+            sparse_unet = minkunet(**settings)
         networks.append(f"a MinkUNet of {settings['blocks']} blocks")
-        shapes |= _shapes(network, BACKBONE3D)
-        channels["w3d"] = network.channels
-    if "w2d" in channels:  # a 3D network alone has heads of other kinds, or none
-        given = [state[name] for name in ("w2d.weight", "w3d.weight") if name in state]
-        projection_channels = [len(given[0])] if given and given[0].ndim else []
+        shapes |= _shapes(sparse_unet, BACKBONE3D)
+        channels["w3d"] = sparse_unet.channels
+    if "w2d" in channels:  # the heads of a 3D network alone are of other kinds
+        weights = [state[name] for name in ("w2d.weight", "w3d.weight") if name in state]
+        projection_channels = [len(weights[0])] if weights and weights[0].ndim else []
         with torch.device("meta"):
             heads = ProjectionHeads(channels["w2d"], channels.get("w3d", 1), *projection_channels)
         shapes |= {n: s for n, s in _shapes(heads, "").items() if n.split(".")[0] in channels}
@@ -110,13 +119,14 @@ def _shapes(network: torch.nn.Module, prefix: str) -> Shapes:
 
 
 def encoder_name(path: str | Path, names: dict[str, Tensor]) -> str:
-    """Which of the encoders has entries of these names (`layer1.0.conv1.weight` ...).
+    """The key of ENCODERS whose network has entries of these names (`layer1.0.conv1.weight` ...).
 
-    Raises Pri3DError when it is none of those of `ENCODERS`.
+    Raises:
+        Pri3DError: no encoder has them.
     """
     convolutions = [name.split(".") for name in names if name.endswith(".conv1.weight")]
-    blocks = Counter(words[0] for words in convolutions if len(words) == 4)
-    blocks = tuple(blocks[f"layer{stage}"] for stage in range(1, 5))
+    per_stage = Counter(words[0] for words in convolutions if len(words) == 4)
+    blocks = tuple(per_stage[f"layer{stage}"] for stage in range(1, 5))
     bottleneck = "layer1.0.conv3.weight" in names
     if (bottleneck, blocks) not in _RESNETS:
         kind = "bottleneck" if bottleneck else "basic"
@@ -131,9 +141,10 @@ def encoder_name(path: str | Path, names: dict[str, Tensor]) -> str:
 
 
 def minkunet_settings(path: str | Path, state: dict[str, Tensor]) -> dict[str, Any]:
-    """The arguments of `minkunet` that give a network with the widths and blocks of these weights.
+    """The arguments of `minkunet` for a network with the widths and blocks of these weights.
 
-    Raises Pri3DError when an entry that tells them is not there.
+    Raises:
+        Pri3DError: the weights lack a convolution that determines them.
     """
     blocks = Counter(
         name.split(".")[0]
@@ -147,7 +158,7 @@ def minkunet_settings(path: str | Path, state: dict[str, Tensor]) -> dict[str, A
         out_channels = state["final.kernel"].shape[-1]
     except (KeyError, IndexError, ValueError):
         raise Pri3DError(
-            f"{path}: its 3D network has not the convolutions of a MinkUNet of eight stages; give "
+            f"{path}: its 3D network lacks convolutions of a MinkUNet of eight stages; give "
             "weights of one"
         ) from None
     return {
@@ -160,7 +171,7 @@ def minkunet_settings(path: str | Path, state: dict[str, Tensor]) -> dict[str, A
 
 
 def some(items: list[str]) -> str:
-    """The first three, and that there are more."""
+    """The first three, and dots if there are more."""
     return "; ".join(items[:3]) + ("; ..." if len(items) > 3 else "")
 
 
@@ -176,7 +187,9 @@ def grouped(names: list[str]) -> str:
 
 
 def grouped_absent(names: list[str]) -> str:
-    """As `grouped`, with the counters of batch norms apart: many files do without them."""
+    """As `grouped`, with the counters of batch norms apart: many files lack them."""
     counters = [name for name in names if name.endswith(COUNTER)]
     others = grouped([name for name in names if not name.endswith(COUNTER)])
-    return ", ".join(filter(None, [others, counters and f"*.{COUNTER} ({len(counters)})"]))
+    return ", ".join(
+        [*([others] if others else []), *([f"*.{COUNTER} ({len(counters)})"] if counters else [])]
+    )

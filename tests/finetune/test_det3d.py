@@ -1,6 +1,7 @@
 """Detection of objects in clouds: samples, the network's parts, training and figures."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -20,8 +21,10 @@ from pri3d.datasets import sunrgbd
 from pri3d.datasets.objects3d import SCANNET_KINDS, Scene, open_objects
 from pri3d.demo import sunrgbd as demo_sunrgbd
 from pri3d.errors import Pri3DError
-from pri3d.finetune import det3d, measure_boxes, train
-from pri3d.finetune.initial_weights import load_initial_weights
+from pri3d.finetune import evaluate, scenes, train
+from pri3d.finetune.box_predictions import predict_boxes
+from pri3d.finetune.evaluate import Options
+from pri3d.finetune.tasks import det3d
 from pri3d.metrics import boxes3d
 from pri3d.models import votenet, votenet_loss
 from pri3d.models.minkunet import minkunet
@@ -35,7 +38,7 @@ SMALL = {
     "batch": 2,
     "workers": 0,
 }
-SMALL |= {"threads": 1, "device": "cpu", "log_every": 5, "points": 3000, "seeds": 64}
+SMALL |= {"threads": 1, "device": "cpu", "log_every": 5, "max_points": 3000, "seed_points": 64}
 SMALL |= {"proposals": 16, "augment_scene": False, "augment_color": False}
 
 
@@ -115,7 +118,7 @@ def random_scene(seed: int, oriented: bool) -> Scene:
 @given(st.integers(0, 2**32), st.booleans())
 def test_boxes_move_with_their_points(seed, oriented):
     scene = random_scene(seed, oriented)
-    found = det3d.moved(scene, oriented, np.random.default_rng(seed))
+    found = scenes.augment_scene(scene, oriented, np.random.default_rng(seed))
     for i, box in enumerate(zip(*found.boxes)):
         before = inside(scene.points, *(part[i] for part in scene.boxes))
         after = inside(found.points, *box)
@@ -132,7 +135,7 @@ def test_boxes_move_with_their_points(seed, oriented):
 
 def test_votes_lead_to_centres():
     scene = random_scene(1, True)
-    sample = det3d.in_voxels("a", scene, 0.05, by_points=False)
+    sample = scenes.voxelize("a", scene, 0.05, vote_for_points=False)
     votes = sample.votes_V9.reshape(-1, 3, 3) + sample.point_V3[:, None]
     for point, vote, on_object in zip(sample.point_V3, votes, sample.in_object_V):
         holding = [i for i, b in enumerate(zip(*scene.boxes)) if inside(point[None], *b)[0]]
@@ -144,7 +147,7 @@ def test_votes_lead_to_centres():
 
 def test_scannets_votes_lead_to_the_middle_of_an_objects_own_points():
     scene = random_scene(2, False)
-    sample = det3d.in_voxels("a", scene, 0.05, by_points=True)
+    sample = scenes.voxelize("a", scene, 0.05, vote_for_points=True)
     for i in range(3):
         own = scene.points[scene.member[:, 0] == i]
         middle = (own.min(axis=0) + own.max(axis=0)) / 2
@@ -158,7 +161,7 @@ def test_a_scene_may_have_more_boxes_than_the_published_64():
     scene = random_scene(3, True)
     many = Boxes(*(np.concatenate([part] * 30) for part in scene.boxes))
     scene = scene._replace(boxes=many, kind=np.tile(scene.kind, 30))
-    batch = det3d.collate_scenes([det3d.in_voxels("a", scene, 0.2, by_points=False)])
+    batch = det3d.collate([scenes.voxelize("a", scene, 0.2, vote_for_points=False)])
     assert batch.mask_BG.sum() == 90
 
 
@@ -173,10 +176,10 @@ def test_farthest_points_are_far_and_few_are_repeated():
         distance = torch.cdist(points, points[chosen]).min(dim=1).values
         assert distance[row] == distance.max()
         chosen.append(row)
-    np.testing.assert_array_equal(det3d.farthest_rows(points.numpy(), 20), rows)
+    np.testing.assert_array_equal(scenes.farthest_rows(points.numpy(), 20), rows)
     repeated = [0, 1, 2, 0, 1, 2, 0]
     assert votenet.farthest_points(both[:, :3], 7).tolist() == [repeated] * 2
-    assert det3d.farthest_rows(points[:3].numpy(), 7).tolist() == repeated
+    assert scenes.farthest_rows(points[:3].numpy(), 7).tolist() == repeated
 
 
 def test_what_is_around_a_place_is_the_first_points_within_the_radius():
@@ -196,8 +199,8 @@ def test_headings_and_sizes_come_back_from_the_numbers_that_are_learned():
     rng = np.random.default_rng(3)
     scene = random_scene(4, True)
     scene = scene._replace(boxes=Boxes(scene.boxes.center, scene.boxes.size, rng.uniform(-7, 7, 3)))
-    sample = det3d.in_voxels("a", scene, 0.2, by_points=False)
-    batch = det3d.collate_scenes([sample])
+    sample = scenes.voxelize("a", scene, 0.2, vote_for_points=False)
+    batch = det3d.collate([sample])
     mean = torch.tensor(sunrgbd.SunRGBD.classes.sizes, dtype=torch.float32)
     truth = det3d.truth_of(batch, mean, 12)
     width = 2 * np.pi / 12
@@ -218,8 +221,8 @@ def test_places_without_a_box_are_no_objects_at_the_origin():
         boxes=Boxes(*(np.concatenate([part] * 2) for part in scene.boxes)),
         kind=np.tile(scene.kind, 2),
     )
-    two = [det3d.in_voxels("a", each, 0.2, by_points=False) for each in (scene, more)]
-    batch = det3d.collate_scenes(two)
+    two = [scenes.voxelize("a", each, 0.2, vote_for_points=False) for each in (scene, more)]
+    batch = det3d.collate(two)
     mean = torch.tensor(sunrgbd.SunRGBD.classes.sizes, dtype=torch.float32)
     truth = det3d.truth_of(batch, mean, 12)
     truth = type(truth)(*(part[:1] for part in truth))  # of the scene with fewer boxes
@@ -244,14 +247,20 @@ def test_a_network_finds_every_object_of_a_few_rooms(tmp_path):
     last = finetune("det3d_scannet", rooms, tmp_path / "run", **given, steps=400, lr=3e-3)
     data = open_objects("scannet3d", rooms, "train")
     samples = [
-        det3d.in_voxels("", data.scene(i), given["voxel_m"], by_points=True, seeds=given["seeds"])
+        scenes.voxelize(
+            "",
+            data.scene(i),
+            given["voxel_m"],
+            vote_for_points=True,
+            seed_points=given["seed_points"],
+        )
         for i in range(5)
     ]
     votes = [s.votes_V9[s.seed_S][s.in_object_V[s.seed_S]][:, :3] for s in samples]
     # What votes would cost that stay where they are: metres along the axes, summed.
     standing = det3d.WEIGHTS["vote"] * np.mean([np.abs(v).sum(axis=1).mean() for v in votes])
     assert last["vote_loss"] < 0.2 * standing
-    told = measure_boxes.run(tmp_path / "run", rooms, tmp_path / "boxes.json", "cpu", 1)
+    told = evaluate.run(tmp_path / "run", rooms, tmp_path / "boxes.json", Options(), "cpu", 1)
     assert told["objects"] == 10
     assert told["boxes"]["ap25"]["mean"] > 0.9
     assert told["boxes"]["ap50"]["mean"] > 0.8
@@ -264,7 +273,7 @@ def test_a_network_learns_what_boxes_are(trained, rooms, tmp_path):
     assert last["loss"] < 0.6 * first["loss"]
     for term in ("vote", "center"):
         assert last[f"{term}_loss"] < first[f"{term}_loss"]
-    told = measure_boxes.run(out, rooms, tmp_path / "boxes.json", "cpu", 1)
+    told = evaluate.run(out, rooms, tmp_path / "boxes.json", Options(), "cpu", 1)
     assert told["objects"] == 2
     assert set(told["boxes"]["ap25"]["classes"]) == {"chair", "table"}
     assert 0 <= told["boxes"]["ap50"]["mean"] <= told["boxes"]["ap25"]["mean"] <= 1
@@ -310,7 +319,7 @@ def test_a_scene_may_lie_far_away(rooms):
     moved = scene._replace(
         points=scene.points + far, boxes=scene.boxes._replace(center=scene.boxes.center + far)
     )
-    near, found = (det3d.in_voxels("a", each, 0.125, True, 64) for each in (scene, moved))
+    near, found = (scenes.voxelize("a", each, 0.125, True, 64) for each in (scene, moved))
     offset = near.voxel_V3.min(axis=0) - found.voxel_V3.min(axis=0)
     np.testing.assert_array_equal(offset % 16, 0)
     np.testing.assert_array_equal(near.voxel_V3 - offset, found.voxel_V3)
@@ -320,7 +329,7 @@ def test_a_scene_may_lie_far_away(rooms):
 
 def test_the_rate_falls_at_four_six_and_eight_ninths():
     how = Det3d(lr=1e-3)
-    rates = [train.learning_rate(how, step, 180) for step in (1, 80, 81, 121, 161, 180)]
+    rates = [det3d.learning_rate(how, step, 180) for step in (1, 80, 81, 121, 161, 180)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-6, 1e-6])
 
 
@@ -330,16 +339,18 @@ def test_frames_of_sun_rgbd_are_learned_from(tmp_path, monkeypatch):
     small = {"kv2": ("kv2/kinect2data", 80, 110, 80.0), "realsense": ("realsense/lg", 72, 96, 85.0)}
     monkeypatch.setattr(demo_sunrgbd, "SENSORS", small)
     demo_sunrgbd.write_sunrgbd(tmp_path / "sun", Demo())
-    given = SMALL | {"augment3d": True, "augment_color": True}
+    given = SMALL | {"augment_scene": True, "augment_color": True}
     last = finetune("det3d_sunrgbd", tmp_path / "sun", tmp_path / "run", **given, steps=4)
     assert last["skipped"] == {}
-    told = measure_boxes.run(tmp_path / "run", tmp_path / "sun", tmp_path / "o.json", "cpu", 1)
+    told = evaluate.run(
+        tmp_path / "run", tmp_path / "sun", tmp_path / "o.json", Options(), "cpu", 1
+    )
     assert told["clouds"] == 1
 
 
 def as_proposals(scene, mean, headings):
     """What the head would have to say for the true boxes of a scene."""
-    batch = det3d.collate_scenes([det3d.in_voxels("a", scene, 0.1, by_points=False)])
+    batch = det3d.collate([scenes.voxelize("a", scene, 0.1, vote_for_points=False)])
     batch = batch._replace(  # in full precision
         center_BG3=torch.tensor(scene.boxes.center)[None],
         size_BG3=torch.tensor(scene.boxes.size)[None],
@@ -378,7 +389,7 @@ def test_the_truth_as_proposals_is_found_whole(rooms, oriented):
             scene = scene._replace(member=members, color=color)
         truths[i] = scene.kind, scene.boxes
         proposals = as_proposals(scene, mean, 12 if oriented else 1)
-        _, boxes = measure_boxes.predictions(proposals, mean, 0, scene.points)
+        _, boxes = predict_boxes(proposals, mean, 0, scene.points)
         found += [box._replace(scene=i) for box in boxes]
     for threshold in (0.25, 0.5, 0.95):
         result = boxes3d.average_precision(truths, found, threshold)
@@ -389,8 +400,8 @@ def test_what_is_no_detector_is_one_sentence(trained, rooms, tmp_path):
     out, _ = trained
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").write_text('{"task": "det3d_scannet"}')
-    with pytest.raises(Pri3DError, match="is no finished finetuning run"):
-        measure_boxes.run(tmp_path / "run", rooms, tmp_path / "o.json")
+    with pytest.raises(Pri3DError, match="is not finished"):
+        evaluate.run(tmp_path / "run", rooms, tmp_path / "o.json")
     result = CliRunner().invoke(
         app, ["evaluate", str(out), "--data", str(rooms), "--split", "test"]
     )
@@ -402,7 +413,7 @@ def test_what_is_no_detector_is_one_sentence(trained, rooms, tmp_path):
     [(SCANNET_KINDS, False), (sunrgbd.SunRGBD.classes, True)],
     ids=["scannet", "sunrgbd"],
 )
-def test_pointcontrasts_weights_begin_it_but_for_the_last_layer(kinds, oriented, tmp_path, capsys):
+def test_pointcontrasts_weights_begin_it_but_for_the_last_layer(kinds, oriented, tmp_path, caplog):
     torch.manual_seed(0)
     network = randomised(minkunet(3, 32, WIDTHS, BLOCKS, 3))
     path = tmp_path / "pointcontrast.pth"
@@ -415,13 +426,15 @@ def test_pointcontrasts_weights_begin_it_but_for_the_last_layer(kinds, oriented,
             "initial_weights": str(path),
         }
     )
-    nets = det3d.networks(given, kinds, oriented)
+    nets = det3d.build(kinds, oriented, given)
     expected = {name: value.clone() for name, value in nets.state_dict().items()}
     of_file = [name for name in network.state_dict() if not name.startswith("final.")]
     expected |= {f"backbone3d.{name}": network.state_dict()[name] for name in of_file}
-    start = load_initial_weights(nets, given)
+    with caplog.at_level(logging.INFO):
+        start = det3d.load_initial_weights(nets, given)
     for name, value in nets.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert start.said.endswith(f"{len(of_file)} of {len(of_file) + 2} backbone3d entries loaded")
-    said = capsys.readouterr().err
-    assert "final.kernel (8, 32), here (8, 256), final.bias (1, 32), here (1, 256)" in said
+    assert start.description.endswith(
+        f"{len(of_file)} of {len(of_file) + 2} backbone3d entries loaded"
+    )
+    assert "final.kernel (8, 32), here (8, 256), final.bias (1, 32), here (1, 256)" in caplog.text

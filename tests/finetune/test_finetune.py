@@ -1,6 +1,7 @@
 """Finetuning through the command line: starts, resuming, evaluation, predictions."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -18,7 +19,9 @@ from pri3d.classes import SCANNET18, SCANNET20
 from pri3d.cli import app
 from pri3d.datasets import open_split
 from pri3d.errors import Pri3DError
-from pri3d.finetune import initial_weights, insseg, measure, probe, semseg, train
+from pri3d.finetune import evaluate, mask_rcnn, probe, train
+from pri3d.finetune.evaluate import Options
+from pri3d.finetune.tasks import insseg, semseg
 from pri3d.models.resunet import resnet_encoder, resunet
 from pri3d.run import checkpoint
 
@@ -29,7 +32,7 @@ DETECTOR_PARAMETERS = 44_067_009  # of torchvision's R50-FPN with 18 classes and
 SMALL = {"network2d": "resnet18_half", "height": 64, "width": 96, "batch": 2, "workers": 0}
 SMALL |= {"threads": 1, "device": "cpu", "log_every": 2}
 TINY = {"network2d": "resnet18_half", "batch": 1, "workers": 0, "threads": 1, "device": "cpu"}
-TINY |= {"short_sides": [64], "long_side": 96, "min_pixels": 50, "proposals": 16}
+TINY |= {"short_sides": [64], "long_side": 96, "min_pixels": 50, "roi_samples": 16}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_a_network_learns_what_can_be_learned(trained, data, tmp_path):
     assert lines[0]["loss"] > 2
     assert last["loss"] < 1
     assert last["images"] == 120
-    result = measure.run(out, data, tmp_path / "squares.json", "cpu", 1, drawn=2)
+    result = evaluate.run(out, data, tmp_path / "squares.json", Options(pictures=2), "cpu", 1)
     figures = result["rules"]["scannet"]
     assert figures["pixel_accuracy"] > 0.7
     assert result["images"] == 4
@@ -89,7 +92,9 @@ def test_evaluation_is_the_networks_own_prediction(trained, data, tmp_path):
     """Predicted pictures put through the rule by hand give the figure, with the benchmark's ids."""
     out, _ = trained
     folder = tmp_path / "submission"
-    result = measure.run(out, data, tmp_path / "x.json", "cpu", 1, drawn=0, submission=folder)
+    result = evaluate.run(
+        out, data, tmp_path / "x.json", Options(pictures=0, submission=folder), "cpu", 1
+    )
     val = open_split("scannet", data, "val")
     right = wrong = 0
     for frame in val.frames:
@@ -166,15 +171,16 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(task, given, data, tmp_p
     assert steps == sorted(set(steps))
 
 
-def test_another_run_in_the_folder_is_not_overwritten(trained, data):
+def test_another_run_in_the_folder_is_not_overwritten(trained, data, caplog):
     out, _ = trained
     before = (out / "model.safetensors").read_bytes()
     same = SMALL | {"steps": 60, "lr": 0.1, "crop": 1.0, "augment_color": False}
     again = finetune("semseg_scannet", data, out, **same | {"lr": 0.2})
     assert "finished run that differs in lr (0.1 then, 0.2 now)" in str(again.exception)
-    result = finetune("semseg_scannet", data, out, **same | {"workers": 1, "epochs": 3})
-    assert result.exit_code == 0  # nothing that acts: it is finished already
-    assert "is finished already" in result.stderr
+    with caplog.at_level(logging.INFO):
+        result = finetune("semseg_scannet", data, out, **same | {"workers": 1, "epochs": 3})
+    assert result.exit_code == 0  # these settings do not change the result
+    assert "is finished already" in caplog.text
     assert (out / "model.safetensors").read_bytes() == before
 
 
@@ -189,20 +195,20 @@ def test_a_run_is_made_anew_after_its_labels_or_its_code_changed(data, tmp_path,
     content = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(content)
-    assert "differs in the labelled images" in str(
+    assert "differs in the labeled data" in str(
         finetune("semseg_scannet", root, out, **SMALL, steps=6).exception
     )
     (out / "model.safetensors").unlink()
     done("semseg_scannet", root, out, **SMALL, steps=6)
     second = load_file(out / "model.safetensors")
     assert any(not torch.equal(first[name], second[name]) for name in first)
-    monkeypatch.setattr(train.closure, "code_digest", lambda module: "other code")
+    monkeypatch.setattr(train, "code_digest", lambda *modules: "other code")
     assert "differs in the code" in str(
         finetune("semseg_scannet", root, out, **SMALL, steps=6).exception
     )
     (out / "model.safetensors").unlink()
     done("semseg_scannet", root, out, **SMALL, steps=6)
-    assert json.loads((out / "provenance.json").read_text())["made_from"]["code"] == "other code"
+    assert json.loads((out / "provenance.json").read_text())["code"] == "other code"
 
 
 def test_weights_of_something_else_are_not_overwritten(data, tmp_path):
@@ -235,7 +241,7 @@ def weights_file(path, module, prefix="backbone."):
     return path
 
 
-def test_what_a_start_gives_is_in_the_network(tmp_path, capsys):
+def test_initial_weights_are_in_the_network(tmp_path, caplog):
     torch.manual_seed(1)
     source = resunet("resnet18_half")
     file = weights_file(tmp_path / "unet.safetensors", source)
@@ -243,15 +249,16 @@ def test_what_a_start_gives_is_in_the_network(tmp_path, capsys):
         settings = config.Semseg(
             network2d="resnet18_half", initial_weights=str(file), transfer=transfer
         )
-        nets = semseg.networks(settings, 20)
-        start = initial_weights.load_initial_weights(nets, settings)
-        assert "encoder entries loaded" in start.said
-        assert start.decoder == ("decoder entries loaded" in start.said) == same
+        nets = semseg.build(20, settings)
+        with caplog.at_level(logging.INFO):
+            start = semseg.load_initial_weights(nets, settings)
+        assert start.kind == "file"
+        assert start.loaded == ("backbone.encoder", "backbone.decoder")[: 1 + same]
         for name, value in source.encoder.state_dict().items():
             assert torch.equal(nets["backbone"].encoder.state_dict()[name], value)
         one = nets["backbone"].decoder.conv0.weight, source.decoder.conv0.weight
         assert torch.equal(*one) == same
-    assert "decoder" in capsys.readouterr().err
+    assert "decoder" in caplog.text
 
 
 def test_starts_that_do_not_fit_are_refused(tmp_path):
@@ -274,41 +281,42 @@ def test_starts_that_do_not_fit_are_refused(tmp_path):
         ),
     ):
         with pytest.raises(Pri3DError, match=r"lacks 1 entries of .*layer3\.1\.conv2\.weight"):
-            initial_weights.load_initial_weights(module.networks(settings, 20), settings)
+            module.load_initial_weights(module.build(20, settings), settings)
     half = {k: v for k, v in state.items() if "decoder.up4" not in k}
     save_file(half, tmp_path / "half.safetensors")
     settings = config.Semseg(
         network2d="resnet18_half", initial_weights=str(tmp_path / "half.safetensors")
     )
     with pytest.raises(Pri3DError, match=r"lacks \d+ entries of .*decoder\.up4"):
-        initial_weights.load_initial_weights(semseg.networks(settings, 20), settings)
+        semseg.load_initial_weights(semseg.build(20, settings), settings)
     other = config.Semseg(network2d="resnet18", initial_weights=str(tmp_path / "half.safetensors"))
     with pytest.raises(
         Pri3DError, match="holds a resnet18_half, and the network here is a resnet18"
     ):
-        initial_weights.load_initial_weights(semseg.networks(other, 20), other)
+        semseg.load_initial_weights(semseg.build(20, other), other)
 
 
-def test_an_encoder_alone_starts_a_unet_and_says_so(tmp_path, capsys):
+def test_an_encoder_alone_starts_a_unet_and_says_so(tmp_path, caplog):
     file = weights_file(
         tmp_path / "e.safetensors", resnet_encoder("resnet18_half"), "backbone.encoder."
     )
     settings = config.Semseg(network2d="resnet18_half", initial_weights=str(file))
-    initial_weights.load_initial_weights(semseg.networks(settings, 20), settings)
-    assert "not in the file: decoder" in capsys.readouterr().err
+    with caplog.at_level(logging.INFO):
+        semseg.load_initial_weights(semseg.build(20, settings), settings)
+    assert "not in the file: decoder" in caplog.text
 
 
 def test_a_run_that_is_no_start_is_refused(data, tmp_path):
     result = finetune(
         "semseg_scannet", data, tmp_path / "x", **SMALL, steps=1, initial_weights=str(tmp_path)
     )
-    assert "no such file of weights; give a finished run" in str(result.exception)
+    assert "no such file" in str(result.exception)
 
 
 def test_the_detector_is_torchvisions(tmp_path):
     """Parameters, names and sizes of torchvision's own R50-FPN, with our encoder inside."""
     settings = config.Insseg(network2d="resnet50")
-    model = insseg.networks(settings, 18)["model"]
+    model = insseg.build(18, settings)["model"]
     assert sum(parameter.numel() for parameter in model.parameters()) == DETECTOR_PARAMETERS
     reference = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=19)
     ours, theirs = model.state_dict(), reference.state_dict()
@@ -337,15 +345,15 @@ def test_the_detectors_encoder_loads_whole_and_freezes_what_is_asked(norm, tmp_p
             module.running_var.uniform_(0.5, 2)
     file = weights_file(tmp_path / "e.safetensors", source, "backbone.encoder.")
     settings = config.Insseg(
-        network2d="resnet18", initial_weights=str(file), norm=norm, trained_stages=3
+        network2d="resnet18", initial_weights=str(file), encoder_norm=norm, trained_stages=3
     )
-    nets = insseg.networks(settings, 18)
-    initial_weights.load_initial_weights(nets, settings)
-    body = insseg.encoder(nets)
+    nets = insseg.build(18, settings)
+    insseg.load_initial_weights(nets, settings)
+    body = mask_rcnn.encoder_of(nets)
     for name, value in body.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
-    insseg.trained(nets, settings)
-    insseg.set_training(nets, settings)
+    insseg.freeze_and_select(nets, settings)
+    insseg.set_training_mode(nets, settings)
     learned = {n.split(".")[0] for n, m in body.named_modules() if n and m.training}
     assert {"conv1", "bn1", "layer1"}.isdisjoint(learned)
     assert {"layer2", "layer3", "layer4"} <= learned
@@ -357,7 +365,7 @@ def test_the_detectors_encoder_loads_whole_and_freezes_what_is_asked(norm, tmp_p
 
 def test_random_statistics_are_never_frozen():
     with pytest.raises(Pri3DError, match="a random network has no statistics to freeze"):
-        insseg.networks(config.Insseg(norm="frozen"), 18)
+        insseg.build(18, config.Insseg(encoder_norm="frozen"))
 
 
 def test_a_linear_probe_changes_the_classifier_alone(data, tmp_path):
@@ -368,18 +376,18 @@ def test_a_linear_probe_changes_the_classifier_alone(data, tmp_path):
     for name, value in before.items():
         if "running" not in name and "num_batches" not in name:
             assert torch.equal(value, after[name]), name
-    fresh = semseg.networks(config.Semseg(**SMALL), 20)
+    fresh = semseg.build(20, config.Semseg(**SMALL))
     assert after["classifier.weight"].shape == fresh["classifier"].weight.shape
 
 
 @pytest.mark.parametrize("network2d", ["resnet18_half", "resnet50"])
 def test_deeplab_on_the_same_encoder(network2d, tmp_path):
     """ResNet-50 keeps stride 8 (as torchvision's), the others end at stride 32."""
-    settings = config.Semseg(net="deeplabv3", network2d=network2d, precision="float32")
-    nets = semseg.networks(settings, 13).eval()
+    settings = config.Semseg(architecture="deeplabv3", network2d=network2d, precision="float32")
+    nets = semseg.build(13, settings).eval()
     image = torch.rand(1, 3, 64, 96)
     assert semseg.logits(nets, image, settings).shape == (1, 13, 64, 96)
-    last = semseg._last_map(nets["backbone"]["encoder"], image)
+    last = semseg.last_features(nets["backbone"]["encoder"], image)
     assert last.shape[-2:] == ((8, 12) if network2d == "resnet50" else (2, 3))
 
 
@@ -395,13 +403,16 @@ def test_few_labels_and_left_out_frames_are_counted(data, tmp_path):
     assert json.loads((tmp_path / "run" / "provenance.json").read_text())["left_out"] == 1
     few = tmp_path / "few"
     done("semseg_scannet", root, few, **SMALL, steps=1, percent=40, subset="random")
-    assert json.loads((few / "provenance.json").read_text())["made_from"]["images"] in (3, 4)
+    chosen = semseg.select(
+        open_split("scannet", root, "train"), config.Semseg(percent=40, subset="random")
+    )
+    assert len(chosen) in (3, 4)
     result = finetune("semseg_scannet", root, tmp_path / "none", **SMALL, steps=1, percent=1)
-    assert "1 % of the 11 labelled ones are none" in str(result.exception)
+    assert "1 % of 11 labeled samples is none" in str(result.exception)
     # Nor are missing instance images to blame, where labels alone are asked for.
     (root / "scene0001_00" / "instance" / "000200.png").unlink()
     result = finetune("semseg_scannet", root, tmp_path / "none", **SMALL, steps=1, percent=1)
-    assert "1 % of the 11 labelled ones are none" in str(result.exception)
+    assert "1 % of 11 labeled samples is none" in str(result.exception)
 
 
 def test_images_without_an_instance_file_have_no_part_in_objects(data, tmp_path):
@@ -411,10 +422,8 @@ def test_images_without_an_instance_file_have_no_part_in_objects(data, tmp_path)
         (root / scene / "instance" / "000100.png").unlink()
     last = done("insseg_scannet", root, tmp_path / "run", **TINY, steps=1)
     assert last["skipped"] == {}
-    assert (
-        json.loads((tmp_path / "run" / "provenance.json").read_text())["made_from"]["images"] == 11
-    )
-    told = measure.run(tmp_path / "run", root, tmp_path / "o.json", "cpu", 1, drawn=0)
+    assert len(insseg.select(open_split("scannet", root, "train"), config.Insseg())) == 11
+    told = evaluate.run(tmp_path / "run", root, tmp_path / "o.json", Options(pictures=0), "cpu", 1)
     assert told["images"] == 3
     assert told["left_out"] == ["scene0003_00/instance/000100.png: missing"]
 
@@ -433,7 +442,14 @@ def test_objects_are_learned_and_measured(data, tmp_path):
     for term in ("classes", "boxes", "masks", "proposed", "proposed_boxes"):
         assert np.isfinite(last[f"{term}_loss"])
     folder = tmp_path / "submission"
-    told = measure.run(out, data, tmp_path / "o.json", "cpu", 1, most=2, drawn=1, submission=folder)
+    told = evaluate.run(
+        out,
+        data,
+        tmp_path / "o.json",
+        Options(max_samples=2, pictures=1, submission=folder),
+        "cpu",
+        1,
+    )
     assert told["images"] == 2
     assert set(told["coco"]) == {"boxes", "masks"}
     assert len(list(folder.glob("*.txt"))) == 2
@@ -453,7 +469,7 @@ def test_objects_are_learned_and_measured(data, tmp_path):
 
 def test_the_learning_rate_rises_and_falls():
     settings = config.Semseg(lr=1.0, warmup=0.2, power=1.0)
-    rates = [train.learning_rate(settings, step, 10) for step in range(1, 11)]
+    rates = [semseg.learning_rate(settings, step, 10) for step in range(1, 11)]
     np.testing.assert_allclose(rates[:3], [1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(np.diff(rates[2:]), -1 / 8)
     assert rates[-1] > 0
@@ -474,8 +490,8 @@ def test_a_checkpoint_of_pretraining_goes_all_the_way(data, tmp_path):
     back = tmp_path / "back.safetensors"
     assert invoke(app, ["import", str(out), str(back)]).exit_code == 0
     for init in (run, out, back):
-        nets = semseg.networks(config.Semseg(network2d="resnet18"), 20)
-        initial_weights.load_initial_weights(
+        nets = semseg.build(20, config.Semseg(network2d="resnet18"))
+        semseg.load_initial_weights(
             nets, config.Semseg(network2d="resnet18", initial_weights=str(init))
         )
         for name, value in source.state_dict().items():
@@ -493,7 +509,7 @@ def test_a_probe_tells_features_that_know_from_those_that_do_not(data, trained, 
         result = CliRunner().invoke(app, ["probe", "semseg_scannet", *words])
         assert result.exit_code == 0, result.output
         told[name] = json.loads((tmp_path / f"{name}.json").read_text())
-        assert told[name]["asked"] == 4 * 200
+        assert told[name]["validation_pixels"] == 4 * 200
     for kind in ("knn", "linear"):
         assert told["trained"][kind]["accuracy"] > 0.6
     assert told["trained"]["linear"]["accuracy"] > told["random"]["linear"]["accuracy"]
@@ -505,10 +521,11 @@ def test_the_probes_classifiers_are_exact_where_they_can_be():
     labels = torch.from_numpy(rng.integers(1, 4, 300).astype(np.uint8))
     centres = torch.eye(3, 5) * 5
     known = centres[labels.long() - 1] + 0.1 * torch.from_numpy(rng.normal(size=(300, 5))).float()
-    for classify in (probe._neighbours, probe._linear):
-        assert torch.equal(classify(known, labels, known, 3), labels)
+    pixels = probe.Pixels(known, labels)
+    for classify in (probe.nearest_neighbors, probe.linear_classifier):
+        assert torch.equal(classify(pixels, known, 3), labels)
     noise = torch.from_numpy(rng.normal(size=(40, 5))).float()
-    found = probe._neighbours(known, labels, noise, 3)
+    found = probe.nearest_neighbors(pixels, noise, 3)
     unit = nn.functional.normalize(known)
     for place, answer in zip(nn.functional.normalize(noise), found):
         cosine = unit @ place

@@ -72,12 +72,12 @@ def test_hardest_contrastive(file, case):
     about = golden.about["cases"][case]
     pairs = golden.tensor(f"{case}.pairs")
     chosen = pairs[golden.tensor(f"{case}.pos_sel")] if f"{case}.pos_sel" in golden else pairs
-    drawn = golden.tensor(f"{case}.sel0"), golden.tensor(f"{case}.sel1")
+    candidates = golden.tensor(f"{case}.sel0"), golden.tensor(f"{case}.sel1")
     for term, name in enumerate(("pos", "neg")):
         f0 = golden.tensor(f"{case}.F0").requires_grad_()
         f1 = golden.tensor(f"{case}.F1").requires_grad_()
         margins = about["pos_thresh"], about["neg_thresh"]
-        loss = hardest_contrastive(f0, f1, chosen, *drawn, *margins, listed_N2=pairs)[term]
+        loss = hardest_contrastive(f0, f1, chosen, *candidates, *margins, known_L2=pairs)[term]
         loss.backward()
         golden.check(f"{case}.{name}_loss", loss)
         golden.check(f"{case}.grad.{name}.F0", f0.grad)

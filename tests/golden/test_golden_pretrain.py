@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 from golden_vectors import Golden, cases
+from loss_terms import total
 
 from pri3d.config import Pretrain
-from pri3d.pretrain import modes
-from pri3d.pretrain.samples import Batch, Matches, Side
+from pri3d.pretrain.batches import Matches, VoxelBatch
+from pri3d.pretrain.image_pairs import ImagePairBatch
+from pri3d.pretrain.modes import module_of
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
 from pri3d.transforms.color import normalise
 
 pytestmark = pytest.mark.golden
 
 
-def published_step(golden: Golden) -> Batch:
+def published_step(golden: Golden) -> ImagePairBatch:
     height, width = golden.about["cases"]["size"]
     pairs = len(golden.arrays["in.rgb1"])
     sampled = [golden.tensor(f"term{i}.sampled") for i in range(3 * pairs)]
@@ -48,10 +50,10 @@ def published_step(golden: Golden) -> Batch:
         )
         color_V3 = golden.tensor(f"in.voxel_rgb{image}")[order] / 255
         chunk_sizes = torch.bincount(voxel_V4[:, 0]).tolist()
-        sides.append(Side(voxel_V4[:, 1:].int(), color_V3, chunk_sizes, matches))
+        sides.append(VoxelBatch(voxel_V4[:, 1:].int(), color_V3, chunk_sizes, matches))
     view = Matches(torch.cat(anchors), torch.cat(positives), counts)
     depths = [torch.from_numpy(golden.arrays[f"in.depth{i}"] / 1000) for i in (1, 2)]  # metres
-    return Batch([], *images, view, *sides, [], *depths)
+    return ImagePairBatch([], *images, view, *sides, [], *depths)
 
 
 @pytest.mark.parametrize("file", sorted({case.values[0] for case in cases("09_pri3d_step")}))
@@ -66,23 +68,23 @@ def test_one_step(file):
         match_rule="official",  # matches that share a cell are each other's negatives
         depth_loss=config["depth"],
     )
-    mode = "joint" if config["geometric_prior"] else "view"
-    nets = modes.networks(mode, settings).double()
+    mode = module_of("joint" if config["geometric_prior"] else "view")
+    nets = mode.networks(settings).double()
     expected = {p["name"] for p in golden.about["parameters"] if p["kind"] != "fixed"}
     assert set(nets.state_dict()) == expected
     for name, value in nets.state_dict().items():
         value.copy_(golden.weight(name, value.shape))
     nets.train()
     batch = published_step(golden)
-    terms = modes.MODES[mode](nets, batch, settings)
+    terms = mode.loss(nets, batch, settings)
     pairs = len(batch.view.counts)
     published = golden.tensor("terms").view(pairs, 3)  # view, geo of image 1, geo of image 2
     assert torch.allclose(terms["view"].loss_S, published[:, 0], rtol=1e-9)
     assert torch.allclose(terms["geo"].loss_S, published[:, 1:].T.flatten(), rtol=1e-9)
     golden.check("loss.depth_loss", terms["depth"].loss_S.mean())
     contrastive = {name: term for name, term in terms.items() if name != "depth"}
-    golden.check("loss.contrastive_loss", modes.total(contrastive))
-    loss = modes.total(terms)
+    golden.check("loss.contrastive_loss", total(contrastive))
+    loss = total(terms)
     golden.check("loss.total_loss", loss)
     loss.backward()
     parameters = dict(nets.named_parameters())

@@ -199,20 +199,18 @@ def _as_boxes(found):
 
 
 def boxes3d_of(proposals, mean, scene, cloud, options):
-    from pri3d.finetune.measure_boxes import predictions
+    from pri3d.finetune.box_predictions import Suppression, predict_boxes
 
-    return predictions(
-        proposals,
-        mean,
-        scene,
-        cloud if options["remove_empty_box"] else None,
+    rule = Suppression(
         by_class=options["cls_nms"],
         all_classes=options["per_class_proposal"],
         in_plane=not options["use_3d_nms"],
         of_smaller=options["use_old_type_nms"],
-        threshold=options["nms_iou"],
-        least=options["conf_thresh"],
+        iou_threshold=options["nms_iou"],
+        min_score=options["conf_thresh"],
     )
+    points = cloud if options["remove_empty_box"] else None
+    return predict_boxes(proposals, mean, scene, points, rule)
 
 
 def truths_of(golden, kind, mean, bins):

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.teacher import Teacher, UpsamplingProjection
-from pri3d.pretrain import modes
 from pri3d.pretrain.initial_weights import load_initial_weights
+from pri3d.pretrain.modes import module_of
 from pri3d.run import processes
 
 
@@ -76,8 +76,8 @@ def test_networks_of_other_libraries(name, channels, stride, tmp_path):
         teacher=name, teacher_weights=str(file), network3d={"widths": [8] * 8, "blocks": [1] * 8}, projection_channels=16,
         height=64, width=96,
     )  # fmt: skip
-    nets = modes.networks("ppkt", settings)
-    starts = load_initial_weights(nets, "ppkt", settings)
+    nets = module_of("ppkt").networks(settings)
+    starts = load_initial_weights(nets, settings)
     assert "entries loaded" in starts["teacher_weights"]
     teacher = nets["teacher"]
     shape = (64, 96)
@@ -108,16 +108,16 @@ def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
     settings = Pretrain(teacher="torchvision:resnet18", teacher_weights=str(file))
     with pytest.raises(Pri3DError, match=r"lacks \d+ of 1\d\d entries"):
-        load_initial_weights(modes.networks("ppkt", settings), "ppkt", settings)
+        load_initial_weights(module_of("ppkt").networks(settings), settings)
     settings = Pretrain(teacher="torchvision:resnet18", teacher_weights="imagenet")
     with pytest.raises(Pri3DError, match="give a file of its weights"):
-        load_initial_weights(modes.networks("ppkt", settings), "ppkt", settings)
+        load_initial_weights(module_of("ppkt").networks(settings), settings)
 
 
 def test_a_teacher_that_knows_nothing_is_told(capsys):
     settings = Pretrain(teacher="resnet18_half")
-    nets = modes.networks("ppkt", settings)
-    assert load_initial_weights(nets, "ppkt", settings) == {
+    nets = module_of("ppkt").networks(settings)
+    assert load_initial_weights(nets, settings) == {
         "teacher_weights": "random",
         "initial_weights_3d": "random",
     }

@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 from pri3d.cli import app
 from pri3d.config import Evaluate, Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain import evaluate, modes, train
-from pri3d.pretrain.samples import PairSamples, collate
+from pri3d.pretrain import evaluate, train
+from pri3d.pretrain.image_pairs import ImagePairs
+from pri3d.pretrain.modes import joint, module_of
+from pri3d.run.folder import PROVENANCE
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("evaluate")
 
-HOW = Pretrain(
+TRAINING = Pretrain(
     height=64,
     width=84,
     radius_m=0.04,
@@ -31,7 +33,7 @@ HOW = Pretrain(
     device="cpu",
     moco_queue=8,
 )
-ASKED = Evaluate(max_pairs=3, matches=40, seed=5, radius_m=0.04)
+EVALUATION = Evaluate(max_pairs=3, matches=40, seed=5, radius_m=0.04)
 CELLS = (32, 42)
 
 
@@ -45,12 +47,12 @@ def runs(room, tmp_path_factory):
     """One run of each mode; room01 was held out."""
     folder = tmp_path_factory.mktemp("runs")
     for mode in ("view", "joint", "moco"):
-        train.run(**room, out=folder / mode, mode=mode, settings=HOW, held_out=["room01"])
+        train.run(**room, out=folder / mode, mode=mode, settings=TRAINING, held_out=["room01"])
     return folder
 
 
-def measure(run, room, out, asked=ASKED, held_out=("room01",)):
-    return evaluate.run(run, **room, out=out, held_out=held_out, settings=asked)
+def measure(run, room, out, settings=EVALUATION, held_out=("room01",)):
+    return evaluate.run(run, **room, out=out, held_out=held_out, settings=settings)
 
 
 def by_hand(nets, batch) -> dict[str, float]:
@@ -74,13 +76,13 @@ def test_pixels_against_loops(room, runs, tmp_path):
     assert json.loads((tmp_path / "joint.json").read_text()) == result
     assert result["scenes"] == ["room01"]
     assert result["pairs"] == 3
+    assert result["run"] == {"name": "joint", "mode": "joint", "variant": "joint", "seed": 0}
     plain = {"seed": 5, "matches": 40, "augment_color": False, "batch": 1, "steps": 3}
-    data = PairSamples(**room, mode="joint", settings=HOW.model_copy(update=plain))
     # The same pairs and draws as long as only one room is left.
-    data = PairSamples(**room, mode="joint", settings=data.settings, held_out=["room00"])
-    nets = modes.networks("joint", HOW).eval()
+    data = ImagePairs(**room, settings=TRAINING.model_copy(update=plain), held_out=["room00"])
+    nets = joint.networks(TRAINING).eval()
     nets.load_state_dict(load_file(runs / "joint/model.safetensors"))
-    each = [by_hand(nets, collate([data[i]])) for i in range(3)]
+    each = [by_hand(nets, data.collate([data[i]])) for i in range(3)]
     for name in each[0]:
         expected = np.mean([figures[name] for figures in each])
         assert result["after"]["pixels"][name] == pytest.approx(expected, abs=1e-6)
@@ -118,8 +120,8 @@ def test_it_is_repeatable_and_before_is_the_start(room, runs, tmp_path):
     assert set(first["before"]) == {"pixels", "voxels"}
     # A run that learned nothing: its weights are those it began with.
     run = shutil.copytree(runs / "view", tmp_path / "run")
-    torch.manual_seed(HOW.seed)
-    start = modes.networks("view", HOW)
+    torch.manual_seed(TRAINING.seed)
+    start = module_of("view").networks(TRAINING)
     save_file(start.state_dict(), run / "model.safetensors")
     result = measure(run, room, tmp_path / "start.json")
     view = measure(runs / "view", room, tmp_path / "view.json")
@@ -144,7 +146,7 @@ def test_the_example_is_one_of_the_pairs(room, runs, tmp_path):
 
 
 def test_the_verb_prints_the_figures(room, runs, tmp_path):
-    words = ["evaluate", str(runs / "joint"), "--held-out", "room01", "--most-pairs", "2"]
+    words = ["evaluate", str(runs / "joint"), "--held-out", "room01", "--max-pairs", "2"]
     words += [
         "--radius",
         "0.04",
@@ -166,17 +168,15 @@ def test_the_verb_prints_the_figures(room, runs, tmp_path):
 def test_what_cannot_be_measured_is_refused(room, runs, tmp_path):
     with pytest.raises(Pri3DError, match=r"was trained on room00; evaluate on other scans"):
         measure(runs / "view", room, tmp_path / "x", held_out=["room00"])
-    with pytest.raises(Pri3DError, match=r"no training has seen: set held_out"):
-        measure(runs / "view", room, tmp_path / "x", held_out=[])
     with pytest.raises(Pri3DError, match=r"holds no pair of the held-out scans \(room07\)"):
         measure(runs / "view", room, tmp_path / "x", held_out=["room07"])
-    with pytest.raises(Pri3DError, match=r"no finished pretraining run"):
+    with pytest.raises(Pri3DError, match=r"nowhere/settings\.json: no such file"):
         measure(tmp_path / "nowhere", room, tmp_path / "x")
     run = shutil.copytree(runs / "view", tmp_path / "other")
-    origin = json.loads((run / "provenance.json").read_text())
-    origin["starts"] = {"initial_weights_2d": "ImageNet (torchvision IMAGENET1K_V1)"}
-    (run / "provenance.json").write_text(json.dumps(origin))
-    with pytest.raises(Pri3DError, match=r"began with .*ImageNet.* where those weights can be had"):
+    provenance = json.loads((run / PROVENANCE).read_text())
+    provenance["initial_weights"]["backbone"] |= {"kind": "imagenet", "description": "ImageNet"}
+    (run / PROVENANCE).write_text(json.dumps(provenance))
+    with pytest.raises(Pri3DError, match=r"backbone started from: ImageNet; it would now start"):
         measure(run, room, tmp_path / "x")
     run = shutil.copytree(runs / "view", tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"\0" * 100)
@@ -185,13 +185,21 @@ def test_what_cannot_be_measured_is_refused(room, runs, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_without_held_out_scenes_those_that_were_not_trained_on_are_used(room, runs, tmp_path):
+    chosen = measure(runs / "view", room, tmp_path / "a.json")
+    assert measure(runs / "view", room, tmp_path / "b.json", held_out=()) == chosen
+    train.run(**room, out=tmp_path / "all", mode="view", settings=TRAINING)
+    with pytest.raises(Pri3DError, match=r"was trained on all scans of .*pairs\.h5"):
+        measure(tmp_path / "all", room, tmp_path / "x", held_out=())
+
+
 def test_pairs_that_cannot_be_used_are_counted(tmp_path):
     def blank(scene, frames, chunks):
         if scene == "room01":
             frames["depth"][0] = np.zeros_like(frames["depth"][0])
 
     room = make_artefacts(tmp_path, scenes=2, edit=blank)
-    train.run(**room, out=tmp_path / "run", mode="view", settings=HOW, held_out=["room01"])
+    train.run(**room, out=tmp_path / "run", mode="view", settings=TRAINING, held_out=["room01"])
     result = measure(
         tmp_path / "run", room, tmp_path / "x.json", Evaluate(max_pairs=50, radius_m=0.04)
     )

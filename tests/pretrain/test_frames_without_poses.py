@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from pri3d.artefacts import Clouds
 from pri3d.cli import app
-from pri3d.config import PRETRAINED_3D, WITH_TEACHER
+from pri3d.config import MODES
 from pri3d.sources.sens import SensFile
 
 LOST = np.full(16, -np.inf, "<f4").tobytes()
@@ -44,7 +44,7 @@ def test_a_scan_without_poses_trains_all_that_needs_single_frames(tmp_path):
         "projection_channels": 8,
         "log_every": 1,
     }
-    for mode in set(PRETRAINED_3D) & set(WITH_TEACHER):
+    for mode in [name for name, mode in MODES.items() if mode.teacher]:
         settings = [f"--set={name}={json.dumps(value)}" for name, value in small.items()]
         run = tmp_path / "runs" / mode
         command("pretrain", "--mode", mode, "--clouds", out.parent, "--out", run, *settings)

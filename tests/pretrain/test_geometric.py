@@ -20,10 +20,12 @@ from make_artefacts import (
 
 from pri3d.config import Pretrain
 from pri3d.geometry import View
-from pri3d.pretrain.geometric import turn
+from pri3d.pretrain.geometric import rotate_chunk
+from pri3d.pretrain.image_pairs import ImagePairs
+from pri3d.pretrain.image_pairs import collate_image_pairs as collate
 from pri3d.pretrain.input_depth import input_view
-from pri3d.pretrain.matches import CELL, Chunk, Frame
-from pri3d.pretrain.samples import PairSamples, collate
+from pri3d.pretrain.matches import CELL, Frame, VoxelMatches
+from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
 from pri3d.transforms.crop import Crop, crop_image, random_crop
 
@@ -46,13 +48,10 @@ def room(tmp_path_factory):
     return make_artefacts(root, voxel_m=VOXEL, edit=told_by_colour)
 
 
-def samples(room, mode="joint", **changes) -> PairSamples:
+def samples(room, mode="joint", **changes) -> ImagePairs:
     small = {"height": HEIGHT, "width": WIDTH, "radius_m": RADIUS, "matches": 300, "batch": 2}
-    return PairSamples(
-        **room,
-        mode=mode,
-        settings=Pretrain(**small | {"augment_color": False, "steps": 12} | changes),
-    )
+    settings = Pretrain(**small | {"augment_color": False, "steps": 12} | changes)
+    return module_of(mode).samples(Inputs(**room), settings)
 
 
 def positions(image_CHW) -> np.ndarray:
@@ -100,7 +99,7 @@ def test_matched_voxels_lie_where_the_cell_looks(room, changes):
     for i in range(12):
         for image, chunk in zip(data[i].images, data[i].chunks):
             centres = (chunk.voxel_V3[chunk.row_N] + 0.5) * VOXEL
-            places = cell_positions(image, chunk.cell_N)
+            places = cell_positions(image, chunk.id_N)
             apart.append(off(places, centres))
             on_back_wall = np.abs(places[:, 1] - ROOM[1, 1]) < 0.02
             along_wall.append((places - centres)[on_back_wall][:, [0, 2]])
@@ -118,7 +117,7 @@ def test_official_voxels_lie_where_the_cell_looks(room, changes):
     for i in range(6):
         for image, chunk in zip(data[i].images, data[i].chunks):
             corners = chunk.voxel_V3[chunk.row_N] * VOXEL
-            apart.append(off(cell_positions(image, chunk.cell_N), corners))
+            apart.append(off(cell_positions(image, chunk.id_N), corners))
     apart = np.concatenate(apart)
     # Depth may differ by 20 cm; what lies on a wall is near nevertheless.
     assert np.median(apart) < 0.04
@@ -243,9 +242,9 @@ def test_turned_chunks_keep_what_matches(room, rule):
             assert len(before.voxel_V3) * 0.7 < len(after.voxel_V3) <= len(before.voxel_V3)
             assert len(np.unique(after.row_N)) == len(after.row_N)
             # Matches that are left are in the order of before; pair them up by their cells.
-            place = iter(range(len(before.cell_N)))
-            kept = [next(k for k in place if before.cell_N[k] == cell) for cell in after.cell_N]
-            assert 0.7 * len(before.cell_N) < len(kept)
+            place = iter(range(len(before.id_N)))
+            kept = [next(k for k in place if before.id_N[k] == cell) for cell in after.id_N]
+            assert 0.7 * len(before.id_N) < len(kept)
             old = before.voxel_V3[before.row_N[kept]] + 0.5
             new = after.voxel_V3[after.row_N] + 0.5
             assert np.array_equal(old[:, 2], new[:, 2])
@@ -265,7 +264,7 @@ def test_of_voxels_that_fall_together_the_first_remains():
     voxel = np.unique(rng.integers(-8, 8, (3000, 3)), axis=0).astype(np.int32)
     color = rng.integers(0, 256, voxel.shape, np.uint8)
     rows = rng.permutation(len(voxel))[:500]
-    chunk = turn(Chunk(voxel, color, np.arange(500), rows), 0.7)
+    chunk = rotate_chunk(VoxelMatches(voxel, color, np.arange(500), rows), 0.7)
     first, row_of_cell = {}, {}
     for row, (x, y, z) in enumerate(voxel + 0.5):
         along, across = np.cos(0.7) * x - np.sin(0.7) * y, np.sin(0.7) * x + np.cos(0.7) * y
@@ -278,6 +277,6 @@ def test_of_voxels_that_fall_together_the_first_remains():
         matched.setdefault(row_of_cell[row], cell_of_image)
     assert len(matched) < 500
     found = {
-        tuple(chunk.voxel_V3[row].tolist()): cell for cell, row in zip(chunk.cell_N, chunk.row_N)
+        tuple(chunk.voxel_V3[row].tolist()): cell for cell, row in zip(chunk.id_N, chunk.row_N)
     }
     assert found == matched

@@ -17,10 +17,10 @@ def rows(n, channels=16, seed=0, dtype=torch.float64):
     return torch.randn(n, channels, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def by_formula(anchors, candidates, temperature, normalise):
+def by_formula(anchors, candidates, temperature, normalize):
     """The equation, one anchor at a time."""
     a, c = anchors.numpy(), candidates.numpy()
-    if normalise:
+    if normalize:
         a = a / np.sqrt((a**2).sum(1, keepdims=True))
         c = c / np.sqrt((c**2).sum(1, keepdims=True))
     total = 0.0
@@ -32,13 +32,13 @@ def by_formula(anchors, candidates, temperature, normalise):
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize(("n", "temperature"), [(1, 0.4), (2, 0.07), (50, 0.4), (50, 1.0)])
-def test_loss_is_the_formula(n, temperature, normalise):
+def test_loss_is_the_formula(n, temperature, normalize):
     a, c = rows(n, seed=1) / 4, rows(n, seed=2) / 4
-    there = by_formula(a, c, temperature, normalise)
-    back = by_formula(c, a, temperature, normalise)
-    loss = point_info_nce(a, c, temperature, normalise=normalise)
+    there = by_formula(a, c, temperature, normalize)
+    back = by_formula(c, a, temperature, normalize)
+    loss = point_info_nce(a, c, temperature, normalize=normalize)
     assert math.isclose(loss.item(), there, rel_tol=1e-12, abs_tol=1e-14)
-    loss = point_info_nce(a, c, temperature, normalise=normalise, symmetric=True)
+    loss = point_info_nce(a, c, temperature, normalize=normalize, symmetric=True)
     assert math.isclose(loss.item(), (there + back) / 2, rel_tol=1e-12, abs_tol=1e-14)
 
 
@@ -62,9 +62,9 @@ def test_what_knows_nothing_has_the_logarithm_of_all_candidates():
 
 def test_gradients():
     a, c = rows(6, 4, seed=1).requires_grad_(), rows(6, 4, seed=2).requires_grad_()
-    for normalise in (True, False):
+    for normalize in (True, False):
         assert torch.autograd.gradcheck(
-            lambda a, c, n=normalise: point_info_nce(a, c, 0.4, normalise=n, symmetric=True), (a, c)
+            lambda a, c, n=normalize: point_info_nce(a, c, 0.4, normalize=n, symmetric=True), (a, c)
         )
 
 

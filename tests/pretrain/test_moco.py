@@ -7,8 +7,8 @@ from make_artefacts import make_artefacts
 
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain import modes
-from pri3d.pretrain.moco import FrameSamples, collate_frames, crop_box
+from pri3d.pretrain.frame_crops import FrameCropSamples, collate_frame_crops, crop_box
+from pri3d.pretrain.modes import moco as mode
 from pri3d.pretrain.step import step
 
 SMALL = {"height": 64, "width": 84, "batch": 4, "steps": 20, "moco_queue": 10}
@@ -25,25 +25,25 @@ def room(tmp_path_factory):
 
 
 def batch_of(samples, first=0) -> object:
-    return collate_frames([samples[first + i] for i in range(4)])
+    return collate_frame_crops([samples[first + i] for i in range(4)])
 
 
 def test_frames_are_those_of_the_pairs_and_views_differ(room):
-    samples = FrameSamples(**room, settings=settings())
+    samples = FrameCropSamples(**room, settings=settings())
     epoch = [samples[i][0] for i in range(8)]
     assert sorted(epoch) == [f"room0{s} frame {f}" for s in (0, 1) for f in (0, 10, 20, 30)]
     name, (query, key), skipped = samples[3]
     assert query.shape == key.shape == (3, 64, 84)
     assert not torch.equal(query, key)
     assert skipped == []
-    again = FrameSamples(**room, settings=settings())[3]
+    again = FrameCropSamples(**room, settings=settings())[3]
     assert torch.equal(again[1][0], query)
     assert name == again[0]
-    held_out = FrameSamples(**room, settings=settings(), held_out=["room00"])
+    held_out = FrameCropSamples(**room, settings=settings(), held_out=["room00"])
     assert held_out.used_scenes() == ["room01"]
     assert {held_out[i][0][:6] for i in range(8)} == {"room01"}
-    with pytest.raises(Pri3DError, match="held out"):
-        FrameSamples(**room, settings=settings(), held_out=["room00", "room01"])
+    with pytest.raises(Pri3DError, match="in held-out scenes"):
+        FrameCropSamples(**room, settings=settings(), held_out=["room00", "room01"])
 
 
 def test_crops_lie_in_the_image_and_cover_20_to_100_percent_of_it():
@@ -61,10 +61,10 @@ def test_crops_lie_in_the_image_and_cover_20_to_100_percent_of_it():
 
 def test_the_loss_is_that_of_own_key_against_queue(room):
     torch.manual_seed(0)
-    nets = modes.networks("moco", settings()).eval()
-    batch = batch_of(FrameSamples(**room, settings=settings()))
+    nets = mode.networks(settings()).eval()
+    batch = batch_of(FrameCropSamples(**room, settings=settings()))
     with torch.no_grad():
-        terms = modes.moco(nets, batch, settings(moco_temperature=0.3))["moco"]
+        terms = mode.loss(nets, batch, settings(moco_temperature=0.3))["moco"]
         encoder, moco = nets["backbone"]["encoder"], nets["moco"]
         q = moco.head(torchvision_features(encoder, batch.query_BCHW))
         k = moco.head_k(torchvision_features(moco.encoder_k, batch.key_BCHW))
@@ -90,16 +90,16 @@ def torchvision_features(encoder, images):
 def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
     torch.manual_seed(0)
     given = settings(moco_momentum=0.75)
-    nets = modes.networks("moco", given).train()
+    nets = mode.networks(given).train()
     encoder, moco = nets["backbone"]["encoder"], nets["moco"]
-    moco.start_from(encoder)
+    mode.after_initial_weights(nets)
     old = {name: value.clone() for name, value in encoder.named_parameters()}
     optimizer = torch.optim.SGD([p for p in nets.parameters() if p.requires_grad], 0.1)
-    samples = FrameSamples(**room, settings=given)
+    samples = FrameCropSamples(**room, settings=given)
     queue = moco.queue_KC.clone()
-    step(nets, optimizer, [batch_of(samples)], "moco", given)
+    step(nets, optimizer, [batch_of(samples)], mode, given)
     keys = torch.cat(moco.new_keys)
-    moco.after_step(encoder, given.moco_momentum)
+    mode.after_step(nets, given)
     for name, value in moco.encoder_k.named_parameters():
         new = encoder.get_parameter(name)
         assert torch.allclose(value, 0.75 * old[name] + 0.25 * new, atol=1e-6), name
@@ -108,9 +108,9 @@ def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
     assert torch.equal(moco.queue_KC[:4], keys)
     assert torch.equal(moco.queue_KC[4:], queue[4:])
     for first in (4, 8):
-        step(nets, optimizer, [batch_of(samples, first)], "moco", given)
+        step(nets, optimizer, [batch_of(samples, first)], mode, given)
         keys = torch.cat(moco.new_keys)
-        moco.after_step(encoder, given.moco_momentum)
+        mode.after_step(nets, given)
     # The third batch went round the end: rows 8, 9, then 0, 1.
     assert torch.equal(moco.queue_KC[[8, 9, 0, 1]], keys)
     assert moco.place == 2
@@ -120,12 +120,12 @@ def test_training_on_the_same_keys_lowers_the_loss(room):
     """Whatever image is called an image's own, it is found more and more surely."""
     torch.manual_seed(0)
     given = settings(moco_temperature=0.2)
-    nets = modes.networks("moco", given).train()
-    nets["moco"].start_from(nets["backbone"]["encoder"])
+    nets = mode.networks(given).train()
+    mode.after_initial_weights(nets)
     optimizer = torch.optim.SGD([p for p in nets.parameters() if p.requires_grad], 0.05)
-    batch = batch_of(FrameSamples(**room, settings=given))
+    batch = batch_of(FrameCropSamples(**room, settings=given))
     key = batch.key_BCHW.roll(1, dims=0)  # whatever is called its own
     losses = [
-        step(nets, optimizer, [batch._replace(key_BCHW=key)], "moco", given).loss for _ in range(12)
+        step(nets, optimizer, [batch._replace(key_BCHW=key)], mode, given).loss for _ in range(12)
     ]
     assert losses[-1] < 0.7 * losses[0]

@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from loss_terms import total
 from make_artefacts import make_artefacts
 
 from pri3d.config import Pretrain
-from pri3d.pretrain import modes
-from pri3d.pretrain.samples import Matches, PairSamples, collate
+from pri3d.pretrain.batches import Matches
+from pri3d.pretrain.image_pairs import ImagePairs
+from pri3d.pretrain.modes import joint, module_of
+from pri3d.pretrain.voxel_features import voxel_features
 
 TINY = {"network3d": {"widths": [8] * 8, "blocks": [1] * 8}}
 
@@ -21,33 +24,33 @@ def settings(**changes) -> Pretrain:
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
     room = make_artefacts(tmp_path_factory.mktemp("room"))
-    data = PairSamples(**room, mode="joint", settings=settings())
-    return collate([data[0], data[1]])
+    data = ImagePairs(**room, settings=settings())
+    return data.collate([data[0], data[1]])
 
 
 @pytest.fixture(scope="module")
 def nets():
     torch.manual_seed(0)
-    return modes.networks("joint", settings())
+    return joint.networks(settings())
 
 
 def evaluate(mode, nets, batch, **changes):
-    """LossTerm in evaluation mode, so that one image does not change another one's features."""
+    """Terms in evaluation mode, so that one image does not change another one's features."""
     nets.eval()
     with torch.no_grad():
-        return modes.MODES[mode](nets, batch, settings(**changes))
+        return module_of(mode).loss(nets, batch, settings(**changes))
 
 
 def nce(anchors, positives, temperature) -> float:
     """The loss of one direction, match by match."""
-    total = 0.0
+    loss = 0.0
     for i, anchor in enumerate(anchors):
         a = anchor.double() / anchor.double().norm()
         scores = [
             math.exp(float(a @ (p.double() / p.double().norm())) / temperature) for p in positives
         ]
-        total -= math.log(scores[i] / sum(scores))
-    return total / len(anchors)
+        loss -= math.log(scores[i] / sum(scores))
+    return loss / len(anchors)
 
 
 def test_parts_have_their_published_names(nets):
@@ -62,7 +65,7 @@ def test_parts_have_their_published_names(nets):
     } <= names
     assert nets["w2d"].weight.shape == (64, 32)
     assert nets["w3d"].weight.shape == (64, 96)
-    assert list(modes.networks("view", settings())) == ["backbone"]
+    assert list(module_of("view").networks(settings())) == ["backbone"]
 
 
 def test_view_compares_matching_cells(nets, batch):
@@ -90,10 +93,10 @@ def test_geo_compares_cells_with_the_voxels_below_them(nets, batch):
     assert len(terms.loss_S) == 4  # two images of two pairs
     with torch.no_grad():
         pixels = nets["backbone"](batch.image_b_BCHW)[1].flatten(1).T
-        voxels = modes.voxel_features(nets["backbone3d"], batch.side_b)
-        n = batch.side_b.matches.counts[0]
-        cells = batch.side_b.matches.anchor_N[n:] - 32 * 42
-        rows = batch.side_b.matches.positive_N[n:]
+        voxels = voxel_features(nets["backbone3d"], batch.voxels_b)
+        n = batch.voxels_b.matches.counts[0]
+        cells = batch.voxels_b.matches.anchor_N[n:] - 32 * 42
+        rows = batch.voxels_b.matches.positive_N[n:]
         a, b = nets["w2d"](pixels[cells]), nets["w3d"](voxels[rows])
     assert terms.loss_S[3].item() == pytest.approx(nce(a, b, 0.4), rel=1e-4)
 
@@ -103,7 +106,7 @@ def test_joint_is_view_and_the_mean_of_both_geos(nets, batch):
     view, geo = evaluate("view", nets, batch)["view"], evaluate("geo", nets, batch)["geo"]
     geo_a, geo_b = geo.loss_S[:2].mean(), geo.loss_S[2:].mean()
     expected = view.loss_S.mean() + (geo_a + geo_b) / 2
-    assert modes.total(terms).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert total(terms).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_negatives_come_from_the_same_sample_only(nets, batch):
@@ -121,18 +124,18 @@ def test_a_missing_term_leaves_the_others(nets, batch):
     none = torch.zeros(0, dtype=torch.int64)
     nothing = batch._replace(
         view=Matches(none, none, []),
-        side_a=batch.side_a._replace(counts=[], matches=Matches(none, none, [])),
+        voxels_a=batch.voxels_a._replace(counts=[], matches=Matches(none, none, [])),
     )
     terms = evaluate("joint", nets, nothing)
     assert len(terms["view"].loss_S) == 0
     geo_b = evaluate("geo", nets, batch)["geo"].loss_S[2:]
-    assert modes.total(terms).item() == pytest.approx(geo_b.mean().item(), rel=1e-6)
-    assert modes.total({"view": terms["view"]}) is None
+    assert total(terms).item() == pytest.approx(geo_b.mean().item(), rel=1e-6)
+    assert total({"view": terms["view"]}) is None
 
 
 def test_every_part_gets_a_gradient(nets, batch):
     nets.train()
-    modes.total(modes.joint(nets, batch, settings())).backward()
+    total(joint.loss(nets, batch, settings())).backward()
     for name, parameter in nets.named_parameters():
         # A constant in front of a batch norm, or the same for all features, may cancel.
         assert parameter.grad is not None, name

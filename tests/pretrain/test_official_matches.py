@@ -8,8 +8,8 @@ from make_artefacts import make_artefacts
 from make_views import views_of
 
 from pri3d.config import Pretrain
+from pri3d.pretrain.image_pairs import ImagePairs
 from pri3d.pretrain.official_matches import pixel_matches, voxel_matches
-from pri3d.pretrain.samples import PairSamples
 
 SHAPE = (48, 64)
 HEIGHT, WIDTH = 72, 96
@@ -79,11 +79,11 @@ def test_drawn_matches_may_share_a_cell_and_come_from_everywhere(tmp_path):
         **{"height": HEIGHT, "width": WIDTH, "steps": 12, "batch": 1, "matches": 800},
         match_rule="official",
     )
-    data = PairSamples(**room, mode="joint", settings=settings)
+    data = ImagePairs(**room, settings=settings)
     shared, rows = 0, []
     for i in range(6):
         sample = data[i]
-        for cells in (*sample.view, *(chunk.cell_N for chunk in sample.chunks)):
+        for cells in (*sample.view, *(chunk.id_N for chunk in sample.chunks)):
             assert len(cells) == 800
             assert 0 <= cells.min() <= cells.max() < HEIGHT // 2 * WIDTH // 2
             shared += len(cells) - len(np.unique(cells))

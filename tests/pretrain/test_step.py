@@ -5,8 +5,9 @@ import torch
 from make_artefacts import make_artefacts
 
 from pri3d.config import Pretrain
-from pri3d.pretrain import modes
-from pri3d.pretrain.samples import PairSamples, collate
+from pri3d.pretrain.image_pairs import ImagePairs
+from pri3d.pretrain.image_pairs import collate_image_pairs as collate
+from pri3d.pretrain.modes import joint
 from pri3d.pretrain.step import step
 
 GIVEN = {"height": 64, "width": 64, "matches": 50, "radius_m": 0.04, "augment_color": False}
@@ -17,7 +18,7 @@ GIVEN |= {"network3d": {"widths": [8] * 8, "blocks": [1] * 8}, "batch": 4, "step
 def samples(tmp_path_factory):
     """Four pairs: one has no view term, another one only one side of geo."""
     room = make_artefacts(tmp_path_factory.mktemp("room"))
-    data = PairSamples(**room, mode="joint", settings=Pretrain(**GIVEN))
+    data = ImagePairs(**room, settings=Pretrain(**GIVEN))
     four = [data[i] for i in range(4)]
     four[0] = four[0]._replace(view=None, skipped=["view: none"])
     four[2] = four[2]._replace(chunks=(None, four[2].chunks[1]), skipped=["geo: none"])
@@ -27,17 +28,17 @@ def samples(tmp_path_factory):
 def networks() -> torch.nn.ModuleDict:
     """Batch norm with fixed statistics: samples do not act on each other."""
     torch.manual_seed(3)
-    return modes.networks("joint", Pretrain(**GIVEN)).double().eval()
+    return joint.networks(Pretrain(**GIVEN)).double().eval()
 
 
 def batch_of(samples):
     batch = collate(samples)
     sides = [
-        side._replace(color_V3=side.color_V3.double()) for side in (batch.side_a, batch.side_b)
+        side._replace(color_V3=side.color_V3.double()) for side in (batch.voxels_a, batch.voxels_b)
     ]
     images = batch.image_a_BCHW.double(), batch.image_b_BCHW.double()
     return batch._replace(
-        image_a_BCHW=images[0], image_b_BCHW=images[1], side_a=sides[0], side_b=sides[1]
+        image_a_BCHW=images[0], image_b_BCHW=images[1], voxels_a=sides[0], voxels_b=sides[1]
     )
 
 
@@ -45,7 +46,7 @@ def mean_over_samples(nets, samples, settings) -> torch.Tensor:
     """Sample by sample: mean of the view losses plus mean of the geo losses that there are."""
     losses = {"view": [], "geo": []}
     for sample in samples:
-        for name, term in modes.joint(nets, batch_of([sample]), settings).items():
+        for name, term in joint.loss(nets, batch_of([sample]), settings).items():
             losses[name] += list(term.loss_S)
     assert [len(values) for values in losses.values()] == [3, 7]
     return sum(torch.stack(values).mean() for values in losses.values())
@@ -66,7 +67,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_all_samples(samples, parts
     optimizer = torch.optim.SGD(nets.parameters(), lr=0.1)
     ends = [sum(parts[: i + 1]) for i in range(len(parts))]
     batches = [batch_of(samples[end - size : end]) for end, size in zip(ends, parts)]
-    done = step(nets, optimizer, batches, "joint", settings)
+    done = step(nets, optimizer, batches, joint, settings)
     assert done.loss == pytest.approx(loss.item(), rel=1e-9)
     assert done.grad_norm == pytest.approx(length, rel=1e-6)
     for (name, value), start in zip(nets.named_parameters(), expected.parameters()):
@@ -79,7 +80,7 @@ def test_an_empty_batch_changes_nothing(samples):
     before = {name: value.clone() for name, value in nets.state_dict().items()}
     nothing = [s._replace(view=None, chunks=(None, None), skipped=["gone"]) for s in samples]
     optimizer = torch.optim.SGD(nets.parameters(), lr=0.1)
-    done = step(nets, optimizer, [collate(nothing)], "joint", settings)
+    done = step(nets, optimizer, [collate(nothing)], joint, settings)
     assert done.loss is None
     assert done.figures["skipped: gone"] == 4
     for name, value in nets.state_dict().items():

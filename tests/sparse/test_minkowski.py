@@ -4,15 +4,14 @@ import copy
 
 import pytest
 import torch
+from loss_terms import total
 from make_artefacts import make_artefacts
 
 import pri3d.models.minkunet as models
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.minkunet import BLOCKS_14, BLOCKS_34, WIDTHS_14A, WIDTHS_34C, minkunet
-from pri3d.pretrain import modes
-from pri3d.pretrain.samples import PairSamples
-from pri3d.pretrain.samples import collate as collate_pairs
+from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.sparse.convolution import SparseConv, SparseConvTranspose, use_engine
 from pri3d.sparse.coordinates import SparseTensor, collate
 
@@ -184,18 +183,19 @@ def test_a_step_of_pretraining(mode, tmp_path):
         height=64, width=84, radius_m=0.04, matches=60, batch=2, steps=9,
         network3d={"widths": [8] * 8, "blocks": [1] * 8},
     )  # fmt: skip
-    data = PairSamples(**make_artefacts(tmp_path), mode=mode, settings=settings)
-    batch = collate_pairs([data[0], data[1]])
+    module = module_of(mode)
+    data = module.samples(Inputs(**make_artefacts(tmp_path)), settings)
+    batch = data.collate([data[0], data[1]])
     actual = {}
     for engine in ("torch", "minkowski"):
         torch.manual_seed(0)
-        nets = modes.networks(mode, settings)
+        nets = module.networks(settings)
         use_engine(nets, engine)
-        loss = modes.total(modes.MODES[mode](nets, batch, settings))
+        loss = total(module.loss(nets, batch, settings))
         loss.backward()
         before = loss.item()
         torch.optim.SGD(nets.parameters(), lr=0.01).step()
-        loss = modes.total(modes.MODES[mode](nets, batch, settings))
+        loss = total(module.loss(nets, batch, settings))
         actual[engine] = (before, loss.item())
     assert actual["minkowski"] == pytest.approx(actual["torch"], rel=1e-4)
     assert actual["torch"][0] != actual["torch"][1]

@@ -15,7 +15,8 @@ from torch import nn
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.models.resunet import resunet
-from pri3d.pretrain import modes, train
+from pri3d.pretrain import train
+from pri3d.pretrain.modes import module_of
 from pri3d.run import checkpoint
 from pri3d.weights import convert
 
@@ -52,7 +53,7 @@ def assert_same(found, expected):
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.parametrize("form", convert.FORMS)
+@pytest.mark.parametrize("form", convert.FORMATS)
 def test_import_gives_back_what_was_exported(run, tmp_path, form):
     _, nets, _ = run
     convert.import_file(exported(run, tmp_path, form), tmp_path / "back.safetensors")
@@ -243,12 +244,12 @@ def test_a_run_and_its_checkpoint_hold_the_same(trained, tmp_path):
 
 @pytest.mark.parametrize("form", ["published", "safetensors"])
 def test_what_moco_trains_beside_the_encoder_comes_back_too(tmp_path, form):
-    nets = modes.networks("moco", Pretrain(network2d="resnet18", moco_queue=8))
+    nets = module_of("moco").networks(Pretrain(network2d="resnet18", moco_queue=8))
     checkpoint.save_weights(tmp_path / "model.safetensors", nets)
     path = exported(("resnet18", nets, tmp_path), tmp_path, form)
     said = convert.import_file(path, tmp_path / "back.safetensors")
     assert_same(load_file(tmp_path / "back.safetensors"), nets.state_dict())
-    assert said[-1].startswith("taken over unchecked: moco.* (")
+    assert said[-1].startswith("copied unchecked: moco.* (")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_what_a_run_cannot_give(trained, tmp_path, name, form, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", convert.FORMS)
+@pytest.mark.parametrize("form", convert.FORMATS)
 def test_the_half_encoder_is_ours_alone(tmp_path, form):
     nets = nn.ModuleDict({"backbone": resunet("resnet18_half")})
     checkpoint.save_weights(tmp_path / "model.safetensors", nets)
@@ -279,7 +280,7 @@ def test_the_half_encoder_is_ours_alone(tmp_path, form):
         convert.import_file(out, tmp_path / "back.safetensors")
         assert_same(load_file(tmp_path / "back.safetensors"), nets.state_dict())
     elif form != "minkowski":
-        with pytest.raises(Pri3DError, match="holds a resnet18_half, which other libraries do not"):
+        with pytest.raises(Pri3DError, match="holds a resnet18_half, which other libraries lack"):
             convert.export(tmp_path, out, form)
 
 

@@ -99,7 +99,7 @@ def test_pri3d(tmp_path):
     assert_same(state, model)
     assert "backbone.decoder: 74 of 74 entries" in said
     assert "w2d: 2 of 2 entries" in said
-    assert "taken over unchecked: headnet.* (2)" in said
+    assert "copied unchecked: headnet.* (2)" in said
 
 
 def test_moco(encoder, tmp_path):
@@ -203,7 +203,7 @@ def test_nothing_that_a_file_contains_is_run(tmp_path, form, kind):
     else:
         saved(path, content, _use_new_zipfile_serialization=form == "torch")
         if kind is Evil:
-            assert f"it asks for {os.mkdir.__module__}.mkdir" in refused(path)
+            assert f"it imports {os.mkdir.__module__}.mkdir" in refused(path)
         else:  # an empty stand-in takes its place
             assert_same(imported(path)[0], {f"backbone3d.{n}": v for n, v in state.items()})
     assert not marker.exists()
@@ -223,7 +223,7 @@ def test_damaged_files(tmp_path, form):
     content = path.read_bytes()
     for length in (len(content) - 1000, len(content) // 2, 30):
         path.write_bytes(content[:length])
-        assert "fetch it again" in refused(path)
+        assert "download it again" in refused(path)
     if form == "torch":
         middle = bytearray(content)
         middle[len(content) // 2] ^= 1
@@ -236,7 +236,7 @@ def test_what_are_no_weights(tmp_path):
     assert "No such file" in refused(path)
     for content in (b"", b"weights", b"\x00" * 100, b"ply\nformat ascii 1.0\n"):
         path.write_bytes(content)
-        assert "is no file of weights" in refused(path)
+        assert "is not a file of weights" in refused(path)
     for content in ([1, 2], {}, {"step": 3}, {"model": {}}, {"model": [1]}, "text", 5):
         assert "no weights whose names are known" in refused(saved(path, content))
     assert "no weights" in refused(saved(path, {"backbone.decoder.conv0.bias": torch.zeros(3)}))
@@ -261,7 +261,7 @@ def test_other_networks_are_named(resnet, tmp_path):
     assert "layer3.0.conv1.weight (512, 128, 3, 3), not (256, 128, 3, 3)" in said
     sparse = dict(minkunet(3, 32, WIDTHS, BLOCKS).state_dict())
     del sparse["block8.0.conv1.kernel"]
-    assert "not the convolutions of a MinkUNet" in refused(saved(path, {"state_dict": sparse}))
+    assert "lacks convolutions of a MinkUNet" in refused(saved(path, {"state_dict": sparse}))
 
 
 def test_entries_that_no_network_has_are_told(resnet, tmp_path):

@@ -22,6 +22,6 @@ rule scan_chunks:
         mem_mb=3000,
         runtime=60,
     message:
-        "chunks: voxelising the surface of {wildcards.scene}"
+        "chunks: voxelizing the surface of {wildcards.scene}"
     shell:
         "python -m pri3d chunks {input.clouds:q} {output:q} {params.surface:q} {params.settings} --keep-going > {log:q} 2>&1"

@@ -14,18 +14,29 @@ sys.path.insert(0, workflow.basedir)
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedir)}; ")
 
-from pri3d.cli import assignments, options
-from pri3d.code_digest import code_digest
-from pri3d.config import MODES, NAMED_WEIGHTS, RUNTIME, TASKS, kind_of
-from pri3d.config import parse as parse_settings
-from pri3d.config import read_yaml, unused_settings, used_settings, with_preset
-from pri3d.errors import Pri3DError
 from pri3d import demo
+from pri3d.cli import assignments, options
+from pri3d.code_digest import code_digest, code_of_mode
+from pri3d.config import (
+    MODES,
+    NAMED_WEIGHTS,
+    RUNTIME,
+    TASKS,
+    check_run_names,
+    kind_of,
+    pretrain_runs,
+    read_yaml,
+    unused_settings,
+    used_settings,
+    with_preset,
+)
+from pri3d.config import parse as parse_settings
+from pri3d.errors import Pri3DError
 from pri3d.sources.find import find_scans
 
 
 def find_all(settings):
-    """Scene -> (its .sens, its surface or None) of all scans there are, or will be."""
+    """Scene -> (.sens, surface or None) of all scans, those of the demo before they are made."""
     if settings.scans != "demo":
         return find_scans(settings.scans)
     stems = {scene: f"results/demo/{scene}/{scene}" for scene in demo.scene_ids(settings.demo)}
@@ -38,7 +49,7 @@ def choose(found, wanted):
         try:
             wanted = Path(wanted).read_text().split()
         except (OSError, UnicodeDecodeError) as error:
-            raise Pri3DError(f"{wanted}: no list of scenes ({error}); write one id a line")
+            raise Pri3DError(f"{wanted}: is no list of scenes ({error}); write one id per line")
     wanted = list(dict.fromkeys(wanted))
     missing = [scene for scene in wanted if scene not in found]
     return {scene: found[scene] for scene in wanted if scene in found}, missing
@@ -48,77 +59,44 @@ try:
     # config.yaml, over it the preset, over that --configfile and --config.
     config = with_preset(config, read_yaml(f"{workflow.basedir}/config.yaml"))
     settings = parse_settings(config)
+    check_run_names(settings)
     FOUND = find_all(settings)
     SCANS, MISSING = choose(FOUND, FOUND if settings.scenes is None else settings.scenes)
     if not SCANS:
-        raise Pri3DError(f"{settings.scans}: no scan of those asked for; look at `scans`, `scenes`")
+        raise Pri3DError(f"scenes: none of them has a scan in {settings.scans}; look at `scans`")
     last = list(SCANS)[1:][-1:] if settings.scans == "demo" else []
     HELD_OUT, UNKNOWN = choose(SCANS, last if settings.held_out is None else settings.held_out)
     TRAINED = [scene for scene in SCANS if scene not in HELD_OUT]
-    # Pretraining: a variant, or a mode as it is; with several seeds a run for each.
-    VARIANTS = list(dict.fromkeys([*MODES, *settings.variants]))
-    SEEDS_OF = {name: settings.seeds_of(name) for name in VARIANTS}
-    PRETRAINED = {run: name for name in VARIANTS for run in SEEDS_OF[name]}
-    FILES = settings.finetune.weight_files
-    if taken := sorted({"scratch", "imagenet", *VARIANTS, *PRETRAINED}.intersection(FILES)):
-        raise Pri3DError(f"finetune.weight_files: the name {taken[0]} is taken; choose another")
-    for network, names in (
-        ("network2d", [*settings.finetune.initial_weights, *settings.low_data.initial_weights]),
-        (
-            "network3d",
-            [*settings.finetune.initial_weights_3d, *settings.compare_3d.initial_weights],
-        ),
-    ):
-        trained = [n for n in VARIANTS if network in MODES[settings.mode_of(n)].trains]
-        known = ["scratch", *(["imagenet"] if network == "network2d" else []), *trained, *FILES]
-        for name in names:
-            if name not in known:
-                raise Pri3DError(
-                    f"initial_weights: there is no {name} for {network}; known: {', '.join(known)}"
-                )
-    for name in settings.report.runs:
-        if name not in VARIANTS:
-            raise Pri3DError(f"report.runs: no run is named {name}; known: {', '.join(VARIANTS)}")
-    for section in ("semseg", "insseg", "semseg3d", "det3d"):
-        if getattr(settings, section).initial_weights != "random":
-            raise Pri3DError(
-                f"{section}.initial_weights: name the file in finetune.weight_files, and use that "
-                "name in finetune.initial_weights"
-            )
     if not TRAINED:
         raise Pri3DError("held_out: leaves no scan to train on; hold out fewer")
 except Pri3DError as error:
     raise WorkflowError(str(error))
 if MISSING:
-    logger.warning(f"No scan for {len(MISSING)} scenes, the ledger tells: {' '.join(MISSING)}")
+    logger.warning(f"No scan for {len(MISSING)} scenes, listed in the ledger: {' '.join(MISSING)}")
 if UNKNOWN:
     logger.warning(f"held_out: {len(UNKNOWN)} scenes are not among the scans: {' '.join(UNKNOWN)}")
 
-
-def runs_of_variant(name):
-    """Names of its runs, one per seed; other initial weights have no runs."""
-    return SEEDS_OF.get(name, [name])
+# Runs by name: one per seed of each mode and variant.
+PRETRAINED = pretrain_runs(settings)
+RUNS_OF = {
+    variant: [run.name for run in PRETRAINED.values() if run.variant == variant]
+    for variant in dict.fromkeys(run.variant for run in PRETRAINED.values())
+}
+FILES = settings.finetune.weight_files
+REPORTED = [run for variant in settings.report.runs for run in RUNS_OF[variant]]
 
 
 def mode_of(run):
     """The record of the mode of a pretraining run."""
-    return MODES[settings.mode_of(PRETRAINED[run])]
+    return MODES[PRETRAINED[run].mode]
 
 
-def pretrain_settings(run):
-    """The settings of a pretraining run; runs of one variant differ in seed."""
-    section = settings.of_variant(PRETRAINED[run])
-    seed = section.seed + SEEDS_OF[PRETRAINED[run]].index(run)
-    return section.model_copy(update={"seed": seed})
-
-
-REPORTED = [run for name in settings.report.runs for run in SEEDS_OF[name]]
 # Runs that are measured without labels, by the correspondences that they find.
 MEASURED_RUNS = [run for run in REPORTED if mode_of(run).matching and HELD_OUT]
 
 
 def scenes_of(run):
-    """Pairs name their scenes, and some are held out; a mode without pairs gets its scenes."""
+    """Options of the scenes that a run trains on: without pairs, which name them, a list."""
     if "pairs" not in mode_of(run).reads:
         return [word for scene in TRAINED for word in ("--scene", scene)]
     return [word for scene in HELD_OUT for word in ("--held-out", scene)]
@@ -135,16 +113,16 @@ def dataset_folder(task):
     folder = getattr(settings.datasets, name)
     if folder == "demo" and settings.scans != "demo":
         raise WorkflowError(
-            f"datasets.{name}: is the demo's, and scans are {settings.scans}; give the folder of the "
-            f"data set for {task} (docs/finetuning.md, docs/ppkt.md), or leave the task out "
+            f"datasets.{name}: is demo, but scans is {settings.scans}; give the folder of the data "
+            f"set for {task} (docs/finetuning.md, docs/ppkt.md), or leave the task out "
             "(report.tasks, low_data.tasks, compare_3d.tasks)"
         )
     if folder == "demo" and len(DEMO_SCENES) < 2:
-        raise WorkflowError("demo.scans: finetuning wants two, one of them to measure on")
-    return f"results/labelled/{name}" if folder == "demo" else folder
+        raise WorkflowError("demo.scans: finetuning needs 2 or more; one of them is for validation")
+    return f"results/datasets/{name}" if folder == "demo" else folder
 
 
-# Look-alikes that are rendered from rooms of their own, and what does it.
+# Look-alikes that are rendered from rooms of their own, and the module that does it.
 RENDERED = {"nyuv2": "pri3d.demo.labeled", "sunrgbd": "pri3d.demo.sunrgbd"}
 RUN = "{task}-{initial}-{percent}-{seed}"
 NAME = RUN.replace("{", "{wildcards.")
@@ -153,12 +131,12 @@ NAME = RUN.replace("{", "{wildcards.")
 def runs_of(task, names, percents, seeds):
     """Names of finetuning runs."""
     share = [f"{percent:g}" for percent in percents]
-    initial = [run for name in names for run in runs_of_variant(name)]
+    initial = [run for name in names for run in RUNS_OF.get(name, [name])]
     return expand(RUN, task=task, initial=initial, percent=share, seed=range(seeds))
 
 
-def runs_of_all(section):
-    """Names of the runs of a comparison: tasks x initial weights x shares of the labels x seeds."""
+def runs_of_comparison(section):
+    """Names of finetuning runs: tasks x initial weights x shares of the labels x seeds."""
     return [
         run
         for task in section.tasks
@@ -166,31 +144,26 @@ def runs_of_all(section):
     ]
 
 
-# What measures a task; images: pri3d.finetune.measure.
-MEASURES = {"semseg3d": "pri3d.finetune.measure3d", "det3d": "pri3d.finetune.measure_boxes"}
-
-
 def initial_weights_of(task):
-    """What a task is finetuned from."""
+    """Names of the initial weights that a task is finetuned from."""
     if kind_of(task).network == "network3d":
         return settings.finetune.initial_weights_3d
     return settings.finetune.initial_weights
 
 
 def cores_of(section):
-    """What a training takes: small ones run side by side. With `threads: 0`, for a large machine or
-    a GPU, all there are."""
+    """The cores of a training, so that small ones run side by side; all with `threads: 0`."""
     return (section.threads + section.workers) * section.processes if section.threads else 64
 
 
 def finetune_settings(w):
+    """The settings of a finetuning run as options; its network is that of the pretraining."""
     section = settings.of_task(w.task)
     changes = {"percent": float(w.percent), "seed": section.seed + int(w.seed)}
     if w.initial in PRETRAINED:
         changes["initial_weights"] = f"results/runs/{w.initial}"
-        # The network is that of the pretraining, which a variant may have changed.
         network = kind_of(w.task).network
-        changes[network] = getattr(pretrain_settings(w.initial), network)
+        changes[network] = getattr(PRETRAINED[w.initial].settings, network)
     else:
         changes["initial_weights"] = {"scratch": "random", **FILES}.get(w.initial, w.initial)
     section = section.model_copy(update=changes)
@@ -203,6 +176,6 @@ wildcard_constraints:
     task="|".join(TASKS),
     initial="|".join(["scratch", "imagenet", *PRETRAINED, *FILES]),
     cloud_set="scannet3d|s3dis",
-    frame_set="|".join(RENDERED),
+    rendered_set="|".join(RENDERED),
     percent=r"\d+(\.\d+)?",
     seed=r"\d+",

@@ -1,4 +1,4 @@
-"""A pretrained network on scans that it has not seen -> how well it finds matches there."""
+"""Pretrained networks and held-out scans -> the share of correspondences that they find."""
 
 
 rule evaluate_run:
@@ -15,22 +15,23 @@ rule evaluate_run:
     params:
         settings=options(settings.evaluate),
         held_out=[word for scene in HELD_OUT for word in ("--held-out", scene)],
-        how=lambda wildcards, threads: (
-            f"{options(settings.sparse)} --device {settings.pretrain.device} --threads {threads}"
+        how=lambda w, threads: (
+            f"{options(settings.sparse)} --device {PRETRAINED[w.run].settings.device}"
+            f" --threads {threads}"
         ),
-        code=code_digest("pri3d.pretrain.evaluate"),
+        code=lambda w: code_of_mode(PRETRAINED[w.run].mode, "pri3d.pretrain.evaluate"),
     log:
         "results/logs/evaluate/{run}.log",
     benchmark:
         "results/benchmarks/evaluate/{run}.tsv"
     conda:
         "../../envs/pri3d.yaml"
-    threads: settings.pretrain.threads or 64
+    threads: lambda w: PRETRAINED[w.run].settings.threads or 64
     resources:
         mem_mb=8000,
         runtime=120,
     message:
-        "evaluate: seeking matches in held-out scans with results/runs/{wildcards.run}"
+        "evaluate: finding correspondences in held-out scans with results/runs/{wildcards.run}"
     shell:
         "python -m pri3d evaluate results/runs/{wildcards.run} --pairs {input.pairs}"
         " --clouds results/clouds --chunks results/chunks --out {output}"

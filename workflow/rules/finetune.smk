@@ -1,13 +1,13 @@
-"""Labeled data and initial weights -> finetuned networks -> how good they are on the validation split.
+"""Labeled data and initial weights -> finetuned networks -> their scores on the validation split.
 
-A run is <task>-<initial weights>-<percent of the labels>-<number of the seed>. Runs that differ in
-their initial weights only see the same labels in the same order.
+A run is named <task>-<initial weights>-<percent of the labels>-<number of the seed>. Runs that
+differ only in their initial weights see the same labels in the same order.
 """
 
 
 rule finetune:
     input:
-        # Of a data set that is not ours, Snakemake watches nothing.
+        # Snakemake does not watch a data set of the user.
         data=lambda w: (
             dataset_folder(w.task) if dataset_folder(w.task).startswith("results/") else []
         ),
@@ -21,10 +21,13 @@ rule finetune:
     params:
         data=lambda w: dataset_folder(w.task),
         settings=finetune_settings,
+        weights_name=lambda w: ["--weights-name", w.initial] if w.initial in FILES else [],
         how=lambda w, threads: (
             f"{assignments(settings.of_task(w.task), only=RUNTIME)} {options(settings.sparse)}"
         ),
-        code=code_digest("pri3d.finetune.train"),
+        code=lambda w: code_digest(
+            "pri3d.finetune.train", f"pri3d.finetune.tasks.{TASKS[w.task].kind}"
+        ),
     log:
         f"results/logs/finetune/{RUN}.log",
     benchmark:
@@ -40,7 +43,7 @@ rule finetune:
     shell:
         "python -m pri3d finetune {wildcards.task} --data {params.data:q}"
         f" --out results/runs/{NAME}"
-        " {params.settings} {params.how} > {log}"
+        " {params.settings} {params.weights_name} {params.how} > {log}"
 
 
 rule evaluate_finetuned:
@@ -55,7 +58,9 @@ rule evaluate_finetuned:
             f"--device {settings.of_task(w.task).device} --threads {threads}"
             f" {options(settings.sparse)}"
         ),
-        code=lambda w: code_digest(MEASURES.get(TASKS[w.task].kind, "pri3d.finetune.measure")),
+        code=lambda w: code_digest(
+            "pri3d.finetune.evaluate", f"pri3d.finetune.tasks.{TASKS[w.task].kind}"
+        ),
     log:
         f"results/logs/evaluate/{RUN}.log",
     benchmark:
@@ -77,7 +82,7 @@ FINETUNED = {
     task: runs_of(task, initial_weights_of(task), [settings.of_task(task).percent], 1)
     for task in TASKS
 }
-COMPARE_3D = runs_of_all(settings.compare_3d)
-LOW_DATA = runs_of_all(settings.low_data)
+COMPARE_3D = runs_of_comparison(settings.compare_3d)
+LOW_DATA = runs_of_comparison(settings.low_data)
 TRAINED_RUN = "results/runs/{run}/model.safetensors"
 MEASURED = "results/evaluation/{run}.json"

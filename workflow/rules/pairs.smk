@@ -69,6 +69,6 @@ rule pairs:
         mem_mb=2000,
         runtime=30,
     message:
-        "pairs: choosing pairs of frames"
+        "pairs: selecting pairs of frames"
     shell:
         "python -m pri3d pairs {input:q} {output} {params.settings} {params.missing:q} > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-"""Everything that was made -> one page."""
+"""All results -> one page."""
 
 
 rule report:

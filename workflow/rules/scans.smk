@@ -1,4 +1,4 @@
-"""The procedural scans of `scans: demo`, written as genuine scans are."""
+"""The procedural scans of `scans: demo`, in the formats of real scans."""
 
 
 rule demo:
@@ -6,7 +6,7 @@ rule demo:
         sens="results/demo/{scene}/{scene}.sens",
         surface="results/demo/{scene}/{scene}_vh_clean_2.ply",
     params:
-        # Not the number of scans: one more leaves the others as they are.
+        # Without the number of scans: one more does not change the others.
         settings=options(settings.demo, leave_out=["scans"]),
         code=code_digest("pri3d.demo"),
     log:
