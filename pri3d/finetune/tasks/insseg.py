@@ -21,7 +21,7 @@ from pri3d.errors import Pri3DError
 from pri3d.finetune import mask_rcnn, pictures
 from pri3d.finetune.initial_weights import load_encoder
 from pri3d.finetune.labels import as_tensor, masks_of, targets
-from pri3d.finetune.mask_rcnn import STAGES, Predictions, build, encoder_of, predict
+from pri3d.finetune.mask_rcnn import STAGES, Predictions, encoder_of, predict
 from pri3d.finetune.optimizers import polynomial_rate, sgd
 from pri3d.finetune.samples import Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
@@ -126,6 +126,10 @@ def collate(samples: list[Sample | Damaged]) -> Batch:
 
 def networks(data: Split, settings: Insseg) -> nn.ModuleDict:
     return build(len(data.things.names), settings)
+
+
+def build(classes: int, settings: Insseg) -> nn.ModuleDict:
+    return mask_rcnn.build(classes, settings)
 
 
 def load_initial_weights(nets: nn.ModuleDict, settings: Insseg) -> InitialWeights:
