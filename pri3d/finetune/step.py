@@ -1,6 +1,5 @@
 """One step of finetuning: the loss is the mean over all labels of a batch."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +66,8 @@ def step(
         is_complete=_has_labels(module, settings) if settings.sync_bn else None,
         stopping=stopping,
     )
-    result.sums.update(_damaged(batches, unit))
+    if damaged := sum(len(batch.damaged) for batch in batches):
+        result.sums[f"{SKIPPED}{unit.removesuffix('s')} cannot be read"] += damaged
     return result
 
 
@@ -84,9 +84,3 @@ def seed_of(seed: int, step: int, micro_batch: int) -> int:
 
 def _has_labels(module: KindModule[Any, Any, Any], settings: Task) -> Callable[[Batch], bool]:
     return lambda batch: module.weight(batch, settings) > 0
-
-
-def _damaged(batches: Sequence[Batch], unit: str) -> Counter[str]:
-    reason = f"{SKIPPED}{unit.removesuffix('s')} cannot be read"
-    number = sum(len(batch.damaged) for batch in batches)
-    return Counter({reason: number} if number else {})

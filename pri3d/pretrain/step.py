@@ -1,6 +1,5 @@
 """One step of pretraining: every term of the loss is the mean over all samples that have it."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from pri3d.config import Pretrain
 from pri3d.pretrain.metrics import sums
 from pri3d.pretrain.modes import ModeModule
 from pri3d.run import step as run_step
-from pri3d.run.metrics import SKIPPED
+from pri3d.run.metrics import SKIPPED, Sums
 from pri3d.run.step import Share, Step
 
 
@@ -19,7 +18,7 @@ def step(
     nets: nn.ModuleDict,
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Any],
-    module: ModeModule,
+    module: ModeModule[Any],
     settings: Pretrain,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Step:
@@ -39,9 +38,9 @@ def step(
 
     def share(position: int, batch: Any, totals: Mapping[str, float]) -> Share:
         terms = module.loss(nets, batch, settings) if any(counts(batch).values()) else {}
-        figures: Counter[str] = Counter()
+        figures = Sums()
         for name, term in terms.items():
-            figures.update(sums(name, term))
+            figures.add(sums(name, term))
         parts = [
             term.loss_S.sum() / totals[name] for name, term in terms.items() if len(term.loss_S)
         ]
@@ -57,7 +56,8 @@ def step(
         is_complete=module.is_complete if settings.sync_bn else None,
         stopping=stopping,
     )
-    result.sums.update(SKIPPED + reason for batch in batches for reason in batch.skipped)
+    for reason in (reason for batch in batches for reason in batch.skipped):
+        result.sums[SKIPPED + reason] += 1
     if not result.given_up and not result.not_finite:
         module.after_step(nets, settings)
     return result

@@ -287,8 +287,7 @@ def _old_provenance(record: dict[str, Any], kind: Kind) -> Provenance:
         first = _old_weights(record["start"], before["start"])
         if first.kind == "file":
             given = Path(before["settings"]["init"])  # a run's folder, or a file
-            kind_of_file = "file" if given.suffix else "run"
-            first = first._replace(kind=kind_of_file, name=given.stem)
+            first = first._replace(kind="file" if given.suffix else "run", name=given.stem)
         network = "backbone" if kind_of(before["task"]).network == "network2d" else "backbone3d"
         weights = {network: first}
         labels = {"digest": before["frames"], "inputs": {}}

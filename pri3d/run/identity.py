@@ -199,7 +199,7 @@ def _is_last(state: State) -> bool:
     """Whether a checkpoint is of the last step of its run."""
     if "steps" in state:
         return state["step"] >= state["steps"]
-    before = json.loads(state["made_from"])  # type: ignore[typeddict-item]  # version 0.1
+    before = json.loads(state["made_from"])  # of version 0.1
     return bool(state["step"] >= (before.get("steps") or before["settings"]["steps"]))
 
 

@@ -8,7 +8,6 @@ micro-batches of each step; the first of them writes the files.
 import logging
 import multiprocessing
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,8 @@ def train(
     """
     settings, steps, is_first = identity.settings, len(learning_rates), here.rank == 0
     done = state["step"] if state else 0
-    interval: Sums = Counter(state["interval"] if state else {})  # since the last line of metrics
-    total: Sums = Counter(state["total"] if state else {})  # since the start of the run
+    interval = Sums(state["interval"] if state else {})  # since the last line of metrics
+    total = Sums(state["total"] if state else {})  # since the start of the run
     unshared: list[Sums] = []  # of this process, one per step; not yet in `interval` and `total`
     closing = multiprocessing.Event()
     batches = batches_of_steps(samples, collate, identity, done, steps, here, closing)
@@ -107,9 +106,9 @@ def train(
                 sums = result.sums
                 sums[unit] += sum(len(batch.names) for batch in micro_batches)
                 if is_first:
-                    sums.update(seconds=time.perf_counter() - began, waited_s=waited)
+                    sums.add({"seconds": time.perf_counter() - began, "waited_s": waited})
                 if is_first and result.loss is not None:
-                    sums.update(updates=1, loss=result.loss, grad_norm=result.grad_norm)
+                    sums.add({"updates": 1, "loss": result.loss, "grad_norm": result.grad_norm})
                 unshared.append(sums)
                 done = number
                 bar.update()
@@ -122,8 +121,8 @@ def train(
                 # Step by step, so that the rounding does not depend on when checkpoints are saved.
                 for of_step in zip(*processes.gather(unshared)):
                     for sums in of_step:
-                        interval.update(sums)
-                        total.update(sums)
+                        interval.add(sums)
+                        total.add(sums)
                 unshared.clear()
             if log:
                 figures = line(unit, number, steps, lr, interval, total, here.device)

@@ -11,7 +11,7 @@ stays at chance means that the network learns something other than matching.
 import hashlib
 import json
 import shutil
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,12 +25,22 @@ from pri3d.errors import Pri3DError
 from pri3d.run.folder import METRICS
 from pri3d.run.identity import Identity
 
-Sums = Counter[str]
-
 SKIPPED = "skipped: "  # before the reason, in the names of sums
 SAMPLES = "_samples"  # after a term: number of samples that the sums of the term are over
 # Figures of a term, longest first.
 FIGURES = ("_recall_chance", "_loss_chance", "_candidates", "_recall", "_loss")
+
+
+class Sums(dict[str, float]):
+    """Sums by name; 0 for a name that is not there."""
+
+    def __missing__(self, name: str) -> float:
+        return 0
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Add values to the sums of the same names."""
+        for name, value in values.items():
+            self[name] += value
 
 
 def line(

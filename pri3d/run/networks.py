@@ -30,7 +30,7 @@ def check_same_weights(initial_weights: dict[str, InitialWeights], section: str)
 
 def on_device(nets: nn.ModuleDict, here: Processes, sync_bn: bool) -> nn.ModuleDict:
     """The networks on their device, on request with batch norm over all processes."""
-    nets = nets.to(here.device, memory_format=torch.channels_last)
+    nets = nets.to(here.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if sync_bn:
         for name, net in nets.items():
             if name != "teacher":  # it is frozen

@@ -30,8 +30,8 @@ def stop_requests(closing: multiprocessing.synchronize.Event) -> Iterator[list[s
 
     try:
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, note)
+            for each in (signal.SIGTERM, signal.SIGINT):
+                before[each] = signal.signal(each, note)
         yield requests
     finally:
         closing.set()

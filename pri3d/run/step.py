@@ -9,7 +9,6 @@ The result does not depend on how the micro-batches of a batch are distributed o
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,7 +76,7 @@ def step(
             step is given up: on a CPU, one step can take longer than a cluster waits.
     """
     device = next(nets.parameters()).device
-    sums: Sums = Counter()
+    sums = Sums()
     if is_complete is not None:
         batches = _complete_everywhere(batches, is_complete, sums)
     totals = _total_counts(batches, counts, device)
@@ -98,10 +97,10 @@ def step(
         if part is not None:
             if not math.isfinite(part.item()):
                 not_finite += batch.names
-            part.backward()
+            part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
             shares += 1
-        sums.update(figures)
+        sums.add(figures)
         for total, value in zip(after, _running_statistics(nets)):
             total += value
 
@@ -180,9 +179,9 @@ def _total_counts(
     batches: Sequence[Any], counts: Callable[[Any], Mapping[str, float]], device: torch.device
 ) -> dict[str, float]:
     """The counts of the whole batch, over all processes."""
-    number: Counter[str] = Counter()
+    number = Sums()
     for batch in batches:
-        number.update(counts(batch))
+        number.add(counts(batch))
     names = sorted(number)
     values = torch.tensor([number[name] for name in names], dtype=torch.float64, device=device)
     sum_over_processes([values])

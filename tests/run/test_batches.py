@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pri3d.config import Pretrain
+from pri3d.config import Pretrain, Semseg
 from pri3d.errors import Pri3DError
-from pri3d.pretrain.order import order_of_rank
+from pri3d.run.batches import order_of_rank
 
 
 @given(
@@ -20,10 +20,14 @@ from pri3d.pretrain.order import order_of_rank
 )
 def test_all_ranks_together_see_what_one_process_sees(micro, each, ranks, start, default):
     batch = micro * each * ranks
-    divided = Pretrain(batch=batch, micro_batch=None if default else micro, steps=7)
-    single = list(order_of_rank(start, divided, 0, 1))
+    divided = Pretrain(batch=batch, micro_batch=None if default else micro)
+
+    def order(rank, ranks):
+        return list(order_of_rank(divided, "pretrain", start, 7, rank, ranks))
+
+    single = order(0, 1)
     assert list(chain(*single)) == list(range(start * batch, 7 * batch))
-    parts = [list(order_of_rank(start, divided, rank, ranks)) for rank in range(ranks)]
+    parts = [order(rank, ranks) for rank in range(ranks)]
     size = batch // ranks if default else micro
     assert {len(items) for part in parts for items in part} <= {size}
     # One micro-batch of each rank in turn is the order of a single process.
@@ -38,6 +42,6 @@ def test_all_ranks_together_see_what_one_process_sees(micro, each, ranks, start,
 )
 def test_a_batch_that_cannot_be_divided_is_refused(batch, micro, ranks):
     with pytest.raises(
-        Pri3DError, match=f"batch: {batch} pairs cannot be divided evenly among {ranks}"
+        Pri3DError, match=f"semseg.batch: {batch} samples cannot be divided evenly among {ranks}"
     ):
-        order_of_rank(0, Pretrain(batch=batch, micro_batch=micro), 0, ranks)
+        order_of_rank(Semseg(batch=batch, micro_batch=micro), "semseg", 0, 7, 0, ranks)
