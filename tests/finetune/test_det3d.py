@@ -111,7 +111,7 @@ def random_scene(seed: int, oriented: bool) -> Scene:
     heading = rng.uniform(-3, 3, 3) if oriented else np.zeros(3)
     boxes = Boxes(center, size, heading)
     points = rng.uniform(-3, 3, (3000, 3))
-    member = sunrgbd.members(points, boxes)
+    member = sunrgbd.box_members(points, boxes)
     color = rng.integers(0, 256, (3000, 3)).astype(np.uint8)
     return Scene(points, color, boxes, rng.integers(0, 10, 3), member, [])
 
@@ -291,14 +291,14 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(rooms, tmp_path, monkeyp
     given = SMALL | {"steps": 24, "checkpoint_every": 8}
     out = tmp_path / "whole"
     finetune("det3d_scannet", rooms, out, **given)
-    step = train._step
+    step = train.step
 
-    def stop_at_13(plan, *rest):
-        if rest[-1] == 13:
+    def interrupted_at_13(nets, optimizer, batches, number, *rest, **options):
+        if number == 13:
             raise KeyboardInterrupt
-        return step(plan, *rest)
+        return step(nets, optimizer, batches, number, *rest, **options)
 
-    monkeypatch.setattr(train, "_step", stop_at_13)
+    monkeypatch.setattr(train, "step", interrupted_at_13)
     words = [f"--set={name}={json.dumps(value)}" for name, value in given.items()]
     words = [
         "finetune",
@@ -310,7 +310,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(rooms, tmp_path, monkeyp
         *words,
     ]
     CliRunner().invoke(app, words)
-    monkeypatch.setattr(train, "_step", step)
+    monkeypatch.setattr(train, "step", step)
     assert (tmp_path / "r" / "checkpoints").is_dir()
     finetune("det3d_scannet", rooms, tmp_path / "r", **given)
     first, second = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "r"))
@@ -339,10 +339,13 @@ def test_the_rate_falls_at_four_six_and_eight_ninths():
 
 def test_frames_of_sun_rgbd_are_learned_from(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_sunrgbd, "FRAMES", 4)
-    monkeypatch.setattr(demo_sunrgbd, "TESTED", 1)
-    small = {"kv2": ("kv2/kinect2data", 80, 110, 80.0), "realsense": ("realsense/lg", 72, 96, 85.0)}
+    monkeypatch.setattr(demo_sunrgbd, "TEST_FRAMES", 1)
+    small = {
+        "kv2": demo_sunrgbd.Sensor("kv2/kinect2data", height=80, width=110, focal=80.0),
+        "realsense": demo_sunrgbd.Sensor("realsense/lg", height=72, width=96, focal=85.0),
+    }
     monkeypatch.setattr(demo_sunrgbd, "SENSORS", small)
-    demo_sunrgbd.write_sunrgbd(tmp_path / "sun", Demo())
+    demo_sunrgbd.write(tmp_path / "sun", Demo())
     given = SMALL | {"augment_scene": True, "augment_color": True}
     last = finetune("det3d_sunrgbd", tmp_path / "sun", tmp_path / "run", **given, steps=4)
     assert last["skipped"] == {}
@@ -388,7 +391,7 @@ def test_the_truth_as_proposals_is_found_whole(rooms, oriented):
             scene = random_scene(i, True)
             scene = scene._replace(boxes=scene.boxes._replace(center=apart))
             scene = scene._replace(points=np.random.default_rng(i).uniform(-7, 7, (90000, 3)))
-            members = sunrgbd.members(scene.points, scene.boxes)
+            members = sunrgbd.box_members(scene.points, scene.boxes)
             color = np.zeros((90000, 3), np.uint8)
             scene = scene._replace(member=members, color=color)
         truths[i] = scene.kind, scene.boxes
