@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Num, Real
 
+Size = tuple[int | float, int | float]  # height, width
+
 
 class ColorCamera(NamedTuple):
     """The color camera beside a depth camera; shape: (height, width) of its images."""
@@ -134,9 +136,11 @@ def project(
 
 
 def scale_intrinsics(
-    K: Real[np.ndarray, "rows columns"], from_shape: tuple[int, int], to_shape: tuple[int, int]
+    K: Real[np.ndarray, "rows columns"], from_shape: Size, to_shape: Size
 ) -> Float[np.ndarray, "rows columns"]:
     """Intrinsics (3x3 or 4x4) of the same camera for an image resampled to another height, width.
+
+    Sizes may be fractional, such as those of a crop.
 
     With pixel centers at integers, the image edges (-0.5 and size - 0.5) stay where they are:
     ``c' = (c + 0.5) * scale - 0.5``.

@@ -13,7 +13,14 @@ from types import ModuleType
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-CHECKED = ("pri3d.geometry", "pri3d.matching", "pri3d.sparse", "pri3d.pretrain.losses")
+CHECKED = (
+    "pri3d.geometry",
+    "pri3d.matching",
+    "pri3d.pretrain.depth_loss",
+    "pri3d.pretrain.losses",
+    "pri3d.pretrain.recall",
+    "pri3d.sparse",
+)
 
 
 class _Loader(SourceFileLoader):

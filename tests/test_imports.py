@@ -57,11 +57,15 @@ MAY_USE_TORCH = {"sparse", "models", "transforms", "weights", "pretrain", "finet
 MAY_USE_TORCH_MODULES = {
     "pri3d.api.networks",
     "pri3d.api.pairs",
+    "pri3d.run.batches",
     "pri3d.run.checkpoint",
+    "pri3d.run.identity",
     "pri3d.run.loop",
     "pri3d.run.metrics",
+    "pri3d.run.networks",
     "pri3d.run.processes",
     "pri3d.run.signals",
+    "pri3d.run.step",
 }
 TORCH_LIBRARIES = {"torch", "torchvision", "safetensors.torch", "lightning"}
 # Distributions whose modules have another name.
