@@ -17,8 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Num, Real
 
-Size = tuple[int | float, int | float]  # height, width
-
 
 class ColorCamera(NamedTuple):
     """The color camera beside a depth camera; shape: (height, width) of its images."""
@@ -136,7 +134,9 @@ def project(
 
 
 def scale_intrinsics(
-    K: Real[np.ndarray, "rows columns"], from_shape: Size, to_shape: Size
+    K: Real[np.ndarray, "rows columns"],
+    from_shape: tuple[int | float, int | float],
+    to_shape: tuple[int, int],
 ) -> Float[np.ndarray, "rows columns"]:
     """Intrinsics (3x3 or 4x4) of the same camera for an image resampled to another height, width.
 

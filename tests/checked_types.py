@@ -13,14 +13,8 @@ from types import ModuleType
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-CHECKED = (
-    "pri3d.geometry",
-    "pri3d.matching",
-    "pri3d.pretrain.depth_loss",
-    "pri3d.pretrain.losses",
-    "pri3d.pretrain.recall",
-    "pri3d.sparse",
-)
+PRETRAIN = tuple(f"pri3d.pretrain.{name}" for name in ("losses", "recall", "depth_loss"))
+CHECKED = ("pri3d.geometry", "pri3d.matching", "pri3d.sparse", *PRETRAIN)
 
 
 class _Loader(SourceFileLoader):

@@ -58,12 +58,12 @@ def results(network, x: SparseTensor) -> dict[str, torch.Tensor]:
     return {"out": out.features, "x": x.features.grad, **gradients}
 
 
-def assert_equal(actual, expected):
-    assert actual.keys() == expected.keys()
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert actual[name].shape == value.shape
-        assert actual[name].dtype == value.dtype
-        error = (actual[name] - value).norm() / value.norm()
+        assert found[name].shape == value.shape
+        assert found[name].dtype == value.dtype
+        error = (found[name] - value).norm() / value.norm()
         assert error < TOLERANCE[value.dtype], f"{name}: {error}"
 
 
@@ -173,8 +173,8 @@ def test_weights_of_a_network_of_their_layers_load_unchanged(monkeypatch):
     for engine in ("torch", "minkowski"):
         ours = minkunet(*arguments, engine=engine).double().eval()
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
-        actual = ours(SparseTensor(x.coordinates, x.features)).features
-        assert_equal({"out": actual}, {"out": expected})
+        found = ours(SparseTensor(x.coordinates, x.features)).features
+        assert_equal({"out": found}, {"out": expected})
 
 
 @pytest.mark.parametrize("mode", ["geo", "joint"])
