@@ -15,9 +15,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pri3d"
 ROOT = PACKAGE.parent
 
+<<<<<<< HEAD
 BASICS = {
     *("", "errors", "geometry", "store", "artefacts", "config", "classes", "boxes", "selection"),
 }
+=======
+BASICS = {"", "errors", "geometry", "store", "artefacts", "config", "classes", "boxes", "selection"}
+>>>>>>> ground
 OFFLINE = BASICS | {"sources", "matching"}
 TORCH = BASICS | {"matching", "transforms", "sparse", "models", "weights", "run", "code_digest"}
 # Part of the package -> the parts it may import besides itself.
@@ -30,6 +34,7 @@ ALLOWED = {
     "boxes": set(),
     "selection": set(),
     "code_digest": set(),
+    "selection": set(),
     "geometry": {"errors"},
     "config": {"errors"},
     "store": {"errors"},
@@ -44,7 +49,11 @@ ALLOWED = {
     "metrics": {"boxes", "errors"},
     "sparse": BASICS,
     "models": BASICS | {"sparse"},
+<<<<<<< HEAD
     "run": BASICS | {"code_digest", "models", "sparse"},
+=======
+    "run": BASICS | {"code_digest", "models"},
+>>>>>>> ground
     "weights": BASICS | {"sparse", "models", "run"},
     "pretrain": TORCH | {"sources"},
     "finetune": TORCH | {"datasets", "metrics"},
@@ -62,6 +71,7 @@ MAY_USE_TORCH_MODULES = {
     "pri3d.api.pairs",
     "pri3d.run.batches",
     "pri3d.run.checkpoint",
+    "pri3d.run.identity",
     "pri3d.run.loop",
     "pri3d.run.metrics",
     "pri3d.run.networks",
