@@ -58,6 +58,7 @@ test-minkowski: venv
 lint: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	@$(BIN)/pri3d schema | diff workflow/config.schema.json - \

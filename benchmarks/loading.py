@@ -32,7 +32,7 @@ from torchvision.transforms import v2
 
 from pri3d import config, geometry
 from pri3d.artefacts import Chunks, Clouds
-from pri3d.pretrain import samples
+from pri3d.pretrain import image_pairs, scan_cache
 from pri3d.pretrain.scan_cache import Scan, ScanCache
 from pri3d.sources import images
 from pri3d.sources.surface import fuse, read_ply
@@ -60,12 +60,12 @@ def timed(part: str, work):
 def watch() -> None:
     """Put a clock on the parts of our samples."""
     for owner, name, part in [
-        (samples, "decode_color", "decode"),
-        (samples, "crop_image", "decode"),
-        (samples, "augment", "augment"),
-        (samples, "normalize", "augment"),
-        (samples, "view_matches", "match"),
-        (samples, "geo_matches", "voxel look-up"),
+        (scan_cache, "decode_color", "decode"),
+        (image_pairs, "crop_image", "decode"),
+        (image_pairs, "augment", "augment"),
+        (image_pairs, "normalise", "augment"),
+        (image_pairs, "view_matches", "match"),
+        (image_pairs, "geo_matches", "voxel look-up"),
         (ScanCache, "__getitem__", "open"),
         (Scan, "chunk_of", "read"),
         (Clouds, "color_jpeg", "read"),
@@ -107,7 +107,7 @@ class Published:
 
     by_rows = False
 
-    def __init__(self, folder: Path, scan: str, data: samples.PairSamples):
+    def __init__(self, folder: Path, scan: str, data: image_pairs.ImagePairs):
         self.folder, self.data = folder, data
         with Clouds(folder / f"clouds/{scan}.h5") as opened:
             self.K = geometry.scale_intrinsics(opened.K, opened.shape, SHAPE)
@@ -116,9 +116,7 @@ class Published:
         self.grey = v2.RandomGrayscale(0.2)
 
     def sample(self, index: int):
-        order = np.random.default_rng([SETTINGS.seed, 0, 0]).permutation(len(self.data.a))
-        pair = order[index % len(order)]
-        frames = [int(self.data.frame_index[side[pair]]) for side in (self.data.a, self.data.b)]
+        frames = self.data.order.item(index % len(self.data.order)).frames
         rng = np.random.default_rng(index)
         colors = [self.color(frame, rng) for frame in frames]
         depths = [self.depth(frame) for frame in frames]
@@ -231,8 +229,8 @@ def measure(work, number: int) -> dict:
 
 
 def one_scan(scan: str, folder: Path, number: int) -> dict:
-    data = samples.PairSamples(
-        *(folder / "pairs.h5", folder / "clouds", folder / "chunks"), "joint", SETTINGS
+    data = image_pairs.ImagePairs(
+        folder / "pairs.h5", folder / "clouds", folder / "chunks", SETTINGS
     )
     peer = Published(folder, scan, data)
 
@@ -254,7 +252,7 @@ def one_scan(scan: str, folder: Path, number: int) -> dict:
     return {
         "vertices": len(peer.scene()),
         "voxels_of_the_scan": voxels,
-        "pairs": len(data.a),
+        "pairs": len(data.order),
         "matches": {
             "ours": [len(some[0].view[0]), *(len(c.row_N) for c in some[0].chunks)],
             "published": [len(some[1][1][0]), *(len(side[3]) for side in some[1][2])],

@@ -50,8 +50,8 @@ def digest(module):
 def test_the_closure(package, module, expected):
     code_digest._read.cache_clear()
     names = {name.removeprefix("pri3d").removeprefix(".") for name in expected}
-    found = code_digest.import_closure(f"pri3d.{module}")
-    assert {name.removeprefix("pri3d").removeprefix(".") for name in found} == names
+    modules = code_digest.import_closure(f"pri3d.{module}")
+    assert {name.removeprefix("pri3d").removeprefix(".") for name in modules} == names
 
 
 @pytest.mark.parametrize(

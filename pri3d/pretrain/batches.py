@@ -27,11 +27,11 @@ class Matches(NamedTuple):
     counts: list[int]
 
 
-class Side(NamedTuple):
-    """Clouds or chunks of the first or of the second frames, one after another.
+class VoxelBatch(NamedTuple):
+    """The voxels of several clouds or chunks, one after another.
 
     voxel_V3: int32. color_V3: float32 in 0..1. counts: number of voxels of each, whose sum is V.
-    matches: anchors are cells (or pixels) of the batch, positives are rows of voxel_V3.
+    matches: anchors are cells (or pixels) of the batch of images, positives are rows of voxel_V3.
     """
 
     voxel_V3: Tensor
@@ -40,7 +40,7 @@ class Side(NamedTuple):
     matches: Matches
 
 
-def collate_side(chunks: list[tuple[VoxelMatches, int]]) -> Side:
+def collate_voxels(chunks: list[tuple[VoxelMatches, int]]) -> VoxelBatch:
     """Puts chunks one after another; with each comes the number added to its ids."""
     counts = [len(chunk.voxel_V3) for chunk, _ in chunks]
     first_row = np.cumsum([0, *counts])
@@ -51,7 +51,7 @@ def collate_side(chunks: list[tuple[VoxelMatches, int]]) -> Side:
     empty = np.zeros((0, 3))
     voxel_V3 = np.concatenate([chunk.voxel_V3 for chunk, _ in chunks] or [empty])
     color_V3 = np.concatenate([chunk.color_V3 for chunk, _ in chunks] or [empty])
-    return Side(
+    return VoxelBatch(
         voxel_V3=torch.from_numpy(voxel_V3.astype(np.int32, copy=False)),
         color_V3=torch.from_numpy(_as_shares(color_V3)),
         counts=counts,

@@ -18,11 +18,11 @@ from torch import Tensor
 from pri3d import geometry
 from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
-from pri3d.pretrain.batches import Matches, Side, collate_matches, collate_side, unusable
+from pri3d.pretrain.batches import Matches, VoxelBatch, collate_matches, collate_voxels, unusable
 from pri3d.pretrain.frame_clouds import cloud_in_voxels, points_in_image
 from pri3d.pretrain.matches import MIN_MATCHES, VoxelMatches
 from pri3d.pretrain.pair_order import PairItem, PairOrder
-from pri3d.pretrain.scan_cache import ScanCache, damage_is_named, row_of, stored_image
+from pri3d.pretrain.scan_cache import ScanCache, named_errors, row_of, stored_image
 from pri3d.transforms.crop import Crop
 
 
@@ -44,13 +44,13 @@ class CloudPair(NamedTuple):
 class CloudPairBatch(NamedTuple):
     """Pairs of a micro-batch. names, skipped: of all its pairs.
 
-    pairs: anchors are voxels of side_a, positives voxels of side_b, numbered through the batch.
+    pairs: anchors are voxels of voxels_a, positives voxels of voxels_b, numbered through the batch.
     known_L2: rows within each pair. known_counts: number of them in each pair.
     """
 
     names: list[str]
-    side_a: Side
-    side_b: Side
+    voxels_a: VoxelBatch
+    voxels_b: VoxelBatch
     pairs: Matches
     known_L2: Tensor
     known_counts: list[int]
@@ -84,30 +84,30 @@ class CloudPairs(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> CloudPair:
         item = self.order.item(index)
         scan = self.scans[item.scene]
-        with damage_is_named(scan, item.name):
+        with named_errors(scan, item.name):
             return self._sample(item, scan.clouds)
 
     def _sample(self, item: PairItem, clouds: Clouds) -> CloudPair:
         settings = self.settings
         *cloud_rngs, match_rng = item.rng.spawn(3)
-        sides, world = [], []
+        in_voxels, world = [], []
         for number, rng in zip(item.frames, cloud_rngs):
             try:
                 points_N3, color_N3 = colored_cloud(clouds, row_of(clouds, number))
             except ValueError as error:
                 return _skipped(item, str(error))
             ids = np.arange(len(points_N3))
-            side = cloud_in_voxels(points_N3, color_N3, ids, settings, rng)
-            if reason := unusable(side):
+            cloud = cloud_in_voxels(points_N3, color_N3, ids, settings, rng)
+            if reason := unusable(cloud):
                 return _skipped(item, f"cloud: {reason}")
-            sides.append(side)
-            world.append(points_N3[side.id_N])
+            in_voxels.append(cloud)
+            world.append(points_N3[cloud.id_N])
         row_a, row_b, known = close_rows(
             world[0], world[1], settings.radius_m, settings.matches, match_rng
         )
         if len(row_a) < MIN_MATCHES:
             return _skipped(item, f"cloud: fewer than {MIN_MATCHES} matches")
-        return CloudPair(item.name, (sides[0], sides[1]), (row_a, row_b), known, [])
+        return CloudPair(item.name, (in_voxels[0], in_voxels[1]), (row_a, row_b), known, [])
 
 
 def _skipped(item: PairItem, reason: str) -> CloudPair:
@@ -177,15 +177,15 @@ def collate_cloud_pairs(samples: Sequence[CloudPair]) -> CloudPairBatch:
             clouds.append(sample.clouds)
             matches.append(sample.matches)
             known.append(sample.known)
-    side_a = collate_side([(cloud_a, 0) for cloud_a, _ in clouds])
-    side_b = collate_side([(cloud_b, 0) for _, cloud_b in clouds])
-    first_a, first_b = (np.cumsum([0, *side.counts]) for side in (side_a, side_b))
+    voxels_a = collate_voxels([(cloud_a, 0) for cloud_a, _ in clouds])
+    voxels_b = collate_voxels([(cloud_b, 0) for _, cloud_b in clouds])
+    first_a, first_b = (np.cumsum([0, *v.counts]) for v in (voxels_a, voxels_b))
     in_batch = [(a + first_a[i], b + first_b[i]) for i, (a, b) in enumerate(matches)]
     known_L2 = np.concatenate(known or [np.zeros((0, 2), np.int64)])
     return CloudPairBatch(
         names=[sample.name for sample in samples],
-        side_a=side_a,
-        side_b=side_b,
+        voxels_a=voxels_a,
+        voxels_b=voxels_b,
         pairs=collate_matches(in_batch),
         known_L2=torch.from_numpy(known_L2),
         known_counts=[len(rows) for rows in known],

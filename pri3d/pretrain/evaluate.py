@@ -263,9 +263,9 @@ def _calibrate(network: Network, batches: list[ImagePairBatch]) -> None:
     nets.train()
     for batch in batches:
         network.feature_maps(batch)
-        for side in (batch.side_a, batch.side_b):
-            if side.counts:
-                voxel_features(nets["backbone3d"], side)
+        for chunk in (batch.voxels_a, batch.voxels_b):
+            if chunk.counts:
+                voxel_features(nets["backbone3d"], chunk)
 
 
 def _load(nets: nn.ModuleDict, path: Path) -> None:
@@ -290,13 +290,13 @@ def _evaluate(network: Network, batch: ImagePairBatch) -> PairResult:
         cells_a[view.anchor_N], cells_b, view.positive_N, positions, network.normalize
     )
     voxels = []
-    for cells, side in ((cells_a, batch.side_a), (cells_b, batch.side_b)):
-        if side.counts:
+    for cells, chunk in ((cells_a, batch.voxels_a), (cells_b, batch.voxels_b)):
+        if chunk.counts:
             recall, _ = recall_of(
-                nets["w2d"](cells[side.matches.anchor_N]),
-                nets["w3d"](voxel_features(nets["backbone3d"], side)),
-                side.matches.positive_N,
-                side.voxel_V3.float(),
+                nets["w2d"](cells[chunk.matches.anchor_N]),
+                nets["w3d"](voxel_features(nets["backbone3d"], chunk)),
+                chunk.matches.positive_N,
+                chunk.voxel_V3.float(),
                 network.normalize,
             )
             voxels.append({"voxels": recall})
@@ -309,9 +309,9 @@ def _chance(batch: ImagePairBatch) -> dict[str, Figures]:
     true_N = batch.view.positive_N
     pixels = chance_of(true_N, cell_positions(height * width, width, true_N.device))
     voxels = [
-        {"voxels": chance_of(side.matches.positive_N, side.voxel_V3.float())}
-        for side in (batch.side_a, batch.side_b)
-        if side.counts
+        {"voxels": chance_of(chunk.matches.positive_N, chunk.voxel_V3.float())}
+        for chunk in (batch.voxels_a, batch.voxels_b)
+        if chunk.counts
     ]
     return {"pixels": pixels} | mean_of(voxels)
 

@@ -20,11 +20,11 @@ from pri3d.artefacts import Clouds, Unposed
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.matching.voxels import shift_to_origin, unique_voxels
-from pri3d.pretrain.batches import Side, collate_side, unusable
+from pri3d.pretrain.batches import VoxelBatch, collate_voxels, unusable
 from pri3d.pretrain.geometric import crop_intrinsics
 from pri3d.pretrain.matches import VoxelMatches
 from pri3d.pretrain.order import order_of_epoch
-from pri3d.pretrain.scan_cache import ScanCache, damage_is_named, stored_image
+from pri3d.pretrain.scan_cache import ScanCache, named_errors, stored_image
 from pri3d.transforms.cloud import augment_colors, augment_points
 from pri3d.transforms.color import augment, normalise
 from pri3d.transforms.crop import Crop, crop_image, random_crop
@@ -48,12 +48,12 @@ class FrameCloud(NamedTuple):
 class FrameCloudBatch(NamedTuple):
     """Frames of a micro-batch. names, skipped: of all its frames.
 
-    side: their clouds, whose anchors are pixels numbered through the batch.
+    cloud: their clouds in voxels, whose anchors are pixels numbered through the batch.
     """
 
     names: list[str]
     image_BCHW: Tensor
-    side: Side
+    cloud: VoxelBatch
     skipped: list[str]
 
 
@@ -118,7 +118,7 @@ class FrameClouds(torch.utils.data.Dataset):
             clouds, row = scan.clouds.unposed, row - len(scan.clouds)
         name = f"{self.scenes[scene]} frame {clouds.index[row]}"
         rng = np.random.default_rng([self.settings.seed, 3, epoch, frame])
-        with damage_is_named(scan, name):
+        with named_errors(scan, name):
             return self._sample(name, clouds, int(row), rng)
 
     def _sample(
@@ -227,8 +227,8 @@ def collate_frame_clouds(samples: Sequence[FrameCloud], min_frames: int = 1) -> 
         images, clouds = [], []
     image_BCHW = torch.stack(images) if images else torch.zeros(0, 3, 0, 0)
     pixels = image_BCHW.shape[2] * image_BCHW.shape[3]
-    side = collate_side([(cloud, i * pixels) for i, cloud in enumerate(clouds)])
-    return FrameCloudBatch([sample.name for sample in samples], image_BCHW, side, skipped)
+    cloud = collate_voxels([(voxels, i * pixels) for i, voxels in enumerate(clouds)])
+    return FrameCloudBatch([sample.name for sample in samples], image_BCHW, cloud, skipped)
 
 
 @njit(cache=True, nogil=True)

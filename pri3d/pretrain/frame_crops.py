@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional
 from pri3d.config import Pretrain
 from pri3d.pretrain.order import order_of_epoch
 from pri3d.pretrain.pair_order import PairOrder
-from pri3d.pretrain.scan_cache import ScanCache, damage_is_named, row_of, stored_image
+from pri3d.pretrain.scan_cache import ScanCache, named_errors, row_of, stored_image
 from pri3d.transforms.color import augment, normalise
 
 MIN_AREA = 0.2  # share of the image's area that a crop has at least
@@ -76,7 +76,7 @@ class FrameCropSamples(torch.utils.data.Dataset):
         name = f"{scene} frame {number}"
         scan = self.scans[scene]
         try:
-            with damage_is_named(scan, name):
+            with named_errors(scan, name):
                 rgb = stored_image(scan.clouds, row_of(scan.clouds, number))
         except ValueError as error:
             return FrameCrops(name, None, [str(error)])

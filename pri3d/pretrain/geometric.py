@@ -25,7 +25,7 @@ def crop_intrinsics(color_K: np.ndarray, crop: Crop, shape: tuple[int, int]) -> 
     return K
 
 
-def turn(chunk: VoxelMatches, angle: float) -> VoxelMatches:
+def rotate_chunk(chunk: VoxelMatches, angle: float) -> VoxelMatches:
     """A chunk rotated about the world's z axis (up, in ScanNet) by an angle in radians.
 
     The centers of the voxels are rotated and voxelized again. Of several in one voxel the first is
@@ -33,13 +33,13 @@ def turn(chunk: VoxelMatches, angle: float) -> VoxelMatches:
     """
     cos, sin = np.cos(angle), np.sin(angle)
     x, y, z = (chunk.voxel_V3 + 0.5).T
-    turned_V3 = np.floor(np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1))
-    first, of_row = unique_voxels(turned_V3.astype(np.int64))
+    rotated_V3 = np.floor(np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1))
+    first, of_row = unique_voxels(rotated_V3.astype(np.int64))
     row_N = of_row[chunk.row_N]
     _, kept = np.unique(row_N, return_index=True)
     kept.sort()
     return VoxelMatches(
-        voxel_V3=turned_V3[first].astype(np.int32),
+        voxel_V3=rotated_V3[first].astype(np.int32),
         color_V3=chunk.color_V3[first],
         id_N=chunk.id_N[kept],
         row_N=row_N[kept],

@@ -14,7 +14,7 @@ from pri3d.config import Pretrain
 from pri3d.models.heads import ProjectionHeads
 from pri3d.models.minkunet import minkunet_of
 from pri3d.models.resunet import resunet
-from pri3d.pretrain.batches import Side
+from pri3d.pretrain.batches import VoxelBatch
 from pri3d.pretrain.depth_loss import depth_head, depth_loss, has_depth
 from pri3d.pretrain.image_features import cell_features, maps_of
 from pri3d.pretrain.image_pairs import ImagePairBatch
@@ -73,8 +73,8 @@ def geo_term(
 
     First the samples of all first images, then those of the second.
     """
-    first = _surface_term(nets, maps[0], batch.side_a, settings)
-    second = _surface_term(nets, maps[1], batch.side_b, settings)
+    first = _surface_term(nets, maps[0], batch.voxels_a, settings)
+    second = _surface_term(nets, maps[1], batch.voxels_b, settings)
     return LossTerm(
         loss_S=torch.cat([first.loss_S, second.loss_S]),
         loss_chance=[*first.loss_chance, *second.loss_chance],
@@ -97,7 +97,7 @@ def depth_term(nets: nn.ModuleDict, maps: Maps, batch: ImagePairBatch) -> LossTe
 
 def geo_count(batch: ImagePairBatch) -> int:
     """Number of samples of the geo term."""
-    return len(batch.side_a.counts) + len(batch.side_b.counts)
+    return len(batch.voxels_a.counts) + len(batch.voxels_b.counts)
 
 
 def depth_count(batch: ImagePairBatch) -> int:
@@ -107,17 +107,17 @@ def depth_count(batch: ImagePairBatch) -> int:
 
 def has_chunks(batch: ImagePairBatch) -> bool:
     """Whether some first image and some second image has a chunk."""
-    return bool(batch.side_a.counts and batch.side_b.counts)
+    return bool(batch.voxels_a.counts and batch.voxels_b.counts)
 
 
 def _surface_term(
-    nets: nn.ModuleDict, map_BCHW: Tensor, side: Side, settings: Pretrain
+    nets: nn.ModuleDict, map_BCHW: Tensor, voxels: VoxelBatch, settings: Pretrain
 ) -> LossTerm:
     cells_NC = cell_features(map_BCHW)
-    if not side.counts:
+    if not voxels.counts:
         return LossTerm(cells_NC.new_zeros(0), [], [], [])
-    voxels_NC = voxel_features(nets["backbone3d"], side)
+    voxels_NC = voxel_features(nets["backbone3d"], voxels)
     # The heads are linear and act on single rows: apply them to the matched rows only.
-    anchor_NC = nets["w2d"](cells_NC[side.matches.anchor_N])
-    positive_NC = nets["w3d"](voxels_NC[side.matches.positive_N])
-    return contrast(anchor_NC, positive_NC, side.matches, settings)
+    anchor_NC = nets["w2d"](cells_NC[voxels.matches.anchor_N])
+    positive_NC = nets["w3d"](voxels_NC[voxels.matches.positive_N])
+    return contrast(anchor_NC, positive_NC, voxels.matches, settings)

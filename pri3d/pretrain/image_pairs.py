@@ -18,8 +18,8 @@ from pri3d.artefacts import Clouds
 from pri3d.config import Pretrain
 from pri3d.geometry import View
 from pri3d.pretrain import official_matches
-from pri3d.pretrain.batches import Matches, Side, collate_matches, collate_side, unusable
-from pri3d.pretrain.geometric import crop_intrinsics, turn
+from pri3d.pretrain.batches import Matches, VoxelBatch, collate_matches, collate_voxels, unusable
+from pri3d.pretrain.geometric import crop_intrinsics, rotate_chunk
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import (
     CELL,
@@ -31,7 +31,7 @@ from pri3d.pretrain.matches import (
     view_matches,
 )
 from pri3d.pretrain.pair_order import PairItem, PairOrder
-from pri3d.pretrain.scan_cache import Scan, ScanCache, damage_is_named, row_of, stored_image
+from pri3d.pretrain.scan_cache import Scan, ScanCache, named_errors, row_of, stored_image
 from pri3d.transforms.color import augment, normalise
 from pri3d.transforms.crop import Crop, crop_image, random_crop
 
@@ -64,8 +64,8 @@ class ImagePairBatch(NamedTuple):
     image_a_BCHW: Tensor
     image_b_BCHW: Tensor
     view: Matches
-    side_a: Side
-    side_b: Side
+    voxels_a: VoxelBatch
+    voxels_b: VoxelBatch
     skipped: list[str]
     depth_a_BHW: Tensor | None = None
     depth_b_BHW: Tensor | None = None
@@ -115,14 +115,14 @@ class ImagePairs(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> ImagePair:
         item = self.order.item(index)
         scan = self.scans[item.scene]
-        with damage_is_named(scan, item.name):
+        with named_errors(scan, item.name):
             return self._sample(item, scan)
 
     def _sample(self, item: PairItem, scan: Scan) -> ImagePair:
         settings, clouds, name = self.settings, scan.clouds, item.name
         shape = settings.height, settings.width
         rows = [row_of(clouds, number) for number in item.frames]
-        image_rngs, (view_rng,), geo_rngs, crop_rngs, turn_rngs = (
+        image_rngs, (view_rng,), geo_rngs, crop_rngs, rotation_rngs = (
             item.rng.spawn(n) for n in (2, 1, 2, 2, 2)
         )
         crops = [
@@ -157,7 +157,7 @@ class ImagePairs(torch.utils.data.Dataset):
                 seen = views[side] if official else frames[side]
                 chunk = self._chunk(scan, number, seen, geo_rngs[side])
                 if settings.rotate_chunks:
-                    chunk = turn(chunk, turn_rngs[side].uniform(0, 2 * np.pi))
+                    chunk = rotate_chunk(chunk, rotation_rngs[side].uniform(0, 2 * np.pi))
                 reason = unusable(chunk)
                 if reason is None:
                     chunks[side] = chunk
@@ -211,8 +211,8 @@ def collate_image_pairs(samples: Sequence[ImagePair]) -> ImagePairBatch:
         image_a_BCHW=torch.stack(images[0]) if images[0] else nothing,
         image_b_BCHW=torch.stack(images[1]) if images[1] else nothing,
         view=collate_matches(view),
-        side_a=collate_side(chunks[0]),
-        side_b=collate_side(chunks[1]),
+        voxels_a=collate_voxels(chunks[0]),
+        voxels_b=collate_voxels(chunks[1]),
         skipped=[reason for s in samples for reason in s.skipped],
         depth_a_BHW=torch.stack(depths[0]) if depths[0] else None,
         depth_b_BHW=torch.stack(depths[1]) if depths[1] else None,

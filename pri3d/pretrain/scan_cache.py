@@ -135,7 +135,7 @@ def stored_image(clouds: Clouds | Unposed, row: int, min_height: int | None = No
 
 
 @contextlib.contextmanager
-def damage_is_named(scan: Scan, name: str) -> Iterator[None]:
+def named_errors(scan: Scan, name: str) -> Iterator[None]:
     """Name files and sample where h5py cannot read (a wrong checksum).
 
     Raises:

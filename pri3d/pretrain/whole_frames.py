@@ -55,7 +55,7 @@ def global_features(
     teacher_BC = teacher_maps(nets, batch.image_BCHW, settings).mean(dim=(2, 3))
     backbone3d = nets["backbone3d"]
     assert isinstance(backbone3d, MinkUNet)
-    deepest = backbone3d.encode(sparse_tensor(batch.side))[-1]
+    deepest = backbone3d.encode(sparse_tensor(batch.cloud))[-1]
     frame_N = deepest.coordinates[:, 0].long()
     total_BC = deepest.features.new_zeros(len(teacher_BC), deepest.features.shape[1])
     total_BC = total_BC.index_add(0, frame_N, deepest.features)

@@ -9,7 +9,7 @@ from golden_vectors import Golden, cases
 from loss_terms import total
 
 from pri3d.config import Pretrain
-from pri3d.pretrain.batches import Matches, Side
+from pri3d.pretrain.batches import Matches, VoxelBatch
 from pri3d.pretrain.image_pairs import ImagePairBatch
 from pri3d.pretrain.modes import module_of
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
@@ -50,7 +50,7 @@ def published_step(golden: Golden) -> ImagePairBatch:
         )
         color_V3 = golden.tensor(f"in.voxel_rgb{image}")[order] / 255
         chunk_sizes = torch.bincount(voxel_V4[:, 0]).tolist()
-        sides.append(Side(voxel_V4[:, 1:].int(), color_V3, chunk_sizes, matches))
+        sides.append(VoxelBatch(voxel_V4[:, 1:].int(), color_V3, chunk_sizes, matches))
     view = Matches(torch.cat(anchors), torch.cat(positives), counts)
     depths = [torch.from_numpy(golden.arrays[f"in.depth{i}"] / 1000) for i in (1, 2)]  # metres
     return ImagePairBatch([], *images, view, *sides, [], *depths)

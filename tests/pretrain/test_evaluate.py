@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 from make_artefacts import make_artefacts
-from pri3d.pretrain.samples import PairSamples, collate
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from pri3d.cli import app
 from pri3d.config import Evaluate, Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain import evaluate, modes, train
+from pri3d.pretrain import evaluate, train
+from pri3d.pretrain.image_pairs import ImagePairs
+from pri3d.pretrain.modes import joint, module_of
+from pri3d.run.folder import PROVENANCE
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("evaluate")

@@ -20,7 +20,7 @@ from make_artefacts import (
 
 from pri3d.config import Pretrain
 from pri3d.geometry import View
-from pri3d.pretrain.geometric import turn
+from pri3d.pretrain.geometric import rotate_chunk
 from pri3d.pretrain.image_pairs import ImagePairs
 from pri3d.pretrain.image_pairs import collate_image_pairs as collate
 from pri3d.pretrain.input_depth import input_view
@@ -264,7 +264,7 @@ def test_of_voxels_that_fall_together_the_first_remains():
     voxel = np.unique(rng.integers(-8, 8, (3000, 3)), axis=0).astype(np.int32)
     color = rng.integers(0, 256, voxel.shape, np.uint8)
     rows = rng.permutation(len(voxel))[:500]
-    chunk = turn(VoxelMatches(voxel, color, np.arange(500), rows), 0.7)
+    chunk = rotate_chunk(VoxelMatches(voxel, color, np.arange(500), rows), 0.7)
     first, row_of_cell = {}, {}
     for row, (x, y, z) in enumerate(voxel + 0.5):
         along, across = np.cos(0.7) * x - np.sin(0.7) * y, np.sin(0.7) * x + np.cos(0.7) * y

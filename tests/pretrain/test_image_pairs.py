@@ -291,7 +291,7 @@ def test_what_is_left_out_has_a_reason_and_the_others_go_on(tmp_path, edit, reas
     whole = 3 if "color" in next(iter(reasons)) else 6
     assert len(batch.image_a_BCHW) == whole
     lost = sum(n for reason, n in reasons.items() if reason.startswith("geo"))
-    assert len(batch.side_a.counts) + len(batch.side_b.counts) == 2 * whole - lost
+    assert len(batch.voxels_a.counts) + len(batch.voxels_b.counts) == 2 * whole - lost
     assert len(batch.view.counts) == whole - reasons.get("view: fewer than 2 matches", 0)
     cells = HEIGHT // 2 * WIDTH // 2
     assert batch.view.anchor_N.max() < whole * cells
@@ -305,7 +305,7 @@ def test_a_batch_of_nothing(tmp_path):
     batch = collate([data[0], data[1]])
     assert len(batch.image_a_BCHW) == 0
     assert batch.view.counts == []
-    assert batch.side_a.counts == []
+    assert batch.voxels_a.counts == []
     assert batch.skipped == ["no color image"] * 2
 
 
@@ -316,7 +316,7 @@ def test_cells_and_voxels_are_numbered_through_the_batch(room):
     cells = HEIGHT // 2 * WIDTH // 2
     n = batch.view.counts[0]
     assert np.array_equal(batch.view.anchor_N[n:].numpy(), second.view[0] + cells)
-    side = batch.side_b
+    side = batch.voxels_b
     assert side.counts == [len(first.chunks[1].voxel_V3), len(second.chunks[1].voxel_V3)]
     rows = side.matches.positive_N[side.matches.counts[0] :]
     expected = second.chunks[1].voxel_V3[second.chunks[1].row_N]

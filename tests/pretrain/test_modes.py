@@ -93,10 +93,10 @@ def test_geo_compares_cells_with_the_voxels_below_them(nets, batch):
     assert len(terms.loss_S) == 4  # two images of two pairs
     with torch.no_grad():
         pixels = nets["backbone"](batch.image_b_BCHW)[1].flatten(1).T
-        voxels = voxel_features(nets["backbone3d"], batch.side_b)
-        n = batch.side_b.matches.counts[0]
-        cells = batch.side_b.matches.anchor_N[n:] - 32 * 42
-        rows = batch.side_b.matches.positive_N[n:]
+        voxels = voxel_features(nets["backbone3d"], batch.voxels_b)
+        n = batch.voxels_b.matches.counts[0]
+        cells = batch.voxels_b.matches.anchor_N[n:] - 32 * 42
+        rows = batch.voxels_b.matches.positive_N[n:]
         a, b = nets["w2d"](pixels[cells]), nets["w3d"](voxels[rows])
     assert terms.loss_S[3].item() == pytest.approx(nce(a, b, 0.4), rel=1e-4)
 
@@ -124,7 +124,7 @@ def test_a_missing_term_leaves_the_others(nets, batch):
     none = torch.zeros(0, dtype=torch.int64)
     nothing = batch._replace(
         view=Matches(none, none, []),
-        side_a=batch.side_a._replace(counts=[], matches=Matches(none, none, [])),
+        voxels_a=batch.voxels_a._replace(counts=[], matches=Matches(none, none, [])),
     )
     terms = evaluate("joint", nets, nothing)
     assert len(terms["view"].loss_S) == 0

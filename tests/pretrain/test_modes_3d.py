@@ -1,6 +1,5 @@
 """Modes that pretrain a 3D network on clouds of single frames."""
 
-import json
 import math
 
 import numpy as np
@@ -21,6 +20,7 @@ from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.pretrain.schedules import learning_rate
 from pri3d.pretrain.voxel_features import sparse_tensor
 from pri3d.run import checkpoint
+from pri3d.run.folder import read_run
 from pri3d.transforms import cloud
 from pri3d.transforms.crop import Crop
 
@@ -221,14 +221,14 @@ def test_pairs_match_where_points_lie_close_in_the_world(room):
     samples = cloud_pairs.CloudPairs(room["pairs"], room["clouds_dir"], settings(matches=500))
     for index in range(3):
         sample = samples[index]
-        (side_a, side_b), (row_a, row_b) = sample.clouds, sample.matches
+        (voxels_a, voxels_b), (row_a, row_b) = sample.clouds, sample.matches
         assert len(row_a) > 100
         assert len(np.unique(row_a)) == len(row_a)
         # Nothing was changed: voxels are those of the world.
-        a, b = ((side.voxel_V3 + 0.5) * 0.04 for side in (side_a, side_b))
+        a, b = ((side.voxel_V3 + 0.5) * 0.04 for side in (voxels_a, voxels_b))
         assert np.abs(a[row_a] - b[row_b]).max() <= 0.05 + 0.04 + 1e-9
-        colors = np.abs(side_a.color_V3[row_a] - side_b.color_V3[row_b]).mean()
-        shuffled = np.abs(side_a.color_V3[row_a] - side_b.color_V3[np.roll(row_b, 7)]).mean()
+        colors = np.abs(voxels_a.color_V3[row_a] - voxels_b.color_V3[row_b]).mean()
+        shuffled = np.abs(voxels_a.color_V3[row_a] - voxels_b.color_V3[np.roll(row_b, 7)]).mean()
         assert colors < 0.5 * shuffled
 
 
@@ -303,10 +303,12 @@ def test_what_a_run_leaves(trained, mode):
     assert parts == {"backbone3d"} | ({"w3d"} if mode in WITH_TEACHER else set()) | (
         {"w2d"} if mode in ("ppkt", "crd") else set()
     )
-    provenance = json.loads((trained / mode / "provenance.json").read_text())
-    assert ("pairs" in provenance) == (mode == "pointcontrast")
-    assert ("teacher_weights" in provenance["starts"]) == (mode in WITH_TEACHER)
-    assert "chunks" not in provenance
+    provenance = read_run(trained / mode).provenance
+    assert provenance is not None
+    assert set(provenance.inputs) == {"clouds"} | ({"pairs"} if mode == "pointcontrast" else set())
+    assert set(provenance.initial_weights) == {"backbone3d"} | (
+        {"teacher"} if mode in WITH_TEACHER else set()
+    )
 
 
 @pytest.mark.parametrize("mode", WITH_TEACHER)
@@ -357,7 +359,7 @@ def test_the_losses_of_whole_frames_are_what_they_say(room, teacher):
         with torch.no_grad():
             map_BChw = nets["teacher"](batch.image_BCHW)
             wanted = torch.stack([image.flatten(1).mean(1) for image in map_BChw])
-            deepest = nets["backbone3d"].encode(sparse_tensor(batch.side))[-1]
+            deepest = nets["backbone3d"].encode(sparse_tensor(batch.cloud))[-1]
             of_frame = deepest.coordinates[:, 0]
             given = torch.stack([deepest.features[of_frame == i].mean(0) for i in range(4)])
             term = module.loss(nets, batch, how)[mode]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 PACKAGE = Path(__file__).parents[2] / "pri3d"
 
-ROW = '''
+ROW = """
 MODES["toy"] = Mode(
     "2D: images that should have unit variance",
     reads=("pairs",),
@@ -21,7 +21,7 @@ MODES["toy"] = Mode(
     uses=_IMAGES | _NETWORK_2D,
     matching=True,
 )
-'''
+"""
 
 FILE = '''
 """toy: features of unit variance, for a test."""

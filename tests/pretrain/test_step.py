@@ -34,11 +34,11 @@ def networks() -> torch.nn.ModuleDict:
 def batch_of(samples):
     batch = collate(samples)
     sides = [
-        side._replace(color_V3=side.color_V3.double()) for side in (batch.side_a, batch.side_b)
+        side._replace(color_V3=side.color_V3.double()) for side in (batch.voxels_a, batch.voxels_b)
     ]
     images = batch.image_a_BCHW.double(), batch.image_b_BCHW.double()
     return batch._replace(
-        image_a_BCHW=images[0], image_b_BCHW=images[1], side_a=sides[0], side_b=sides[1]
+        image_a_BCHW=images[0], image_b_BCHW=images[1], voxels_a=sides[0], voxels_b=sides[1]
     )
 
 

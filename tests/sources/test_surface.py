@@ -184,7 +184,7 @@ def fused(tmp_path_factory):
 def test_fused_points_lie_on_the_walls_and_cover_them(fused):
     path, surface = fused
     assert len(surface.points) > 5000
-    # Marching cubes rounds the room's edges; elsewhere millimetres of depth are all that is off.
+    # Marching cubes rounds the room's edges; elsewhere millimeters of depth are all that is off.
     assert np.quantile(distance_to_room(surface.points), 0.95) < 0.005
     assert distance_to_room(surface.points).max() < 0.03
     with Clouds(path) as clouds:
@@ -193,21 +193,21 @@ def test_fused_points_lie_on_the_walls_and_cover_them(fused):
     assert (distance < 0.02).mean() > 0.95
 
 
-def test_fused_points_have_the_colour_of_their_wall(fused):
+def test_fused_points_have_the_color_of_their_wall(fused):
     points, color = fused[1].points, fused[1].color.astype(int)
     to_walls = np.concatenate([np.abs(points), np.abs(points - ROOM)], axis=1)
     to_walls.sort(axis=1)
-    clear = to_walls[:, 1] > 0.1  # away from the room's edges, where colours mix
+    clear = to_walls[:, 1] > 0.1  # away from the room's edges, where colors mix
     wall = np.concatenate([np.abs(points), np.abs(points - ROOM)], axis=1).argmin(axis=1)
     off = np.abs(color - WALL_COLORS[wall].astype(int)).max(axis=1)
     assert clear.sum() > 3000
     assert np.quantile(off[clear], 0.99) < 12
 
 
-def test_colours_are_looked_up_through_the_transform_between_the_cameras(tmp_path):
+def test_colors_are_looked_up_through_the_transform_between_the_cameras(tmp_path):
     into_corner = look((1.2, 1.1, 1.0), np.arctan2(1.3, 1.8), 0.2)
     path = make_clouds(tmp_path / "room.h5", [into_corner, into_corner])
-    aside = 0.2  # metres; where the colour camera says it is
+    aside = 0.2  # meters; to the color camera
     with h5py.File(path, "r+") as file:
         file.attrs["color_from_depth"] = [
             [1, 0, 0, aside],

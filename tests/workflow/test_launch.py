@@ -1,4 +1,4 @@
-"""What the workflow makes of its settings and scans before anything runs."""
+"""The jobs that the workflow plans for its settings and scans."""
 
 import os
 import re
@@ -9,6 +9,8 @@ import tomllib
 import pytest
 import yaml
 from flow import ROOT, dry_run, planned, snakemake
+
+from pri3d import config
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -24,7 +26,7 @@ def scans(tmp_path):
 
 
 def commands(folder, *words):
-    """The shell commands of a dry run, and everything it said."""
+    """The shell commands of a dry run, and all its output."""
     status, said = dry_run(ROOT, folder, "--printshellcmds", *words)
     assert status == 0, said
     return re.findall(r"^Shell command: python -m pri3d (.*)$", said, re.MULTILINE), said
@@ -70,7 +72,7 @@ def test_modes_of_single_frames_need_no_chunks_and_with_a_teacher_no_pairs(scans
     assert ("attic" in command) == with_pairs
     assert command.count("--scene ") == (0 if with_pairs else 2)
     assert "--set lr=0.1 " in command
-    other = f'modes={{"{mode}": {{"lr": 0.03}}}}'
+    other = f'variants={{"{mode}": {{"lr": 0.03}}}}'
     found, _ = commands(tmp_path, *config[:3], other, *config[3:])
     assert "--set lr=0.03 " in next(line for line in found if line.startswith("pretrain "))
 
@@ -84,7 +86,7 @@ def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
     )
     assert "--held-out attic " in pretrain
     assert "--held-out attic " in evaluate
-    assert "--most-pairs 8 " in evaluate
+    assert "--max-pairs 8 " in evaluate
     assert "held_out: 1 scenes are not among the scans: elsewhere" in said
     plan = planned(ROOT, tmp_path, "--config", *config, "--", "pretrain_joint")
     assert sum(job.startswith("chunks") for job in plan) == 2
@@ -93,7 +95,7 @@ def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
     assert plan == set()
 
 
-def test_a_run_depends_on_the_weights_that_it_starts_from(scans, tmp_path):
+def test_a_run_depends_on_its_initial_weights(scans, tmp_path):
     config = [
         f"scans={scans}",
         'pretrain={"initial_weights_2d": "my.pth", "initial_weights_3d": "mine.safetensors"}',
@@ -113,10 +115,10 @@ def refused_inputs(folder, config, target):
 
 
 def test_finetuning_on_a_users_data(scans, tmp_path):
-    """Only what the starts need is pretrained; runs of one number share seed and labels."""
+    """Only the runs that it needs are pretrained; runs of one number share seed and labels."""
     config = [
-        f"scans={scans}", 'labelled={"scannet": "my labels"}', 'semseg={"seed": 3, "percent": 40}',
-        'finetune={"starts": ["scratch", "imagenet", "view"]}',
+        f"scans={scans}", 'datasets={"scannet": "my labels"}', 'semseg={"seed": 3, "percent": 40}',
+        'finetune={"initial_weights": ["scratch", "imagenet", "view"]}',
     ]  # fmt: skip
     found, _ = commands(tmp_path, "--config", *config, "--", "finetune_semseg_scannet")
     given = {
@@ -124,31 +126,120 @@ def test_finetuning_on_a_users_data(scans, tmp_path):
         for line in found
         if line.startswith("finetune ")
     }
-    starts = {"scratch": "random", "imagenet": "imagenet", "view": "results/runs/view"}
-    assert set(given) == {f"semseg_scannet-{start}-40-0" for start in starts}
-    for start, init in starts.items():
-        line = given[f"semseg_scannet-{start}-40-0"]
+    weights = {"scratch": "random", "imagenet": "imagenet", "view": "results/runs/view"}
+    assert set(given) == {f"semseg_scannet-{name}-40-0" for name in weights}
+    for name, initial in weights.items():
+        line = given[f"semseg_scannet-{name}-40-0"]
         assert line.startswith("finetune semseg_scannet --data 'my labels' ")
-        assert f"""--set 'initial_weights="{init}"' """ in line
+        assert f"""--set 'initial_weights="{initial}"' """ in line
         assert "--set percent=40.0 " in line
         assert "--set seed=3 " in line
     verbs = [line.split()[0] for line in found]
     assert verbs.count("pretrain") == 1
     assert verbs.count("evaluate") == 3
     assert "data" not in verbs  # no look-alike
-    curve = 'low_data={"starts": ["scratch"], "percents": [5], "seeds": 2}'
-    more = [*config[:-1], 'finetune={"starts": ["mine"], "files": {"mine": "my.pth"}}', curve]
+    curve = 'low_data={"initial_weights": ["scratch"], "percents": [5], "seeds": 2}'
+    more = [
+        *config[:-1],
+        'finetune={"initial_weights": ["mine"], "weight_files": {"mine": "my.pth"}}',
+        curve,
+    ]
     (tmp_path / "my.pth").write_text("weights")
     found, _ = commands(tmp_path, "--config", *more, "--", "finetune_semseg_scannet")
     assert [line.split()[0] for line in found] == ["finetune", "evaluate"]
     assert """--set 'initial_weights="my.pth"' """ in found[0]
+    assert "--weights-name mine " in found[0]
     shown = [*more, 'report={"tasks": [], "low_data": true, "runs": []}']
     plan = planned(ROOT, tmp_path, "--config", *shown, "--", "report")
     assert {f"evaluate semseg_scannet-scratch-5-{n}" for n in (0, 1)} <= plan
-    config.append('low_data={"starts": ["scratch"], "percents": [5], "seeds": 2}')
+    config.append('low_data={"initial_weights": ["scratch"], "percents": [5], "seeds": 2}')
     found, _ = commands(tmp_path, "--config", *config, "--", "low_data")
     seeds = [re.search(r"--set seed=(\d+)", line)[1] for line in found if "finetune " in line]
     assert sorted(seeds) == ["3", "4"]
+
+
+VARIANTS = [
+    "variants={plain: {mode: joint, seeds: 2}, deep: {mode: joint, seeds: 2, depth_loss: true}}",
+    "finetune={initial_weights: [scratch, plain, deep]}",
+    "report={runs: [plain, deep], tasks: [semseg_scannet]}",
+]
+
+
+def test_variants_and_seeds_are_pretrained_evaluated_finetuned_and_compared(scans, tmp_path):
+    config = ["--config", f"scans={scans}", "held_out=[attic]", "datasets={scannet: mine}"]
+    plan = planned(ROOT, tmp_path, *config, *VARIANTS, "--", "report")
+    runs = {f"{name}-{seed}" for name in ("plain", "deep") for seed in (0, 1)}
+    finetuned = {f"semseg_scannet-{name}-100-0" for name in {"scratch", *runs}}
+    assert {job for job in plan if job.startswith("pretrain ")} == {f"pretrain {n}" for n in runs}
+    assert {job for job in plan if job.startswith("finetune")} == {
+        f"finetune {name}" for name in finetuned
+    }
+    measured = {f"evaluate {name}" for name in runs | finetuned}
+    assert {job for job in plan if job.startswith("evaluate")} == measured
+    assert "report" in plan
+    found, _ = commands(tmp_path, *config, *VARIANTS, "--", "pretrain_deep")
+    pretrain = [line for line in found if line.startswith("pretrain ")]
+    assert len(pretrain) == 2
+    for seed, line in enumerate(sorted(pretrain, key=lambda line: "deep-1 " in line)):
+        assert line.startswith("pretrain --mode joint --variant deep --pairs")
+        assert f"--out results/runs/deep-{seed} " in line
+        assert f"--set seed={seed} " in line
+        assert "--set depth_loss=true " in line
+    curve = "low_data={initial_weights: [deep], percents: [20], seeds: 2}"
+    plan = planned(ROOT, tmp_path, *config, *VARIANTS, curve, "--", "low_data")
+    assert {job for job in plan if job.startswith("finetune")} == {
+        f"finetune semseg_scannet-deep-{run}-20-{seed}" for run in (0, 1) for seed in (0, 1)
+    }
+
+
+def test_a_finetuning_has_the_network_of_its_pretraining(scans, tmp_path):
+    variant = "variants={small: {mode: joint, network2d: resnet18_half}}"
+    config = [f"scans={scans}", "datasets={scannet: mine}", variant]
+    more = "finetune={initial_weights: [scratch, small]}"
+    given = ["--config", *config, more, "--", "finetune_semseg_scannet"]
+    found, _ = commands(tmp_path, *given)
+    networks = {
+        re.search(r"initial_weights=\"([\w/]+)", line)[1]: re.search(r"network2d=\"(\w+)", line)[1]
+        for line in found
+        if line.startswith("finetune ")
+    }
+    assert networks == {"random": "resnet18", "results/runs/small": "resnet18_half"}
+
+
+@pytest.mark.parametrize("given", ["file", "name", "both"])
+def test_a_preset_is_chosen_by_name_or_as_a_file(scans, tmp_path, given):
+    (tmp_path / "mine.yaml").write_text("preset: lite\npretrain.steps: 7\nframes: {every: 3}\n")
+    words = {
+        "file": ["--configfile", ROOT / "workflow/presets/lite.yaml", "--config"],
+        "name": ["--config", "preset=lite"],
+        "both": ["--configfile", tmp_path / "mine.yaml", "--config"],
+    }[given]
+    found, _ = commands(tmp_path, *words, f"scans={scans}", "--", "pretrain_view")
+    assert any("--max-pairs 20000" in line for line in found)
+    pretrain = next(line for line in found if line.startswith("pretrain "))
+    assert ("--set steps=7 " if given == "both" else "--set steps=66000 ") in pretrain
+    assert any(f"--every {3 if given == 'both' else 25} " in line for line in found)
+
+
+def test_run_takes_dotted_keys(scans, tmp_path):
+    """Snakemake itself refuses a dot in a key of --config."""
+    words = ["run", "--dry-run", "pretrain_joint_depth", f"scans={scans}", "pretrain.lr=0.05"]
+    words += ["variants.joint_depth.mode=joint", "pairs.max_pairs=null"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pri3d", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "training results/runs/joint_depth" in done.stdout + done.stderr
+
+
+def test_target_names_are_those_of_the_snakefile(tmp_path):
+    done = snakemake(ROOT, tmp_path, "--list-target-rules")
+    names = {line for line in done.stdout.splitlines() if re.fullmatch(r"\w+", line)}
+    assert names - {"dataset_scannet"} == set(config.target_names(config.Settings()))
 
 
 def test_names_are_quoted(scans, tmp_path):
@@ -181,7 +272,7 @@ def test_presets_lie_over_the_settings_and_the_command_line_over_them(scans, tmp
 
 
 @pytest.mark.parametrize("how", ["list", "file"])
-def test_scenes_without_a_scan_are_told_and_do_not_stop_the_run(scans, tmp_path, how):
+def test_scenes_without_a_scan_are_reported_and_do_not_stop_the_run(scans, tmp_path, how):
     (tmp_path / "scenes.txt").write_text("attic\nnowhere\n\nattic\nlost scene\n".replace(" ", "_"))
     scenes = "[attic, nowhere, attic, lost_scene]" if how == "list" else "scenes.txt"
     config = [f"scans={scans}", f"scenes={scenes}"]
@@ -190,27 +281,30 @@ def test_scenes_without_a_scan_are_told_and_do_not_stop_the_run(scans, tmp_path,
     assert found[-1].endswith(
         "--missing nowhere --missing lost_scene > results/logs/pairs.log 2>&1"
     )
-    assert "No scan for 2 scenes, the ledger tells: nowhere lost_scene" in said
+    assert "No scan for 2 scenes, listed in the ledger: nowhere lost_scene" in said
 
 
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ('frames={"evry": 3}', "setting frames.evry is unknown; did you mean every?"),
+        ('frames={"evry": 3}', "setting frames.evry is unknown; did you mean frames.every?"),
         ('frames={"every": 0}', "setting frames.every: input should be greater than or equal to 1"),
         ("scans=nowhere", "nowhere: no such folder; set `scans`"),
-        ("scenes=nowhere.txt", "nowhere.txt: no list of scenes"),
-        ("scenes=[nowhere]", "no scan of those asked for"),
+        ("scenes=nowhere.txt", "nowhere.txt: is no list of scenes"),
+        ("scenes=[nowhere]", "scenes: none of them has a scan in "),
         (
             'semseg={"initial_weights": "my.pth"}',
-            "semseg.init: name it in finetune.files, and that in",
+            "semseg.initial_weights: is for `pri3d finetune`; name the file in",
         ),
-        ('finetune={"starts": ["nobody"]}', "starts: there is no nobody; there are scratch, imag"),
-        ("scenes=[attic]", "labelled.scannet: is the demo's, and scans are"),
+        (
+            'finetune={"initial_weights": ["nobody"]}',
+            "there is no run or weight file nobody; known: scratch, imag",
+        ),
+        ("scenes=[attic]", "datasets.scannet: is demo, but scans is"),
         ("scenes=[attic] held_out=[attic]", "held_out: leaves no scan to train on"),
     ],
 )
-def test_what_cannot_be_run_is_one_sentence(scans, tmp_path, config, expected):
+def test_wrong_settings_are_one_sentence(scans, tmp_path, config, expected):
     given = [config] if config.startswith("scans") else [f"scans={scans}", config]
     if "held_out" in config:
         given = [f"scans={scans}", *config.split()]
@@ -218,7 +312,7 @@ def test_what_cannot_be_run_is_one_sentence(scans, tmp_path, config, expected):
 
 
 @pytest.mark.parametrize("name", ["gpu", "slurm"])
-def test_a_gpu_is_asked_for_by_profiles_only(name):
+def test_only_profiles_request_a_gpu(name):
     for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
         assert "gpu" not in path.read_text()
     profile = yaml.safe_load((ROOT / "workflow/profiles" / name / "config.yaml").read_text())
@@ -231,9 +325,10 @@ def test_the_gpu_profile_is_understood(scans, tmp_path):
     commands(tmp_path, *profile, "--config", f"scans={scans}", "--", "pretrain_joint")
 
 
-def test_a_gpu_that_is_not_there_is_told(tmp_path):
-    """The trainer says it before it looks at anything; Snakemake hands the line on."""
+def test_a_missing_gpu_is_one_line(tmp_path):
+    """The trainer checks it before its inputs."""
     words = ["pretrain", "--mode", "view", "--set", "device=cuda", "--out", tmp_path]
+    words += ["--clouds", tmp_path, "--pairs", __file__]
     done = subprocess.run(
         [sys.executable, "-m", "pri3d", *words],
         capture_output=True,
@@ -288,9 +383,9 @@ KEYS = [
 @pytest.mark.parametrize(("name", "body"), RULES, ids=[name for name, _ in RULES])
 def test_every_rule_has_the_same_keys_in_the_same_order(name, body):
     keys = re.findall(r"^    (\w+):", body, re.MULTILINE)
-    from_nothing = name in ("demo", "labelled_rendered")
+    from_nothing = name in ("demo", "dataset_rendered")
     assert keys == [key for key in KEYS if key != "input" or not from_nothing]
-    assert "code_digest(" in body
+    assert re.search(r"code_(digest|of_mode)\(", body)
 
 
 def test_all_stages_have_a_rule():

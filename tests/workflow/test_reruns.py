@@ -14,9 +14,9 @@ pytestmark = pytest.mark.xdist_group("workflow")
 
 SCENES = ("attic", "cellar")
 LABELS = [
-    "labelled={scannet: labels}",
+    "datasets={scannet: labels}",
     "report={runs: [joint], tasks: [semseg_scannet]}",
-    "finetune={starts: [joint]}",
+    "finetune={initial_weights: [joint]}",
 ]
 TASK = "semseg_scannet-joint-100-0"
 FINETUNED = {f"finetune {TASK}", f"evaluate {TASK}", "report"}
@@ -116,7 +116,44 @@ def test_a_changed_setting(base, setting, expected):
     assert plan(base, config=[setting]) == expected
 
 
-def test_a_changed_setting_reruns_only_what_is_asked_for(base):
+def test_a_changed_variant_reruns_that_variant_only(prepared, tmp_path):
+    """Two variants of one mode with two seeds each, pretrained, finetuned from and compared."""
+    tree, runs = (
+        prepared / "tree",
+        [f"{name}-{seed}" for name in ("plain", "deep") for seed in (0, 1)],
+    )
+    finetuned = [f"semseg_scannet-{run}-100-0" for run in runs]
+    shutil.copytree(prepared / "scans", tmp_path / "scans")
+
+    def words(deep):
+        variants = f"variants={{plain: {{mode: view, seeds: 2}}, deep: {{mode: view, {deep}}}}}"
+        given = [variants, "finetune={initial_weights: [plain, deep]}"]
+        report = "report={runs: [plain, deep], tasks: [semseg_scannet]}"
+        return ["--config", "scans=scans", "held_out=[attic]", LABELS[0], *given, report]
+
+    for run in [*runs, *finetuned]:
+        stand_in(tmp_path / "results" / "runs" / run / "model.safetensors")
+        stand_in(tmp_path / "results" / "evaluation" / f"{run}.json")
+    mark_as_made(tree, tmp_path, SCENES, *words("seeds: 2, lr: 0.1"))
+    assert planned(tree, tmp_path, *words("seeds: 2, lr: 0.1"), "--", "all") == set()
+    changed = [*runs[2:], *finetuned[2:]]
+    assert planned(tree, tmp_path, *words("seeds: 2, lr: 0.2"), "--", "all") == {
+        *(f"pretrain {run}" for run in runs[2:]),
+        *(f"finetune {run}" for run in finetuned[2:]),
+        *(f"evaluate {run}" for run in changed),
+        "report",
+    }
+    # One seed more has a run of its own, and the others stay.
+    new = ["deep-2", "semseg_scannet-deep-2-100-0"]
+    assert planned(tree, tmp_path, *words("seeds: 3, lr: 0.1"), "--", "all") == {
+        f"pretrain {new[0]}",
+        f"finetune {new[1]}",
+        *(f"evaluate {run}" for run in new),
+        "report",
+    }
+
+
+def test_a_changed_setting_reruns_only_what_the_target_needs(base):
     changed = ['pretrain={"lr": 0.05}', 'chunks={"voxel_m": 0.04}', 'pairs={"min_overlap": 0.5}']
     assert plan(base, config=changed, targets=["results/pairs.h5"]) == {"pairs"}
     assert plan(base, config=changed, targets=["clouds", "overlap"]) == set()
@@ -133,7 +170,7 @@ def touch(path):
 
 
 def test_a_touched_scan(base):
-    """A new date alone is nothing, as long as the file is small enough to look into it."""
+    """A new date alone reruns nothing, if the file is small enough to compare its content."""
     touch(base / "scans" / "attic" / "attic.sens")
     assert plan(base) == set()
     of_attic = each("clouds", "overlap", "chunks", scenes=["attic"])
@@ -160,11 +197,11 @@ def edit(path, old, new):
 
 
 def test_code_that_does_not_act(base):
-    """Comments, docstrings, layout; and code that no stage's result depends on."""
+    """Comments, docstrings, layout; and code that no result depends on."""
     package = base / "tree" / "pri3d"
     for path in package.rglob("*.py"):
         path.write_text(path.read_text() + "\n# A comment.\n")
-    edit(package / "stages" / "overlap.py", '"""', '"""Told differently. ')
+    edit(package / "stages" / "overlap.py", '"""', '"""In other words. ')
     edit(package / "geometry.py", "return np.asarray(points, np.float64) @", "return np.asarray(\n"
          "        points, np.float64\n    ) @")  # fmt: skip
     edit(package / "__init__.py", '__version__ = "', '__version__ = "9.')
@@ -179,16 +216,16 @@ def test_code_that_does_not_act(base):
     ("module", "expected"),
     [
         ("geometry", EVERYTHING),
-        ("scans/sens", EVERYTHING),
+        ("sources/sens", EVERYTHING),
         ("stages/clouds", EVERYTHING),
         ("matching/overlap", each("overlap") | PAIRS),
         ("stages/overlap", each("overlap") | PAIRS),
         ("stages/pairs", PAIRS),
         ("stages/chunks", each("chunks") | LAST),
         ("pretrain/losses", LAST),
-        ("finetune/semseg", FINETUNED),
+        ("finetune/tasks/semseg", FINETUNED),
         ("metrics/semantic", {f"evaluate {TASK}", "report"}),
-        ("training", LAST),
+        ("pretrain/train", LAST),
     ],
 )
 def test_code_that_acts(base, module, expected):
@@ -240,13 +277,13 @@ def test_demo_scans_are_made_one_by_one(prepared, tmp_path):
 
 
 def test_what_the_demo_finetunes(prepared, tmp_path):
-    """Every task from every start, on look-alikes of the data sets; more only when asked for."""
+    """Every task from all initial weights, on look-alikes; comparisons only as targets."""
     words = ["--config", 'demo={"scans": 2}']
     plan = planned(prepared / "tree", tmp_path, *words)
     images = ("semseg_scannet", "semseg_nyuv2", "insseg_scannet", "insseg_nyuv2")
     clouds = ("semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd")
-    runs = {f"{task}-{start}-100-0" for task in images for start in ("scratch", "joint")}
-    runs |= {f"{task}-{start}-100-0" for task in clouds for start in ("scratch", "ppkt")}
+    runs = {f"{task}-{initial}-100-0" for task in images for initial in ("scratch", "joint")}
+    runs |= {f"{task}-{initial}-100-0" for task in clouds for initial in ("scratch", "ppkt")}
     for verb in ("finetune", "evaluate"):
         assert {name for name in plan if name.startswith(verb)} - {"evaluate joint"} == {
             f"{verb} {run}" for run in runs
@@ -255,11 +292,11 @@ def test_what_the_demo_finetunes(prepared, tmp_path):
     assert {name for name in plan if name.startswith("pretrain")} == {
         f"pretrain {mode}" for mode in modes
     }
-    curve = 'low_data={"percents": [5, 12.5], "starts": ["moco", "view"], "seeds": 2}'
+    curve = 'low_data={"percents": [5, 12.5], "initial_weights": ["moco", "view"], "seeds": 2}'
     plan = planned(prepared / "tree", tmp_path, *words, curve, "--", "low_data")
     assert {name for name in plan if name.startswith("finetune")} == {
-        f"finetune semseg_scannet-{start}-{percent}-{seed}"
-        for start in ("moco", "view")
+        f"finetune semseg_scannet-{initial}-{percent}-{seed}"
+        for initial in ("moco", "view")
         for percent in ("5", "12.5")
         for seed in (0, 1)
     }
@@ -272,7 +309,7 @@ def test_the_comparison_of_3d_pretrainings_has_every_mode_and_task(prepared, tmp
     modes = ("ppkt", "pointcontrast", "global_kd", "crd", "gupta")
     tasks = ("semseg3d_scannet", "semseg3d_s3dis", "det3d_scannet", "det3d_sunrgbd")
     assert {f"pretrain {mode}" for mode in modes} <= plan
-    runs = {f"{task}-{start}-50-0" for task in tasks for start in ("scratch", *modes)}
+    runs = {f"{task}-{initial}-50-0" for task in tasks for initial in ("scratch", *modes)}
     for verb in ("finetune", "evaluate"):
         assert {name for name in plan if name.startswith(verb)} == {f"{verb} {run}" for run in runs}
     shown = 'report={"tasks": [], "runs": [], "compare_3d": true}'

@@ -114,7 +114,7 @@ def test_everything_is_made(reference):
         made = {path.relative_to(folder / "results" / kind).parts[0].split(".")[0]
                 for path in (folder / "results" / kind).rglob("*.*")}  # fmt: skip
         stages = {"demo", "clouds", "overlap", "pairs", "chunks", "pretrain", "evaluate", "report"}
-        assert made == stages | {"labelled", "finetune"}
+        assert made == stages | {"datasets", "finetune"}
     assert planned(ROOT, folder, "--config", *CONFIG, "--", "all") == set()
 
 

@@ -60,12 +60,12 @@ def loss(nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain) -> dic
 
 def counts(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
     """Number of frames."""
-    return {"global_kd": len(batch.side.counts)}
+    return {"global_kd": len(batch.cloud.counts)}
 
 
 def is_complete(batch: FrameCloudBatch) -> bool:
     """Whether there is a frame."""
-    return len(batch.side.counts) > 0
+    return len(batch.cloud.counts) > 0
 
 
 def after_step(nets: nn.ModuleDict, settings: Pretrain) -> None:

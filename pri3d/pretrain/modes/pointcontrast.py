@@ -38,8 +38,8 @@ def after_initial_weights(nets: nn.ModuleDict) -> None:
 
 def loss(nets: nn.ModuleDict, batch: CloudPairBatch, settings: Pretrain) -> dict[str, LossTerm]:
     """Voxels of the first clouds are the anchors, voxels of the second the candidates."""
-    a_MC = voxel_features(nets["backbone3d"], batch.side_a)
-    b_MC = voxel_features(nets["backbone3d"], batch.side_b)
+    a_MC = voxel_features(nets["backbone3d"], batch.voxels_a)
+    b_MC = voxel_features(nets["backbone3d"], batch.voxels_b)
     if settings.contrast3d == "hardest":
         return {"pointcontrast": _hardest_term(a_MC, b_MC, batch)}
     a_NC, b_NC = a_MC[batch.pairs.anchor_N], b_MC[batch.pairs.positive_N]
@@ -48,12 +48,12 @@ def loss(nets: nn.ModuleDict, batch: CloudPairBatch, settings: Pretrain) -> dict
 
 def counts(batch: CloudPairBatch, settings: Pretrain) -> dict[str, int]:
     """Number of pairs."""
-    return {"pointcontrast": len(batch.side_a.counts)}
+    return {"pointcontrast": len(batch.voxels_a.counts)}
 
 
 def is_complete(batch: CloudPairBatch) -> bool:
     """Whether there is a pair."""
-    return len(batch.side_a.counts) > 0
+    return len(batch.voxels_a.counts) > 0
 
 
 def after_step(nets: nn.ModuleDict, settings: Pretrain) -> None:
@@ -62,10 +62,10 @@ def after_step(nets: nn.ModuleDict, settings: Pretrain) -> None:
 
 def _hardest_term(a_MC: Tensor, b_MC: Tensor, batch: CloudPairBatch) -> LossTerm:
     """Hardest-contrastive loss of each pair on its own."""
-    side_a, side_b, counts = batch.side_a, batch.side_b, batch.pairs.counts
-    first_a = torch.tensor([0, *side_a.counts]).cumsum(0)
-    first_b = torch.tensor([0, *side_b.counts]).cumsum(0)
-    clouds = zip(torch.split(a_MC, side_a.counts), torch.split(b_MC, side_b.counts))
+    voxels_a, voxels_b, counts = batch.voxels_a, batch.voxels_b, batch.pairs.counts
+    first_a = torch.tensor([0, *voxels_a.counts]).cumsum(0)
+    first_b = torch.tensor([0, *voxels_b.counts]).cumsum(0)
+    clouds = zip(torch.split(a_MC, voxels_a.counts), torch.split(b_MC, voxels_b.counts))
     rows = zip(
         torch.split(batch.pairs.anchor_N, counts), torch.split(batch.pairs.positive_N, counts)
     )

@@ -44,22 +44,22 @@ def after_initial_weights(nets: nn.ModuleDict) -> None:
 
 def loss(nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain) -> dict[str, LossTerm]:
     """Points are the anchors, pixels of the same frame the candidates."""
-    matches, shape = batch.side.matches, tuple(batch.image_BCHW.shape[-2:])
+    matches, shape = batch.cloud.matches, tuple(batch.image_BCHW.shape[-2:])
     map_BChw = teacher_maps(nets, batch.image_BCHW, settings)
     pixel_NC = nets["w2d"](map_BChw, matches.anchor_N, matches.counts, shape)
-    point_NC = nets["w3d"](voxel_features(nets["backbone3d"], batch.side)[matches.positive_N])
+    point_NC = nets["w3d"](voxel_features(nets["backbone3d"], batch.cloud)[matches.positive_N])
     points_first = Matches(matches.positive_N, matches.anchor_N, matches.counts)
     return {"ppkt": contrast(point_NC, pixel_NC, points_first, settings)}
 
 
 def counts(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
     """Number of frames."""
-    return {"ppkt": len(batch.side.counts)}
+    return {"ppkt": len(batch.cloud.counts)}
 
 
 def is_complete(batch: FrameCloudBatch) -> bool:
     """Whether there is a frame."""
-    return len(batch.side.counts) > 0
+    return len(batch.cloud.counts) > 0
 
 
 def after_step(nets: nn.ModuleDict, settings: Pretrain) -> None:
