@@ -23,7 +23,7 @@ class Kind(NamedTuple):
 class Task(NamedTuple):
     """One task: the name of its kind, which is its section of the settings, and of its data set."""
 
-    kind: Literal["semseg", "insseg", "semseg3d", "det3d"]
+    kind: str
     dataset: Literal["scannet", "nyuv2", "scannet3d", "s3dis", "sunrgbd"]
 
 

@@ -287,14 +287,14 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(rooms, tmp_path, monkeyp
     given = SMALL | {"steps": 24, "checkpoint_every": 8}
     out = tmp_path / "whole"
     finetune("det3d_scannet", rooms, out, **given)
-    step = train._step
+    step = train.step
 
-    def stop_at_13(plan, *rest):
-        if rest[-1] == 13:
+    def interrupted_at_13(nets, optimizer, batches, number, *rest, **options):
+        if number == 13:
             raise KeyboardInterrupt
-        return step(plan, *rest)
+        return step(nets, optimizer, batches, number, *rest, **options)
 
-    monkeypatch.setattr(train, "_step", stop_at_13)
+    monkeypatch.setattr(train, "step", interrupted_at_13)
     words = [f"--set={name}={json.dumps(value)}" for name, value in given.items()]
     words = [
         "finetune",
@@ -306,7 +306,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(rooms, tmp_path, monkeyp
         *words,
     ]
     CliRunner().invoke(app, words)
-    monkeypatch.setattr(train, "_step", step)
+    monkeypatch.setattr(train, "step", step)
     assert (tmp_path / "r" / "checkpoints").is_dir()
     finetune("det3d_scannet", rooms, tmp_path / "r", **given)
     first, second = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "r"))

@@ -299,9 +299,9 @@ def new_counts(data: Scenes) -> Counts:
     return Counts({}, [])
 
 
-def count(counts: Counts, data: Scenes, item: Item, predictions: list[Found]) -> None:
+def count(counts: Counts, data: Scenes, item: Item, prediction: list[Found]) -> None:
     counts.truths[item.position] = item.scene.kind, item.scene.boxes
-    counts.predictions.extend(predictions)
+    counts.predictions.extend(prediction)
 
 
 def figures(counts: Counts, data: Scenes) -> dict[str, Any]:
