@@ -6,7 +6,7 @@ Samples of mode `joint` at the paper's settings (240x320, 1,024 matches), of bot
 CPU-seconds of one thread. Beside them, in the same run and on the same pairs, the published way,
 written anew from its description: per sample the whole scene's vertices are loaded, cut out with
 each frame's box of whole metres and voxelised (truncated, numpy); colour (JPEG) and depth (PNG) are
-opened at full size and resized; all pixels and all voxels are projection_channels, and matches drawn from
+opened at full size and resized; all pixels and all voxels are projected, and matches drawn from
 those found. Both augment colours alike. Files are in the system's cache for both.
 "published_unique_rows" differs in how duplicate voxels are sought (np.unique over rows).
 

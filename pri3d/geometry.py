@@ -134,7 +134,9 @@ def project(
 
 
 def scale_intrinsics(
-    K: Real[np.ndarray, "rows columns"], from_shape: tuple[int, int], to_shape: tuple[int, int]
+    K: Real[np.ndarray, "rows columns"],
+    from_shape: tuple[int | float, int | float],
+    to_shape: tuple[int, int],
 ) -> Float[np.ndarray, "rows columns"]:
     """Intrinsics (3x3 or 4x4) of the same camera for an image resampled to another height, width.
 

@@ -13,7 +13,8 @@ from types import ModuleType
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-CHECKED = ("pri3d.geometry", "pri3d.matching", "pri3d.sparse", "pri3d.pretrain.losses")
+PRETRAIN = tuple(f"pri3d.pretrain.{name}" for name in ("losses", "recall", "depth_loss"))
+CHECKED = ("pri3d.geometry", "pri3d.matching", "pri3d.sparse", *PRETRAIN)
 
 
 class _Loader(SourceFileLoader):
