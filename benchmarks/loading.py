@@ -63,7 +63,7 @@ def watch() -> None:
         (scan_cache, "decode_color", "decode"),
         (image_pairs, "crop_image", "decode"),
         (image_pairs, "augment", "augment"),
-        (image_pairs, "normalise", "augment"),
+        (image_pairs, "normalize", "augment"),
         (image_pairs, "view_matches", "match"),
         (image_pairs, "geo_matches", "voxel look-up"),
         (ScanCache, "__getitem__", "open"),

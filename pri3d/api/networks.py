@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pri3d.errors import Pri3DError
 from pri3d.matching.voxels import unique_voxels
 from pri3d.models.minkunet import MinkUNet, minkunet
-from pri3d.models.resunet import ENCODERS, resnet_encoder, stem
+from pri3d.models.resunet import ENCODERS, encode, resnet_encoder
 from pri3d.run.folder import WEIGHTS, Run
 from pri3d.sparse.coordinates import SparseTensor, collate
 from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
@@ -33,7 +33,7 @@ class Encoder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.channels = ENCODERS[name][1]
+        self.channels = ENCODERS[name].channels
         self.resnet = resnet_encoder(name)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
@@ -47,12 +47,7 @@ class Encoder(nn.Module):
         Returns:
             Four maps [B, C, H / stride, W / stride].
         """
-        x = stem(self.resnet, (image_B3HW - self.mean) / self.std)
-        maps = []
-        for number in range(1, 5):
-            x = self.resnet.get_submodule(f"layer{number}")(x)
-            maps.append(x)
-        return maps
+        return encode(self.resnet, (image_B3HW - self.mean) / self.std)
 
 
 def load_encoder(run: str | Path | Run) -> Encoder:

@@ -85,17 +85,16 @@ def demo_data(
     """
     if dataset not in ("nyuv2", "sunrgbd"):
         existing_folder(scans, "run `pri3d demo`, or name the folder with --scans")
-    from pri3d.demo import labeled
+    from pri3d.demo import nyuv2, s3dis, scannet, scannet3d, sunrgbd
 
+    rooms = DEFAULT.demo.model_copy(update={"seed": seed})
     if dataset == "scannet":
-        labeled.write_frames(scans, out, held_out, every, scene or None)
+        scannet.write(out, scans, held_out, every, scene or None)
     elif dataset == "scannet3d":
-        labeled.write_clouds(scans, out, held_out, scene or None)
+        scannet3d.write(out, scans, held_out, scene or None)
     elif dataset == "s3dis":
-        labeled.write_s3dis(scans, out, held_out, scene or None)
+        s3dis.write(out, scans, held_out, scene or None)
     elif dataset == "sunrgbd":
-        from pri3d.demo import sunrgbd
-
-        sunrgbd.write_sunrgbd(out, DEFAULT.demo.model_copy(update={"seed": seed}))
+        sunrgbd.write(out, rooms)
     else:
-        labeled.write_nyuv2(out, DEFAULT.demo.model_copy(update={"seed": seed}))
+        nyuv2.write(out, rooms)

@@ -2,8 +2,8 @@
 
 scannetv2_train.txt scannetv2_val.txt      scene ids; in Tasks/Benchmark of its repository
 <scene>/color/000000.jpg                   labels and objects may have another size
-<scene>/label/000000.png                   8 bits, nyu40 ids, 0 = not annotated
-<scene>/instance/000000.png                16 bits, nyu40 id * 1000 + number in the image
+<scene>/label/000000.png                   8 bits, NYU-40 ids, 0 = not annotated
+<scene>/instance/000000.png                16 bits, NYU-40 id * 1000 + number in the image
 """
 
 from pathlib import Path
@@ -14,14 +14,21 @@ from pri3d.classes import SCANNET18, SCANNET20
 from pri3d.datasets.frames import Frame, Objects, decode_jpeg, decode_labels, read_bytes
 from pri3d.errors import Pri3DError
 
-PARTS = {"color": ".jpg", "label": ".png", "instance": ".png"}
+SUFFIXES = {"color": ".jpg", "label": ".png", "instance": ".png"}
 
 
 class ScanNetFrames:
-    """A split of `scannet_frames_25k`. See `pri3d.datasets`.
+    """A split of `scannet_frames_25k` (see `LabeledImages`).
 
-    A scene of the list without a folder, and an image without its label, are in `problems`; an
-    image without its instance file is in `without_objects`. The split "test" has colours alone.
+    `problems` lists scenes without a folder and images without a label image, `without_objects`
+    images without an instance image. The split "test" has color images only.
+
+    Args:
+        root: folder of the scenes; the lists may be in the folder above.
+        split: "train", "val" or "test".
+
+    Raises:
+        Pri3DError: the list is missing or damaged, or no image of the split can be used.
     """
 
     name = "scannet"
@@ -33,8 +40,7 @@ class ScanNetFrames:
         self.frames: list[Frame] = []
         self.problems: list[str] = []
         self.without_objects: list[str] = []
-        self._objects: set[str] = set()
-        self._needed = PARTS if split != "test" else {"color": PARTS["color"]}
+        self._with_objects: set[str] = set()
         scenes = scene_list(self.root, split)
         for scene in scenes:
             self._list(scene)
@@ -45,35 +51,35 @@ class ScanNetFrames:
             )
 
     def _list(self, scene: str) -> None:
-        found = {
+        stems = {
             part: {path.stem for path in (self.root / scene / part).glob("[!.]*" + suffix)}
-            for part, suffix in PARTS.items()
+            for part, suffix in SUFFIXES.items()
         }
-        if "label" not in self._needed:
-            found["label"] = found["color"]
-        for part, said in (("color", "images"), ("label", "label images")):
-            if not found[part]:
-                lost = len(found["color"]) or len(found["label"])
+        if self.split == "test":
+            stems["label"] = stems["color"]
+        for part, images in (("color", "images"), ("label", "label images")):
+            if not stems[part]:
+                lost = len(stems["color"]) or len(stems["label"])
                 self.problems.append(
-                    f"{scene}: has no {said}; the scene is left out ({lost} frames)"
+                    f"{scene}: has no {images}; the scene is left out ({lost} frames)"
                 )
                 return
-        for stem in sorted(found["color"] | found["label"]):
+        for stem in sorted(stems["color"] | stems["label"]):
             frame = Frame(f"{scene}/{stem}", scene)
-            if stem not in found["color"]:
+            if stem not in stems["color"]:
                 self.problems.append(f"{scene}/color/{stem}.jpg: missing; the frame is left out")
-            elif stem not in found["label"]:
+            elif stem not in stems["label"]:
                 self.problems.append(f"{scene}/label/{stem}.png: missing; the frame is left out")
             else:
                 self.frames.append(frame)
-                if stem in found["instance"]:
-                    self._objects.add(frame.name)
+                if stem in stems["instance"]:
+                    self._with_objects.add(frame.name)
                 else:
                     self.without_objects.append(f"{scene}/instance/{stem}.png: missing")
 
     def _file(self, index: int, part: str) -> Path:
         scene, stem = self.frames[index].name.split("/")
-        return self.root / scene / part / (stem + PARTS[part])
+        return self.root / scene / part / (stem + SUFFIXES[part])
 
     def color(self, index: int, min_height: int | None = None) -> np.ndarray:
         path = self._file(index, "color")
@@ -87,18 +93,17 @@ class ScanNetFrames:
         nyu40 = decode_labels(read_bytes(path), str(path))
         if nyu40.max(initial=0) > 255:
             raise Pri3DError(
-                f"{path}: holds the id {nyu40.max()}, so its ids are not nyu40's; give the labels "
-                "of scannet_frames_25k, or scans with label-filt beside them"
+                f"{path}: contains the id {nyu40.max()}, so its ids are not NYU-40 ids; use the "
+                "labels of scannet_frames_25k, or scans with label-filt beside them"
             )
         return nyu40
 
     def unknown_ids(self, index: int) -> list[int]:
-        """Ids in the label image that are above nyu40's."""
+        """Ids in the label image above 40."""
         return [int(n) for n in np.unique(self._nyu40(index)) if n > 40]
 
     def has_objects(self, index: int) -> bool:
-        """Whether the frame's objects are annotated at all."""
-        return self.frames[index].name in self._objects
+        return self.frames[index].name in self._with_objects
 
     def objects(self, index: int) -> Objects:
         path = self._file(index, "instance")
@@ -106,24 +111,34 @@ class ScanNetFrames:
         # Numbers below 1000 are surfaces without objects.
         lut = self.things.lut()
         number[lut[number // 1000] == 0] = 0
-        kinds = {int(n): int(lut[n // 1000]) for n in np.unique(number) if n}
-        return Objects(number, kinds)
+        class_of = {int(n): int(lut[n // 1000]) for n in np.unique(number) if n}
+        return Objects(number, class_of)
 
 
 def scene_list(root: Path, split: str) -> list[str]:
-    """The scene ids of `scannetv2_<split>.txt` in the folder or the one above, in their order."""
+    """The scene ids of `scannetv2_<split>.txt`, in their order.
+
+    Args:
+        root: folder of the list, or of a folder beside it.
+        split: "train", "val" or "test".
+
+    Raises:
+        Pri3DError: the list is missing, damaged or empty.
+    """
     name = f"scannetv2_{split}.txt"
     for folder in (root, root.parent):
         if (folder / name).is_file():
             try:
                 scenes = (folder / name).read_text().split()
             except (OSError, UnicodeDecodeError) as error:
-                raise Pri3DError(f"{folder / name}: is no list of scenes ({error})") from None
+                raise Pri3DError(
+                    f"{folder / name}: not a list of scenes ({error}); download it again"
+                ) from None
             scenes = list(dict.fromkeys(scenes))
             if not scenes:
-                raise Pri3DError(f"{folder / name}: names no scene; write one id a line")
+                raise Pri3DError(f"{folder / name}: lists no scene; write one id per line")
             return scenes
     raise Pri3DError(
-        f"{root / name}: missing; it lists the {split} scenes, and is in Tasks/Benchmark of "
+        f"{root / name}: missing; it lists the {split} scenes; copy it from Tasks/Benchmark of "
         "ScanNet's repository"
     )

@@ -1,4 +1,4 @@
-"""`scannetv2-labels.combined.tsv`: which nyu40 id each raw ScanNet id and category has."""
+"""`scannetv2-labels.combined.tsv`: the NYU-40 id of each raw ScanNet id and category."""
 
 import csv
 from pathlib import Path
@@ -11,34 +11,40 @@ from pri3d.errors import Pri3DError
 NAME = "scannetv2-labels.combined.tsv"
 
 
-class Table(NamedTuple):
-    """nyu40_of_id: u8 [65536], raw id -> nyu40 id, 0 for ids that the table does not have."""
+class Row(NamedTuple):
+    """One row of the table: raw id, raw category, and NYU-40 id 1..40."""
 
-    nyu40_of_id: np.ndarray
+    raw: int
+    category: str
+    nyu40: int
 
 
-def read_table(root: Path) -> Table:
-    """The table in the folder or the one above.
+def nyu40_of_ids(root: Path) -> np.ndarray:
+    """Lookup table u8 [65536]: raw id -> NYU-40 id, or 0 for an id that is not in the table.
 
-    Raises Pri3DError when there is none, or a row has no id or no nyu40id of 1 to 40.
+    Args:
+        root: folder of the table, or of a folder beside it.
+
+    Raises:
+        Pri3DError: the table is missing or damaged.
     """
-    of_id = np.zeros(1 << 16, np.uint8)
-    for number, _, nyu40 in _rows(root):
-        of_id[number] = nyu40
-    return Table(of_id)
+    table = np.zeros(1 << 16, np.uint8)
+    for row in _rows(root):
+        table[row.raw] = row.nyu40
+    return table
 
 
-def read_names(root: Path) -> dict[str, int]:
-    """Raw category -> nyu40 id, of the same table."""
-    return {name: nyu40 for _, name, nyu40 in _rows(root)}
+def nyu40_of_names(root: Path) -> dict[str, int]:
+    """Raw category -> NYU-40 id, from the same table; raises Pri3DError as `nyu40_of_ids` does."""
+    return {row.category: row.nyu40 for row in _rows(root)}
 
 
-def _rows(root: Path) -> list[tuple[int, str, int]]:
-    """Raw id, raw category and nyu40 id of every row."""
+def _rows(root: Path) -> list[Row]:
     path = next((f / NAME for f in (root, root.parent) if (f / NAME).is_file()), None)
     if path is None:
         raise Pri3DError(
-            f"{root / NAME}: missing; it says which class each label is, and comes with ScanNet"
+            f"{root / NAME}: missing; it maps ScanNet's labels to classes; put it there (it is "
+            "part of ScanNet)"
         )
     rows = []
     try:
@@ -47,15 +53,15 @@ def _rows(root: Path) -> list[tuple[int, str, int]]:
                 nyu40 = int(row["nyu40id"])
                 if not 1 <= nyu40 <= 40:
                     raise ValueError(f"nyu40id {nyu40} of {row['raw_category']!r}")
-                number = int(row["id"])
-                if not 0 <= number < 1 << 16:
-                    raise ValueError(f"id {number}")
-                rows.append((number, row["raw_category"], nyu40))
+                raw = int(row["id"])
+                if not 0 <= raw < 1 << 16:
+                    raise ValueError(f"id {raw}")
+                rows.append(Row(raw, row["raw_category"], nyu40))
     except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
         raise Pri3DError(
-            f"{path}: is not ScanNet's table of labels ({type(error).__name__}: {error}); take the "
-            "file of release v2"
+            f"{path}: not ScanNet's table of labels ({type(error).__name__}: {error}); use "
+            "the file of release v2"
         ) from None
     if not rows:
-        raise Pri3DError(f"{path}: has no row; fetch it again")
+        raise Pri3DError(f"{path}: has no rows; download it again")
     return rows

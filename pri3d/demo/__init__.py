@@ -1,23 +1,30 @@
-"""Procedural scans of furnished rooms, written as genuine ScanNet scans are.
+"""Procedural scans of furnished rooms, and look-alikes of labeled data sets made from them.
 
-`make_scan` makes one scan from a seed and its number alone: the same bytes whoever makes the
-others. The modules, in the order of the data:
+`make_scan` makes one scan in ScanNet's formats. Its bytes depend only on its number and the
+settings. The modules, in the order of the data:
 
-    classes    names and numbers of object classes
-    primitives boxes, cylinders and rectangles, and pieces made of them
-    fixtures   doors, windows, pictures, lamps, clutter
-    furniture  the rest of what stands in a room
-    textures   how their surfaces look
-    rooms      what stands where
-    paths      where the camera goes
-    cast       rays against primitives: exact depth
-    shading    baked light and colour
-    sensor     two cameras and their faults
-    render     ideal pictures with labels, for any camera
-    mesh       the surface that was seen
-    write      files
-    scan       all of it in order
-    sheet      a contact sheet
+    classes      names and ids of object classes
+    primitives   boxes, cylinders and rectangles, and pieces made of them
+    fixtures     doors, windows, pictures, lamps, plants, boxes
+    furniture    chairs, tables, beds, shelves ...
+    textures     procedural textures
+    room         the record of a furnished room
+    layout       furnishes rooms
+    paths        camera paths
+    cast         ray casting: exact depth
+    shading      baked light and color
+    sensor       the two cameras and their errors
+    render       ideal images with labels, for any camera
+    mesh         the surface that the camera has seen
+    write        the files of a scan
+    scan         makes a scan
+    sheet        a contact sheet
+
+One module per look-alike, of the name of the data set in `pri3d.datasets`:
+
+    scannet, scannet3d, s3dis    from the files of demo scans
+    nyuv2, sunrgbd               from rooms of their own
+    look_alikes                  what these share
 """
 
 from pathlib import Path
@@ -27,19 +34,26 @@ import numpy as np
 from pri3d.config import Demo
 from pri3d.errors import Pri3DError
 
-# Imports are inside the functions: the workflow asks for `scene_ids` before it runs anything.
+# Imports are inside the functions: the workflow calls `scene_ids` before it runs anything.
 
 
 def scene_ids(settings: Demo) -> list[str]:
-    """Ids of the scans, in the form of ScanNet's: scene0000_00, scene0001_00 ..."""
+    """The ids of the scans in ScanNet's form: scene0000_00, scene0001_00 ..."""
     return [f"scene{number:04d}_00" for number in range(settings.scans)]
 
 
 def make_scan(root: str | Path, number: int, settings: Demo) -> Path:
-    """Make scan `number` under `root`; returns the path of its `.sens` file.
+    """Make one scan; the same arguments give the same bytes.
 
-    Settings used: seed, frames, height, color_height, noise. Files appear whole or not at all, the
-    `.sens` last; the same arguments give the same bytes.
+    Files are written atomically, the `.sens` last.
+
+    Args:
+        root: folder of the scans.
+        number: of the scan.
+        settings: seed, frames, height, color_height and noise are used.
+
+    Returns:
+        The path of its `.sens` file.
     """
     from pri3d.demo import scan, write
 
@@ -49,21 +63,33 @@ def make_scan(root: str | Path, number: int, settings: Demo) -> Path:
 
 
 def make(out_root: str | Path, settings: Demo, scene: str | None = None) -> list[Path]:
-    """Make all scans of the settings, or the one with id `scene`; returns their `.sens` files.
+    """Make all scans of the settings, or one of them.
 
-    A scene beyond `settings.scans` is made too: the number of scans says which there are by
-    default. Raises Pri3DError for an id that is not of the form scene0000_00.
+    Args:
+        out_root: folder of the scans.
+        settings: of the scans.
+        scene: id of the scan to make, also beyond `settings.scans`; default: all.
+
+    Returns:
+        The paths of their `.sens` files.
+
+    Raises:
+        Pri3DError: the id does not have the form scene0000_00.
     """
     if scene is None:
         return [make_scan(out_root, number, settings) for number in range(settings.scans)]
     digits = scene.removeprefix("scene").removesuffix("_00")
     if not digits.isdecimal() or scene != f"scene{int(digits):04d}_00":
-        raise Pri3DError(f"{scene}: no demo scan has this id; give one like scene0000_00")
+        raise Pri3DError(f"{scene}: not the id of a demo scan; give one like scene0000_00")
     return [make_scan(out_root, int(digits), settings)]
 
 
 def contact_sheet(scene_dir: str | Path, n: int = 4) -> np.ndarray:
-    """RGB u8 picture: `n` frames, evenly spaced, each over its labels in ScanNet's colours."""
+    """Draw `n` evenly spaced frames of a scan above their labels in ScanNet's colors.
+
+    Returns:
+        RGB u8 [H, W, 3].
+    """
     from pri3d.demo import sheet
 
     return sheet.contact_sheet(scene_dir, n)

@@ -1,17 +1,18 @@
-"""Rays against primitives, exact in float64.
+"""Ray casting against primitives, exact in float64.
 
-Rectangles, boxes and cylinders are intersected analytically. `trace` renders a whole camera by
-visiting, for each primitive, only the pixels that its bounding box covers; `cast` takes arbitrary
-rays; `visible` and `openness` serve lighting.
+Rectangles, boxes and cylinders are intersected analytically. `trace` renders all pixels of a camera
+and visits, for each primitive, only the pixels that its bounding box covers. `cast` takes arbitrary
+rays. `visible` and `openness` are for lighting.
 """
 
 import numpy as np
 from numba import njit
 
+from pri3d.demo.room import Room
 from pri3d.geometry import pixel_rays
 
 _FAR = np.inf
-_NEAR = 1e-3  # metres; a camera sees nothing nearer
+_NEAR = 1e-3  # meters; nothing nearer is visible to a camera
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
 _EDGES = np.array([(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit])
 
@@ -27,7 +28,7 @@ def _hit(shape, hx, hy, hz, ox, oy, oz, dx, dy, dz):
         if t > 0 and abs(ox + t * dx) <= hx and abs(oy + t * dy) <= hy:
             return t
         return _FAR
-    # Where the ray is between two parallel faces: around -o / d, half / |d| to both sides.
+    # A ray is between two parallel faces within half / |d| of t = -o / d.
     inverse = 1 / dz
     middle, reach = -oz * inverse, hz * abs(inverse)
     near, far = middle - reach, middle + reach
@@ -74,24 +75,33 @@ def _trace(order, shape, half, origin, matrix, rect, nearest, columns, rows, dep
 
 
 def trace(
-    room, shape: tuple[int, int], K: np.ndarray, world_from_camera: np.ndarray
+    room: Room, shape: tuple[int, int], K: np.ndarray, world_from_camera: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a pinhole camera sees through each pixel's centre.
+    """Render the depth and the primitives that a pinhole camera sees at the pixel centers.
 
-    Returns depth float64 [H, W] (metres along the optical axis, 0 where nothing is hit) and
-    primitive int32 [H, W] (-1 where nothing is hit). The pose is used as given: rays have z = 1 in
-    the camera's frame, so that t is the depth even if the rotation is a little off orthonormal.
+    The pose is used as given: rays have z = 1 in the camera frame, so that t is the depth even if
+    the rotation is not exactly orthonormal.
+
+    Args:
+        room: what is rendered.
+        shape: height and width.
+        K: intrinsics [3, 3].
+        world_from_camera: pose [4, 4].
+
+    Returns:
+        Depth float64 [H, W], meters along the optical axis, 0 where nothing is hit, and primitive
+        int32 [H, W], -1 where nothing is hit.
     """
     height, width = shape
     rotation, position = world_from_camera[:3, :3], world_from_camera[:3, 3]
-    origin = np.einsum("pij,pj->pi", room.axes, position - room.centre)
+    origin = np.einsum("pij,pj->pi", room.axes, position - room.center)
     matrix = room.axes @ rotation
     depth = np.full(shape, np.inf)
     primitive = np.full(shape, -1, np.int32)
     columns = (np.arange(width) - K[0, 2]) / K[0, 0]
     rows = (np.arange(height) - K[1, 2]) / K[1, 1]
     rect, nearest = _extent(room, shape, K, world_from_camera)
-    order = np.argsort(nearest, kind="stable")  # what is hidden costs one comparison
+    order = np.argsort(nearest, kind="stable")  # hidden primitives then cost one comparison
     _trace(
         order, room.shape, room.half, origin, matrix, rect, nearest, columns, rows, depth, primitive
     )
@@ -99,13 +109,16 @@ def trace(
     return depth, primitive
 
 
-def _extent(room, shape, K, world_from_camera) -> tuple[np.ndarray, np.ndarray]:
-    """Where each primitive can be seen: pixels (u0, v0, u1, v1), half open, i64 [P, 4]; and the
-    smallest depth [P] that it can have."""
-    corners = room.centre[:, None] + (_CORNERS * room.half[:, None]) @ room.axes
+def _extent(
+    room: Room, shape: tuple[int, int], K: np.ndarray, world_from_camera: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels that each primitive can cover, i64 [P, 4] (u0, v0, u1, v1; half open), and the
+    smallest depth [P] that it can have.
+    """
+    corners = room.center[:, None] + (_CORNERS * room.half[:, None]) @ room.axes
     camera = (corners - world_from_camera[:3, 3]) @ np.linalg.inv(world_from_camera[:3, :3]).T
-    # Of a box that reaches behind the camera, the part in front has the corners there and the
-    # points where edges cross a plane just before the camera.
+    # The part of a box in front of the camera is spanned by the corners in front and the points
+    # where edges cross a plane close to the camera.
     a, b = camera[:, _EDGES[:, 0]], camera[:, _EDGES[:, 1]]
     za, zb = a[..., 2], b[..., 2]
     crosses = (za < _NEAR) != (zb < _NEAR)
@@ -125,13 +138,13 @@ def _extent(room, shape, K, world_from_camera) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _cast(shape, half, axes, centre, origins, directions, distance, primitive):
+def _cast(shape, half, axes, center, origins, directions, distance, primitive):
     for i in range(len(origins)):
         for p in range(len(shape)):
             a = axes[p]
-            x = origins[i, 0] - centre[p, 0]
-            y = origins[i, 1] - centre[p, 1]
-            z = origins[i, 2] - centre[p, 2]
+            x = origins[i, 0] - center[p, 0]
+            y = origins[i, 1] - center[p, 1]
+            z = origins[i, 2] - center[p, 2]
             u, v, w = directions[i]
             t = _hit(
                 shape[p],
@@ -151,19 +164,25 @@ def _cast(shape, half, axes, centre, origins, directions, distance, primitive):
 
 
 def cast(
-    room, origins: np.ndarray, directions: np.ndarray
+    room: Room, origins: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First surface along arbitrary rays, world frame.
+    """The first surface along each of N rays, in the world frame.
 
-    origins, directions: [N, 3] (directions of any length). Returns distance float64 [N] in units
-    of the direction's length (infinite where nothing is hit), instance int32 [N] (1-based, 0 where
-    nothing is hit) and the unit normal [N, 3] that faces the ray's origin (0 where nothing is hit).
+    Args:
+        room: what the rays hit.
+        origins: [N, 3].
+        directions: [N, 3], of any length.
+
+    Returns:
+        Distance float64 [N] in units of the length of the direction, infinite where nothing is hit;
+        instance int32 [N] from 1, 0 where nothing is hit; and the unit normal [N, 3] towards the
+        origin of the ray, 0 where nothing is hit.
     """
     origins = np.ascontiguousarray(origins, np.float64)
     directions = np.ascontiguousarray(directions, np.float64)
     distance = np.full(len(origins), np.inf)
     primitive = np.full(len(origins), -1, np.int32)
-    _cast(room.shape, room.half, room.axes, room.centre, origins, directions, distance, primitive)
+    _cast(room.shape, room.half, room.axes, room.center, origins, directions, distance, primitive)
     hit = primitive >= 0
     instance = np.where(hit, room.instance[primitive], 0).astype(np.int32)
     normal = np.zeros_like(origins)
@@ -174,10 +193,10 @@ def cast(
     return distance, instance, normal
 
 
-def normals(room, primitive: np.ndarray, points: np.ndarray) -> np.ndarray:
+def normals(room: Room, primitive: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Outward unit normals [N, 3] at points [N, 3] on the given primitives [N]."""
     axes, half, shape = room.axes[primitive], room.half[primitive], room.shape[primitive]
-    local = np.einsum("nij,nj->ni", axes, points - room.centre[primitive])
+    local = np.einsum("nij,nj->ni", axes, points - room.center[primitive])
     gap = half - np.abs(local)
     side = np.eye(3)[np.argmin(gap, axis=1)] * np.where(local < 0, -1.0, 1.0)
     radius = np.hypot(local[:, 0], local[:, 1])
@@ -192,7 +211,7 @@ def normals(room, primitive: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True, inline="always")
 def _near_segment(cx, cy, cz, reach, px, py, pz, dx, dy, dz):
-    """Whether the sphere around c comes near the segment from p to p + d."""
+    """Whether the sphere around c with radius `reach` meets the segment from p to p + d."""
     x, y, z = cx - px, cy - py, cz - pz
     t = (x * dx + y * dy + z * dz) / (dx * dx + dy * dy + dz * dz)
     t = min(max(t, 0.0), 1.0)
@@ -201,8 +220,8 @@ def _near_segment(cx, cy, cz, reach, px, py, pz, dx, dy, dz):
 
 
 @njit(cache=True, nogil=True)
-def _unblocked(shape, half, axes, centre, reach, points, ends, margin, blocked):
-    """blocked [N, M]: fraction 0..1 of the way at which p -> p + ends[n, m] is cut, else 1."""
+def _unblocked(shape, half, axes, center, reach, points, ends, margin, blocked):
+    """Set blocked [N, M]: the share of p -> p + ends[n, m] before the first hit, or 1."""
     count = len(shape)
     near = np.empty(count, np.int64)
     for i in range(len(points)):
@@ -213,19 +232,19 @@ def _unblocked(shape, half, axes, centre, reach, points, ends, margin, blocked):
             mx += ray[k, 0] / len(ray)
             my += ray[k, 1] / len(ray)
             mz += ray[k, 2] / len(ray)
-        found = 0
+        count_near = 0
         for p in range(count):
-            cx, cy, cz = centre[p]
+            cx, cy, cz = center[p]
             if _near_segment(cx, cy, cz, reach[p] + margin, px, py, pz, mx, my, mz):
-                near[found] = p
-                found += 1
+                near[count_near] = p
+                count_near += 1
         for k in range(len(ray)):
             u, v, w = ray[k]
             first = 1.0
-            for n in range(found):
+            for n in range(count_near):
                 p = near[n]
                 a = axes[p]
-                x, y, z = px - centre[p, 0], py - centre[p, 1], pz - centre[p, 2]
+                x, y, z = px - center[p, 0], py - center[p, 1], pz - center[p, 2]
                 t = _hit(
                     shape[p],
                     half[p, 0],
@@ -242,25 +261,27 @@ def _unblocked(shape, half, axes, centre, reach, points, ends, margin, blocked):
             blocked[i, k] = first
 
 
-def _reach(room) -> np.ndarray:
+def _radius(room: Room) -> np.ndarray:
+    """The radius [P] of the sphere around each primitive."""
     return np.linalg.norm(room.half, axis=1)
 
 
-def visible(room, points: np.ndarray, lights: np.ndarray) -> np.ndarray:
-    """Share [N] of the light samples [M, 3] (close together) that each point [N, 3] sees."""
+def visible(room: Room, points: np.ndarray, lights: np.ndarray) -> np.ndarray:
+    """The share [N] of light samples [M, 3], close to each other, visible from points [N, 3]."""
     ends = lights[None] - points[:, None]
     margin = float(np.ptp(lights, axis=0).max())
     cut = np.empty(ends.shape[:2])
     _unblocked(
-        room.shape, room.half, room.axes, room.centre, _reach(room), points, ends, margin, cut
+        room.shape, room.half, room.axes, room.center, _radius(room), points, ends, margin, cut
     )
     return (cut >= 1).mean(1)
 
 
-def openness(room, points: np.ndarray, normal: np.ndarray, reach: float) -> np.ndarray:
-    """Mean free way [N] over the half space above each point, as a share of `reach` metres."""
+def openness(room: Room, points: np.ndarray, normal: np.ndarray, reach: float) -> np.ndarray:
+    """The mean free path [N] over the half space above each point, as a share of `reach` meters."""
     steps = np.arange(12)
-    polar, turn = np.arcsin(np.sqrt((steps + 0.5) / 12)), steps * 2.399963  # even over the cosine
+    # Directions that sample the cosine-weighted half space uniformly.
+    polar, turn = np.arcsin(np.sqrt((steps + 0.5) / 12)), steps * 2.399963
     z = normal
     x = np.cross(z, np.where(np.abs(z[:, :1]) < 0.9, [1.0, 0, 0], [0, 1.0, 0]))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -269,12 +290,12 @@ def openness(room, points: np.ndarray, normal: np.ndarray, reach: float) -> np.n
     ends = np.einsum("mi,nij->nmj", local * reach, frame)
     cut = np.empty(ends.shape[:2])
     _unblocked(
-        room.shape, room.half, room.axes, room.centre, _reach(room), points, ends, reach, cut
+        room.shape, room.half, room.axes, room.center, _radius(room), points, ends, reach, cut
     )
     return cut.mean(1)
 
 
 def camera_points(depth: np.ndarray, K: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
-    """World points float64 [H, W, 3] of a traced depth image."""
+    """World points float64 [H, W, 3] of a rendered depth image."""
     rays = pixel_rays(depth.shape, K) @ world_from_camera[:3, :3].T
     return rays * depth[..., None] + world_from_camera[:3, 3]

@@ -1,7 +1,7 @@
-"""Object classes of the demo scans, under ScanNet's names and numbers.
+"""Object classes of the demo scans, with ScanNet's names and ids.
 
-`CLASSES` maps a raw category to (raw ScanNet id, nyu40 id, nyu40 name, NYU-13 id). Raw ids are
-what `label-filt` images hold, nyu40 ids what `_vh_clean_2.labels.ply` holds.
+`CLASSES` maps a raw category to its ids. `label-filt` images contain raw ids,
+`_vh_clean_2.labels.ply` contains NYU-40 ids.
 """
 
 from pathlib import Path
@@ -14,6 +14,8 @@ from pri3d.classes import NYU13, PALETTE40
 
 
 class Class(NamedTuple):
+    """Raw ScanNet id, NYU-40 id and name, and NYU-13 id of a raw category."""
+
     raw: int
     nyu40: int
     nyu40_name: str
@@ -68,7 +70,7 @@ COLUMNS = [
 
 
 def palette() -> np.ndarray:
-    """u8 [65536, 3]: raw ScanNet id -> colour of its nyu40 class; unknown ids are black."""
+    """Lookup table u8 [65536, 3]: raw ScanNet id -> color of its NYU-40 class; others black."""
     colors = np.zeros((1 << 16, 3), np.uint8)
     for entry in CLASSES.values():
         colors[entry.raw] = PALETTE40[entry.nyu40]
@@ -76,11 +78,11 @@ def palette() -> np.ndarray:
 
 
 def write_table(path: Path) -> None:
-    """The classes as `scannetv2-labels.combined.tsv`: same columns, tabs, CRLF."""
+    """Write the classes as `scannetv2-labels.combined.tsv`, with its columns, tabs and CRLF."""
     rows = [COLUMNS]
     for name, entry in CLASSES.items():
-        thirteen = NYU13[entry.nyu13 - 1].capitalize()
-        row = [entry.raw, name, name, 1, entry.nyu40, entry.nyu13, name, entry.nyu40_name, thirteen]
+        ids = [entry.raw, name, name, 1, entry.nyu40, entry.nyu13]
+        row = [*ids, name, entry.nyu40_name, NYU13[entry.nyu13 - 1].capitalize()]
         rows.append([str(value) for value in row] + [""] * (len(COLUMNS) - len(row)))
     text = "".join("\t".join(row) + "\r\n" for row in rows)
     with store.atomic_path(path) as temporary:

@@ -1,11 +1,14 @@
-"""What is fixed to walls or stands about: doors, windows, pictures, lamps, clutter."""
+"""Fixtures and small things: doors, windows, pictures, lamps, plants and boxes.
+
+Each function draws one arrangement and returns its pieces (see `primitives`).
+"""
 
 import numpy as np
 
 from pri3d.demo.primitives import BOX, Part, Piece, box, cylinder, rotation
 
 
-def door(rng) -> list[Piece]:
+def door(rng: np.random.Generator) -> list[Piece]:
     width, height = rng.uniform(0.85, 1.0), rng.uniform(2.0, 2.1)
     parts = [
         box(0, 0.02, 0, width, 0.04, height),
@@ -19,7 +22,7 @@ def door(rng) -> list[Piece]:
     return [Piece("door", parts)]
 
 
-def window(rng) -> list[Piece]:
+def window(rng: np.random.Generator) -> list[Piece]:
     """Two panes in a frame, a sill, and curtains on both sides."""
     width, height, sill = rng.uniform(1.1, 1.6), rng.uniform(1.15, 1.4), rng.uniform(0.8, 0.95)
     parts = [
@@ -43,7 +46,7 @@ def window(rng) -> list[Piece]:
     return pieces
 
 
-def picture(rng) -> list[Piece]:
+def picture(rng: np.random.Generator) -> list[Piece]:
     width, height = rng.uniform(0.8, 1.5), rng.uniform(0.7, 1.05)
     z = rng.uniform(1.5, 1.7) - height / 2
     parts = [
@@ -53,7 +56,7 @@ def picture(rng) -> list[Piece]:
     return [Piece("picture", parts)]
 
 
-def table_lamp(rng) -> list[Piece]:
+def table_lamp(rng: np.random.Generator) -> list[Piece]:
     height = rng.uniform(0.25, 0.4)
     parts = [
         cylinder(0, 0, 0, 0.08, 0.02),
@@ -63,7 +66,7 @@ def table_lamp(rng) -> list[Piece]:
     return [Piece("lamp", parts)]
 
 
-def floor_lamp(rng) -> list[Piece]:
+def floor_lamp(rng: np.random.Generator) -> list[Piece]:
     height = rng.uniform(1.2, 1.5)
     parts = [
         cylinder(0, 0, 0, 0.15, 0.03),
@@ -73,8 +76,8 @@ def floor_lamp(rng) -> list[Piece]:
     return [Piece("lamp", parts)]
 
 
-def plant(rng) -> list[Piece]:
-    """Leaves that lean outwards from a stem in a pot."""
+def plant(rng: np.random.Generator) -> list[Piece]:
+    """A pot with a stem, from which leaves lean outward."""
     pot, height = rng.uniform(0.25, 0.4), rng.uniform(0.4, 0.7)
     parts = [cylinder(0, 0, 0, rng.uniform(0.12, 0.18), pot), cylinder(0, 0, pot, 0.02, height, 1)]
     for k in range(7):
@@ -85,11 +88,12 @@ def plant(rng) -> list[Piece]:
     return [Piece("plant", parts)]
 
 
-def crate(rng) -> list[Piece]:
-    """One box, or two that stand on each other."""
+def crate(rng: np.random.Generator) -> list[Piece]:
+    """One box, or two on top of each other."""
     size = rng.uniform((0.3, 0.25, 0.2), (0.55, 0.45, 0.4))
-    parts = [box(0, 0, 0, *size)]
+    parts = [box(0, 0, 0, size[0], size[1], size[2])]
     if rng.random() < 0.5:
         turn = rotation(2, rng.uniform(-0.4, 0.4))
-        parts.append(box(0, 0, size[2], *(size * 0.75), 1, turn))
+        upper = size * 0.75
+        parts.append(box(0, 0, size[2], upper[0], upper[1], upper[2], 1, turn))
     return [Piece("box", parts)]

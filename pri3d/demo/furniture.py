@@ -6,7 +6,9 @@ from pri3d.demo.fixtures import table_lamp
 from pri3d.demo.primitives import Part, Piece, box, cylinder, moved, rotation
 
 
-def _legs(width, depth, height, thick, round_legs=False) -> list[Part]:
+def _legs(
+    width: float, depth: float, height: float, thick: float, round_legs: bool = False
+) -> list[Part]:
     x, y = width / 2 - thick, depth / 2 - thick
     corners = [(sx * x, sy * y) for sx in (-1, 1) for sy in (-1, 1)]
     if round_legs:
@@ -14,8 +16,8 @@ def _legs(width, depth, height, thick, round_legs=False) -> list[Part]:
     return [box(cx, cy, 0, thick, thick, height) for cx, cy in corners]
 
 
-def chair(rng) -> list[Piece]:
-    """Centred, facing +y (its back at -y)."""
+def chair(rng: np.random.Generator) -> list[Piece]:
+    """Centered, facing +y (its back at -y)."""
     width, depth = rng.uniform(0.40, 0.50, 2)
     seat, top = rng.uniform(0.42, 0.48), rng.uniform(0.85, 1.05)
     parts = [
@@ -27,7 +29,7 @@ def chair(rng) -> list[Piece]:
     return [Piece("chair", parts)]
 
 
-def office_chair(rng) -> list[Piece]:
+def office_chair(rng: np.random.Generator) -> list[Piece]:
     seat = rng.uniform(0.42, 0.52)
     turn = rotation(2, rng.uniform(-0.5, 0.5))
     back = box(0, -0.23, seat + 0.12, 0.44, 0.07, 0.5, 1, rotation(0, 0.12))
@@ -42,13 +44,13 @@ def office_chair(rng) -> list[Piece]:
         box(0.25, 0, seat + 0.22, 0.05, 0.3, 0.04),
     ]
     parts = [
-        part._replace(centre=turn @ part.centre, rotation=turn @ part.rotation) for part in parts
+        part._replace(center=turn @ part.center, rotation=turn @ part.rotation) for part in parts
     ]
     return [Piece("office chair", parts)]
 
 
-def dining(rng) -> list[Piece]:
-    """Table with chairs around it, centred."""
+def dining(rng: np.random.Generator) -> list[Piece]:
+    """A table with chairs around it, centered."""
     height = rng.uniform(0.71, 0.77)
     if rng.random() < 0.35:
         radius = rng.uniform(0.5, 0.65)
@@ -80,8 +82,8 @@ def dining(rng) -> list[Piece]:
     return pieces
 
 
-def _tableware(rng, height) -> list[Part]:
-    """Bowls, boxes and bottles on a table belong to it, as most annotators have it."""
+def _tableware(rng: np.random.Generator, height: float) -> list[Part]:
+    """Bowls, boxes and bottles on a table; they are annotated as part of it, as is usual."""
     parts = []
     for x in (-0.25, 0.05, 0.3):
         y, size = rng.uniform(-0.2, 0.2), rng.uniform(0.06, 0.13)
@@ -93,7 +95,7 @@ def _tableware(rng, height) -> list[Part]:
     return parts
 
 
-def coffee_table(rng) -> list[Piece]:
+def coffee_table(rng: np.random.Generator) -> list[Piece]:
     width, depth, height = rng.uniform(0.9, 1.3), rng.uniform(0.5, 0.65), rng.uniform(0.36, 0.46)
     parts = [
         box(0, 0, height - 0.05, width, depth, 0.05, 1),
@@ -105,8 +107,8 @@ def coffee_table(rng) -> list[Piece]:
     return [Piece("coffee table", parts)]
 
 
-def desk(rng) -> list[Piece]:
-    """Desk with a monitor, often with shelves and an office chair."""
+def desk(rng: np.random.Generator) -> list[Piece]:
+    """A desk with a monitor, often with shelves and an office chair."""
     width, depth, height = rng.uniform(1.4, 1.8), rng.uniform(0.7, 0.85), rng.uniform(0.71, 0.77)
     side = 1 if rng.random() < 0.5 else -1
     drawers = side * (width / 2 - 0.22)
@@ -146,8 +148,8 @@ def desk(rng) -> list[Piece]:
     return pieces
 
 
-def bed(rng) -> list[Piece]:
-    """Headboard against the wall; pillows and blanket belong to the bed."""
+def bed(rng: np.random.Generator) -> list[Piece]:
+    """With its headboard against the wall; pillows and blanket are part of the bed."""
     width, length = rng.uniform(1.2, 1.7), rng.uniform(1.95, 2.1)
     base, top = rng.uniform(0.22, 0.3), rng.uniform(0.45, 0.55)
     parts = [
@@ -167,8 +169,8 @@ def bed(rng) -> list[Piece]:
     return [Piece("bed", parts)]
 
 
-def couch(rng) -> list[Piece]:
-    """Sofa with two or three seats."""
+def couch(rng: np.random.Generator) -> list[Piece]:
+    """A sofa with two or three seats."""
     seats = int(rng.integers(2, 4))
     inner, depth = seats * rng.uniform(0.6, 0.7), rng.uniform(0.85, 0.95)
     seat, back, arm = rng.uniform(0.4, 0.46), rng.uniform(0.75, 0.9), rng.uniform(0.14, 0.22)
@@ -190,8 +192,8 @@ def couch(rng) -> list[Piece]:
     return [Piece("couch", parts)]
 
 
-def armchair(rng) -> list[Piece]:
-    """Centred, facing +y."""
+def armchair(rng: np.random.Generator) -> list[Piece]:
+    """Centered, facing +y."""
     width, seat, back = rng.uniform(0.7, 0.85), rng.uniform(0.38, 0.45), rng.uniform(0.8, 1.0)
     parts = [
         box(0, 0, 0.08, width - 0.02, 0.74, seat - 0.14),
@@ -204,8 +206,10 @@ def armchair(rng) -> list[Piece]:
     return [Piece("armchair", parts)]
 
 
-def _fronts(width, bottom, height, depth, columns, rows) -> list[Part]:
-    """Doors or drawers with knobs on the front of a body that is `depth` deep."""
+def _fronts(
+    width: float, bottom: float, height: float, depth: float, columns: int, rows: int
+) -> list[Part]:
+    """Doors or drawers with knobs on the front of a body of this depth."""
     parts = []
     cell_x, cell_z = width / columns, height / rows
     for i in range(columns):
@@ -217,8 +221,8 @@ def _fronts(width, bottom, height, depth, columns, rows) -> list[Part]:
     return parts
 
 
-def cabinet(rng) -> list[Piece]:
-    """Tall wardrobe, or a low sideboard with things on it."""
+def cabinet(rng: np.random.Generator) -> list[Piece]:
+    """A tall wardrobe, or a low sideboard with a box and a lamp on it."""
     if rng.random() < 0.5:
         width, depth, height = rng.uniform(0.9, 1.5), rng.uniform(0.5, 0.6), rng.uniform(1.8, 2.1)
         columns, rows = max(2, round(width / 0.5)), 1
@@ -236,8 +240,8 @@ def cabinet(rng) -> list[Piece]:
     return pieces
 
 
-def kitchen(rng) -> list[Piece]:
-    """Base cabinets with worktop and splashback, cabinets on the wall, a refrigerator."""
+def kitchen(rng: np.random.Generator) -> list[Piece]:
+    """Base cabinets with worktop and splashback, wall cabinets, and a refrigerator."""
     columns = int(rng.integers(3, 5))
     width, depth, height = columns * 0.55, 0.6, 0.86
     base = [box(0, depth / 2, 0.1, width, depth - 0.02, height - 0.1)]
@@ -259,7 +263,7 @@ def kitchen(rng) -> list[Piece]:
     return [Piece("kitchen cabinet", base), Piece("kitchen cabinet", upper), *fridge]
 
 
-def refrigerator(rng) -> list[Piece]:
+def refrigerator(rng: np.random.Generator) -> list[Piece]:
     width, depth, height = rng.uniform(0.68, 0.8), rng.uniform(0.64, 0.7), rng.uniform(1.6, 1.9)
     split = height * rng.uniform(0.3, 0.65)
     front = depth + 0.02
@@ -275,8 +279,8 @@ def refrigerator(rng) -> list[Piece]:
     return [Piece("refrigerator", parts)]
 
 
-def bookshelf(rng) -> list[Piece]:
-    """Open shelves; the books belong to the bookshelf."""
+def bookshelf(rng: np.random.Generator) -> list[Piece]:
+    """Open shelves; the books are part of the bookshelf."""
     width, depth, height = rng.uniform(0.9, 1.4), rng.uniform(0.28, 0.36), rng.uniform(1.6, 2.1)
     shelves = int(rng.integers(4, 6))
     parts = [

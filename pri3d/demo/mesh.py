@@ -1,4 +1,4 @@
-"""The surface of a room as a mesh: the part of the charts that the camera saw."""
+"""The surface of a room as a mesh, restricted to what the camera has seen."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,19 @@ import numpy as np
 from numba import njit
 
 from pri3d.demo import shading
-from pri3d.demo.rooms import Room
+from pri3d.demo.room import Room
 
-SPACING = 0.02
-_TOLERANCE = 0.03
+SPACING = 0.02  # meters between vertices
+_TOLERANCE = 0.03  # meters between a vertex and the depth of its pixel
+_MIN_DEPTH = 0.1  # meters
 
 
 class Mesh(NamedTuple):
-    """points float64 [V, 3] world, normal [V, 3], primitive i32 [V], chart i32 [V] (each chart has
-    a number of its own), triangles i32 [T, 3] with their front where the normals point."""
+    """A triangle mesh in the world frame.
+
+    points: float64 [V, 3]; normal: [V, 3]; primitive: i32 [V]; chart: i32 [V], the number of the
+    chart of each vertex; triangles: i32 [T, 3], whose front side faces along the normals.
+    """
 
     points: np.ndarray
     normal: np.ndarray
@@ -23,9 +27,13 @@ class Mesh(NamedTuple):
     triangles: np.ndarray
 
 
-def whole(room: Room) -> Mesh:
-    """All charts, hidden ones too, as grids of about `SPACING` metres."""
-    points, normals, primitive, chart, triangles = [], [], [], [], []
+def full_mesh(room: Room) -> Mesh:
+    """All charts, hidden ones included, as grids with a spacing of about `SPACING`."""
+    grids: list[np.ndarray] = []
+    grid_normals: list[np.ndarray] = []
+    primitive: list[np.ndarray] = []
+    chart: list[np.ndarray] = []
+    faces: list[np.ndarray] = []
     first = number = 0
     for p in range(len(room.shape)):
         for face in range(shading.faces(room.shape[p])):
@@ -34,20 +42,21 @@ def whole(room: Room) -> Mesh:
             index = first + np.arange(nv * nu).reshape(nv, nu)
             a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]
             new = np.concatenate([np.stack(t, -1).reshape(-1, 3) for t in ((a, b, c), (a, c, d))])
-            points.append(grid.reshape(-1, 3))
-            normals.append(normal.reshape(-1, 3))
+            grids.append(grid.reshape(-1, 3))
+            grid_normals.append(normal.reshape(-1, 3))
             primitive.append(np.full(nv * nu, p, np.int32))
             chart.append(np.full(nv * nu, number, np.int32))
-            triangles.append(new)
+            faces.append(new)
             first, number = first + nv * nu, number + 1
-    points, normals = np.concatenate(points), np.concatenate(normals)
-    triangles = np.concatenate(triangles)
+    points, normals = np.concatenate(grids), np.concatenate(grid_normals)
+    triangles = np.concatenate(faces)
     corner = points[triangles]
     front = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     area = np.linalg.norm(front, axis=1) / 2
     backwards = np.einsum("ti,ti->t", front, normals[triangles[:, 0]]) < 0
     triangles[backwards] = triangles[backwards][:, ::-1]
-    triangles = triangles[area > 1e-8].astype(np.int32)  # a disc's rim folds squares flat
+    # Squares at the rim of a disk are degenerate.
+    triangles = triangles[area > 1e-8].astype(np.int32)
     return Mesh(points, normals, np.concatenate(primitive), np.concatenate(chart), triangles)
 
 
@@ -61,7 +70,7 @@ def _mark(points, normal, depth, K, rotation, position, seen):
         if normal[i, 0] * x + normal[i, 1] * y + normal[i, 2] * z >= 0:
             continue
         far = rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z
-        if far < 0.1:
+        if far < _MIN_DEPTH:
             continue
         right = rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z
         down = rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z
@@ -74,16 +83,29 @@ def _mark(points, normal, depth, K, rotation, position, seen):
 def mark_seen(
     mesh: Mesh, depth: np.ndarray, K: np.ndarray, world_from_camera: np.ndarray, seen: np.ndarray
 ) -> None:
-    """Set seen bool [V] where a vertex faces this camera and is what its pixel shows."""
+    """Set `seen`, bool [V], for the vertices that face a camera and are visible in it.
+
+    Args:
+        mesh: all vertices.
+        depth: what the camera sees, float64 [H, W] in meters.
+        K: its intrinsics [3, 3].
+        world_from_camera: its pose [4, 4].
+        seen: changed in place; vertices that are already set stay set.
+    """
     rotation, position = world_from_camera[:3, :3].copy(), world_from_camera[:3, 3].copy()
     _mark(mesh.points, mesh.normal, depth, K, rotation, position, seen)
 
 
 def keep(mesh: Mesh, seen: np.ndarray) -> Mesh:
-    """Triangles whose three vertices were seen, and their vertices."""
+    """The triangles whose three vertices were seen, with their vertices."""
     triangles = mesh.triangles[seen[mesh.triangles].all(1)]
     used = np.zeros(len(seen), bool)
     used[triangles] = True
     number = np.cumsum(used, dtype=np.int32) - 1
-    rest = (field[used] for field in mesh[:4])
-    return Mesh(*rest, number[triangles])
+    return Mesh(
+        points=mesh.points[used],
+        normal=mesh.normal[used],
+        primitive=mesh.primitive[used],
+        chart=mesh.chart[used],
+        triangles=number[triangles],
+    )

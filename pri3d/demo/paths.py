@@ -2,44 +2,52 @@
 
 import numpy as np
 
-SECONDS = 10  # what the path takes by hand; 200 frames are then 20 a second
-CLEARANCE = 0.3
+from pri3d.demo.room import Room
+
+SECONDS = 10  # duration of a path; 200 frames are then 20 per second
+CLEARANCE = 0.3  # meters between the camera and any primitive
 CANDIDATES = 60
 
 
-def hand_held(room, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """world_from_camera float64 [frames, 4, 4] (values exact in float32, as files hold them).
+def hand_held(room: Room, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """A camera path: world_from_camera float64 [frames, 4, 4], exact in float32 as it is stored.
 
-    In 60 % of the cases the camera walks along an arc and looks inwards across the room, else it
-    stands near the middle and turns; both shake as a hand does. The path does not depend on the
-    number of frames, which only sample it more or less densely. Of several candidates the first is
-    taken that stays `CLEARANCE` away from everything, or the one that comes nearest to that.
+    With probability 0.6 the camera moves along an arc and looks inward across the room, otherwise
+    it stays near the center and turns; both shake like a hand. The path does not depend on the
+    number of frames, which only sample it. The first of several candidates that keeps `CLEARANCE`
+    from everything is taken, or the one with the largest distance.
     """
     inward = rng.random() < 0.6
     world_from_room = np.linalg.inv(room.room_from_world)
 
-    def poses(draw, reach, samples):
+    def poses(seed: int, reach: float, samples: int) -> np.ndarray:
         t = np.linspace(0, 1, samples)
-        path = _path(room.size, t, inward, reach, np.random.default_rng(draw))
+        path = _path(room.size, t, inward, reach, np.random.default_rng(seed))
         return world_from_room @ _look(*path)
 
-    best, best_gap = None, -1.0
+    best_seed, best_reach, best_gap = 0, 1.0, -1.0
     for attempt in range(CANDIDATES):
-        candidate = rng.integers(1 << 32), 1 - 0.5 * attempt / CANDIDATES
-        gap = _clearance(room, poses(*candidate, 100)[:, :3, 3])
+        seed, reach = int(rng.integers(1 << 32)), 1 - 0.5 * attempt / CANDIDATES
+        gap = _clearance(room, poses(seed, reach, 100)[:, :3, 3])
         if gap > best_gap:
-            best, best_gap = candidate, gap
+            best_seed, best_reach, best_gap = seed, reach, gap
         if gap >= CLEARANCE:
             break
-    return poses(*best, frames).astype(np.float32).astype(np.float64)
+    return poses(best_seed, best_reach, frames).astype(np.float32).astype(np.float64)
 
 
-def _path(size, t, inward, reach, rng):
+def _path(
+    size: tuple[float, float, float],
+    t: np.ndarray,
+    inward: bool,
+    reach: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eye and target [F, 3] in the room's frame, and roll [F], at times t [F] in 0..1."""
     turn = rng.choice([-1, 1])
     start = rng.uniform(0, 2 * np.pi)
     sweep = np.deg2rad(rng.uniform(220, 290) if inward else rng.uniform(150, 200))
-    # People speed up and slow down, and never quite stop.
+    # The speed varies, and stays above zero.
     phase = 2 * np.pi * rng.random()
     pace = t + 0.06 * (np.sin(2 * np.pi * t + phase) - np.sin(phase))
     angle = start + turn * sweep * pace
@@ -60,14 +68,14 @@ def _path(size, t, inward, reach, rng):
     return eye, target, 0.04 * _sway(t, 0.3, rng) + 0.004 * _sway(t, 3.0, rng)
 
 
-def _sway(t, hertz, rng):
-    """Smooth noise around 0 with amplitude about 1 at about the given rate."""
+def _sway(t: np.ndarray, hertz: float, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise [F] around 0 with an amplitude of about 1 and about this frequency."""
     rates = hertz * rng.uniform(0.6, 1.4, 3) * SECONDS
     phases = rng.uniform(0, 2 * np.pi, 3)
     return np.sin(2 * np.pi * rates[:, None] * t + phases[:, None]).mean(0) * 1.5
 
 
-def _look(eye, target, roll) -> np.ndarray:
+def _look(eye: np.ndarray, target: np.ndarray, roll: np.ndarray) -> np.ndarray:
     """room_from_camera [F, 4, 4]: z towards the target, y down."""
     z = target - eye
     z /= np.linalg.norm(z, axis=1, keepdims=True)
@@ -81,8 +89,8 @@ def _look(eye, target, roll) -> np.ndarray:
     return poses
 
 
-def _clearance(room, eye: np.ndarray) -> float:
-    """Smallest distance of any eye [F, 3] from any primitive's box."""
-    local = np.einsum("pij,fpj->fpi", room.axes, eye[:, None] - room.centre)
+def _clearance(room: Room, eye: np.ndarray) -> float:
+    """The smallest distance of any eye [F, 3] from the box of any primitive."""
+    local = np.einsum("pij,fpj->fpi", room.axes, eye[:, None] - room.center)
     outside = np.maximum(np.abs(local) - room.half, 0)
     return float(np.linalg.norm(outside, axis=2).min())

@@ -1,39 +1,41 @@
-"""Primitives and how pieces are put together from them.
+"""Primitives, and the pieces that consist of them.
 
-A piece is a list of primitives in a frame of its own: metres, z up, floor at z = 0. Pieces that
-stand against a wall have the wall at y = 0 and face +y; free-standing ones are centred on the
-origin. One piece is one annotated instance; its parts refer to a texture by `slot`, so that all
-parts with the same slot of one piece look alike.
+A piece is a list of primitives in a frame of its own: meters, z up, the floor at z = 0. A piece
+against a wall has the wall at y = 0 and faces +y; a free-standing one is centered on the origin.
+One piece is one annotated instance. Parts of a piece with the same `slot` have the same texture.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RECTANGLE, BOX, CYLINDER = 0, 1, 2
 
 
 class Part(NamedTuple):
-    """One primitive: p = centre + rotation @ local, |local| <= half.
+    """One primitive: p = center + rotation @ local, |local| <= half.
 
     A rectangle lies in its local xy plane (half[2] = 0) with its normal along +z; a cylinder's
     axis is its local z, half = (radius, radius, half height).
     """
 
     shape: int
-    centre: np.ndarray
+    center: np.ndarray
     rotation: np.ndarray
     half: np.ndarray
     slot: int
 
 
 class Piece(NamedTuple):
+    """One object: the name of its class, and its primitives."""
+
     name: str
     parts: list[Part]
 
 
 def rotation(axis: int, angle: float) -> np.ndarray:
-    """Right-handed rotation [3, 3] about a coordinate axis, in radians."""
+    """Right-handed rotation [3, 3] about a coordinate axis (0, 1 or 2) by an angle in radians."""
     c, s = np.cos(angle), np.sin(angle)
     i, j = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
@@ -41,31 +43,40 @@ def rotation(axis: int, angle: float) -> np.ndarray:
     return matrix
 
 
-def box(x, y, z, width, depth, height, slot=0, turn=None) -> Part:
-    """Box around (x, y) that stands on height z."""
+def box(
+    x: float,
+    y: float,
+    z: float,
+    width: float,
+    depth: float,
+    height: float,
+    slot: int = 0,
+    turn: np.ndarray | None = None,
+) -> Part:
+    """A box centered on (x, y) with its bottom at height z; turn: its rotation [3, 3]."""
     half = np.array([width, depth, height]) / 2
     return Part(BOX, np.array([x, y, z + half[2]]), np.eye(3) if turn is None else turn, half, slot)
 
 
-def cylinder(x, y, z, radius, height, slot=0) -> Part:
-    """Upright cylinder around (x, y) that stands on height z."""
+def cylinder(x: float, y: float, z: float, radius: float, height: float, slot: int = 0) -> Part:
+    """An upright cylinder centered on (x, y) with its bottom at height z."""
     half = np.array([radius, radius, height / 2])
     return Part(CYLINDER, np.array([x, y, z + height / 2]), np.eye(3), half, slot)
 
 
-def moved(pieces: list[Piece], turn: float, shift) -> list[Piece]:
-    """Turned about the vertical by `turn` radians, then shifted."""
-    matrix, shift = rotation(2, turn), np.asarray(shift, float)
+def moved(pieces: list[Piece], turn: float, shift: ArrayLike) -> list[Piece]:
+    """Pieces rotated about the vertical by `turn` radians, then shifted by [3] meters."""
+    matrix, offset = rotation(2, turn), np.asarray(shift, float)
 
     def move(part: Part) -> Part:
-        return part._replace(centre=matrix @ part.centre + shift, rotation=matrix @ part.rotation)
+        return part._replace(center=matrix @ part.center + offset, rotation=matrix @ part.rotation)
 
     return [Piece(piece.name, [move(part) for part in piece.parts]) for piece in pieces]
 
 
 def bounds(pieces: list[Piece]) -> np.ndarray:
-    """Lowest and highest corner [2, 3] of everything."""
+    """The min and the max corner [2, 3] of all pieces."""
     parts = [part for piece in pieces for part in piece.parts]
     reach = np.array([np.abs(part.rotation) @ part.half for part in parts])
-    centre = np.array([part.centre for part in parts])
-    return np.stack([(centre - reach).min(0), (centre + reach).max(0)])
+    center = np.array([part.center for part in parts])
+    return np.stack([(center - reach).min(0), (center + reach).max(0)])

@@ -1,4 +1,4 @@
-"""One demo scan from its seed to its files."""
+"""Makes one demo scan, from its seed to its files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,39 +8,40 @@ import numpy as np
 from tqdm import tqdm
 
 from pri3d.config import Demo
-from pri3d.demo import cast, classes, mesh, paths, render, rooms, sensor, shading, write
+from pri3d.demo import cast, classes, layout, mesh, paths, render, sensor, shading, write
+from pri3d.demo.room import Room
 from pri3d.sources import images
 from pri3d.sources.sens import SensFrame, write_sens
 from pri3d.sources.sens_header import SensHeader
 
 
 class Plan(NamedTuple):
-    """What is known of a scan before anything is rendered.
+    """A scan before anything is rendered.
 
-    room; rig (both cameras); world_from_camera float64 [F, 4, 4], the true poses of the depth
-    camera; lost bool [F], where the file holds -inf instead.
+    rig: both cameras; world_from_camera: float64 [F, 4, 4], the true poses of the depth camera;
+    lost: bool [F], frames without a pose, for which -inf is stored.
     """
 
-    room: rooms.Room
+    room: Room
     rig: sensor.Rig
     world_from_camera: np.ndarray
     lost: np.ndarray
 
 
 def plan(number: int, settings: Demo) -> Plan:
-    """Room, cameras and path of scan `number`; a function of `settings.seed` and its sizes only."""
-    room = rooms.build_room(settings.seed, number)
+    """Room, cameras and path of a scan, determined by its number and the settings alone."""
+    room = layout.build_room(settings.seed, number)
     rng = np.random.default_rng([settings.seed, number, 1])
     rig = sensor.make_rig(settings.height, settings.color_height, rng)
     poses = paths.hand_held(room, settings.frames, rng)
     lost = sensor.lost_frames(settings.frames, rng)
-    return Plan(room, rig, poses, lost & settings.noise)
+    return Plan(room=room, rig=rig, world_from_camera=poses, lost=lost & settings.noise)
 
 
 def scan_files(root: Path, scene: str, number: int, settings: Demo) -> None:
-    """Make all files of a scan in `root/scene`, the `.sens` last."""
+    """Write all files of scan `number` into `root/scene`, the `.sens` last."""
     room, rig, poses, lost = plan(number, settings)
-    surface = mesh.whole(room)
+    surface = mesh.full_mesh(room)
     seen = np.zeros(len(surface.points), bool)
     instance_images: list[np.ndarray] = []
 
@@ -52,22 +53,23 @@ def scan_files(root: Path, scene: str, number: int, settings: Demo) -> None:
             true_depth, _ = cast.trace(room, rig.depth_shape, depth_K, poses[i])
             if not lost[i]:
                 mesh.mark_seen(surface, true_depth, depth_K, poses[i], seen)
-            depth, noise = true_depth, None
-            if settings.noise:
-                depth, noise = sensor.measure(true_depth, depth_K[0, 0], rng), rng
+            noise = rng if settings.noise else None
+            depth = true_depth
+            if noise is not None:
+                depth = sensor.measure(true_depth, depth_K[0, 0], noise)
 
             color_pose = poses[i] @ depth_from_color
             distance, primitive = cast.trace(room, rig.color_shape, color_K, color_pose)
             points = cast.camera_points(distance, color_K, color_pose)
             radiance = shading.shade(room, primitive, points, color_pose[:3, 3])
             instance_images.append(render.instances(room, primitive))
-            time = round(i * 1e6 * paths.SECONDS / settings.frames)
+            time_us = round(i * 1e6 * paths.SECONDS / settings.frames)
             yield SensFrame(
                 np.full((4, 4), -np.inf) if lost[i] else poses[i],
                 images.encode_color(sensor.develop(radiance, noise)),
-                images.encode_depth(sensor.quantise(depth)),
-                time,
-                time,
+                images.encode_depth(sensor.quantize(depth)),
+                time_us,
+                time_us,
             )
 
     header = SensHeader(
@@ -81,7 +83,7 @@ def scan_files(root: Path, scene: str, number: int, settings: Demo) -> None:
     stored = list(frames())
     surface = mesh.keep(surface, seen)
 
-    # Objects are numbered from 1 without gaps; what left no vertex is not annotated anywhere.
+    # Objects are numbered from 1 without gaps; an object without vertices is not annotated.
     present = np.unique(room.instance[surface.primitive])
     number_of = np.zeros(len(room.names) + 1, np.uint8)
     number_of[present] = np.arange(1, len(present) + 1)
@@ -92,7 +94,7 @@ def scan_files(root: Path, scene: str, number: int, settings: Demo) -> None:
         ("label_images", "label-filt", label_of),
         ("instance_images", "instance-filt", number_of),
     ):
-        pictures = (table[image] for image in instance_images)
-        write.images(write.file(root, scene, part), folder, pictures)
+        labels = (table[image] for image in instance_images)
+        write.images(write.file(root, scene, part), folder, labels)
     classes.write_table(Path(root) / "scannetv2-labels.combined.tsv")
     write_sens(write.file(root, scene, "sens"), header, stored)

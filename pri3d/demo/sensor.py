@@ -1,20 +1,22 @@
-"""A hand-held RGB-D sensor: two cameras side by side, and what each gets wrong."""
+"""A hand-held RGB-D sensor: its color and depth cameras, and their errors."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 MAX_DEPTH_M = 8.0
-LOST_RUNS = 2  # stretches of lost tracking in a scan
+LOST_STRETCHES = 2  # number of stretches of lost tracking in a scan
 
-# ScanNet's sensor at 640x480 (depth) and 1296x968 (colour).
+# ScanNet's sensor at 640x480 (depth) and 1296x968 (color).
 _DEPTH_FOCAL, _DEPTH_HEIGHT = 577.6, 480
 _COLOR_FOCAL, _COLOR_HEIGHT = 1168.0, 968
 
 
 class Rig(NamedTuple):
-    """Shapes (height, width), 4x4 intrinsics, and where the depth camera stands in the colour
-    camera's frame. The pose of a frame is the depth camera's."""
+    """Both cameras of a scan: shapes (height, width), intrinsics [4, 4] and extrinsics [4, 4].
+
+    The pose of a frame is the pose of its depth camera.
+    """
 
     color_shape: tuple[int, int]
     depth_shape: tuple[int, int]
@@ -24,7 +26,13 @@ class Rig(NamedTuple):
 
 
 def make_rig(height: int, color_height: int, rng: np.random.Generator) -> Rig:
-    """Cameras of one scan; values are exact in float32, as the file holds them."""
+    """The cameras of one scan, with values exact in float32 as they are stored.
+
+    Args:
+        height: of depth images; their width is 4/3 of it.
+        color_height: of color images.
+        rng: of the small differences from scan to scan.
+    """
 
     def camera(rows: int, focal: float) -> tuple[tuple[int, int], np.ndarray]:
         shape = (rows, round(rows * 4 / 3))
@@ -45,6 +53,7 @@ def make_rig(height: int, color_height: int, rng: np.random.Generator) -> Rig:
 
 
 def _rotation_vector(turn: np.ndarray) -> np.ndarray:
+    """The rotation [3, 3] of a rotation vector [3] in radians."""
     angle = np.linalg.norm(turn)
     x, y, z = turn / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -52,14 +61,14 @@ def _rotation_vector(turn: np.ndarray) -> np.ndarray:
 
 
 def expose(radiance: np.ndarray, target: float = 0.3) -> float:
-    """Gain that brings the mean of linear RGB to `target`, most of the way as cameras do."""
+    """The gain that moves the mean of linear RGB most of the way to `target`, as cameras do."""
     return float((target / max(float(radiance.mean()), 1e-6)) ** 0.85)
 
 
 def develop(radiance: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Linear RGB float32 [..., 3] to u8.
+    """Linear RGB float32 [..., 3] to u8 with a gamma of 2.
 
-    With `rng`, exposure and white balance differ from frame to frame and pixels are noisy.
+    With `rng`, exposure and white balance vary from frame to frame, and pixels are noisy.
     """
     gain = np.full(3, expose(radiance))
     if rng is not None:
@@ -70,17 +79,25 @@ def develop(radiance: np.ndarray, rng: np.random.Generator | None = None) -> np.
     return np.clip(values + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
-def quantise(depth: np.ndarray) -> np.ndarray:
-    """Metres to u16 millimetres, 0 = none."""
+def quantize(depth: np.ndarray) -> np.ndarray:
+    """Depth in meters to u16 millimeters, 0 for no measurement."""
     return np.clip(np.rint(depth * 1000), 0, 65535).astype(np.uint16)
 
 
 def measure(depth: np.ndarray, focal: float, rng: np.random.Generator) -> np.ndarray:
-    """What a structured-light sensor returns for a true depth image [H, W], in metres, 0 = none.
+    """Simulate the measurement of a structured-light sensor.
 
-    Noise grows with the squared distance. Nothing is measured on surfaces seen at a grazing angle
-    and at depth edges (both are steep slopes of the image), in a few random patches, at single
+    Noise grows with the squared distance. Pixels are lost on surfaces at a grazing angle and at
+    depth edges (steep slopes of the image in both cases), in a few random patches, at random single
     pixels, and beyond `MAX_DEPTH_M`.
+
+    Args:
+        depth: true depth [H, W] in meters, 0 where nothing is.
+        focal: focal length in pixels.
+        rng: of the noise.
+
+    Returns:
+        Measured depth [H, W] in meters, 0 for no measurement.
     """
     height, width = depth.shape
     noise = (0.0005 + 0.001 * depth**2) * rng.standard_normal(depth.shape, np.float32)
@@ -95,22 +112,22 @@ def measure(depth: np.ndarray, focal: float, rng: np.random.Generator) -> np.nda
     lost |= rng.random(depth.shape, np.float32) < 0.003
     rows, columns = np.arange(height)[:, None], np.arange(width)
     for _ in range(rng.poisson(3)):
-        middle = rng.random(2) * depth.shape
+        center = rng.random(2) * depth.shape
         radii = rng.uniform(0.01, 0.07, 2) * width
-        patch = ((rows - middle[0]) / radii[0]) ** 2 + ((columns - middle[1]) / radii[1]) ** 2
+        patch = ((rows - center[0]) / radii[0]) ** 2 + ((columns - center[1]) / radii[1]) ** 2
         lost |= patch < 1
     lost |= (depth <= 0) | (depth > MAX_DEPTH_M)
     return np.where(lost, 0, depth + noise)
 
 
 def lost_frames(frames: int, rng: np.random.Generator) -> np.ndarray:
-    """bool [frames]: where tracking is lost, in `LOST_RUNS` stretches of 2.5 % of the scan each.
+    """Mask bool [frames] of the frames without a pose; the first frame always has one.
 
-    The first frame is always tracked.
+    Tracking is lost in `LOST_STRETCHES` stretches of 2.5 % of the scan each.
     """
     lost = np.zeros(frames, bool)
     length = max(1, frames // 40)
     if frames >= 10:
-        for start in rng.integers(1, frames - length + 1, LOST_RUNS):
+        for start in rng.integers(1, frames - length + 1, LOST_STRETCHES):
             lost[start : start + length] = True
     return lost

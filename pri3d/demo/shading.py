@@ -1,40 +1,32 @@
-"""Charts, baked light and colour of the primitives' surfaces.
+"""Charts, baked light and color of the surfaces of primitives.
 
-A chart is one face of a primitive with coordinates (u, v) in metres that start at 0: a rectangle
-has one, a box six (-x, +x, -y, +y, -z, +z), a cylinder three (side, bottom, top; the side's u runs
-around the axis). Light that does not depend on the viewer is baked once per chart on a coarse
-grid: how open the place is, and which share of each lamp it sees. Shading a point then costs one
-texture and one look-up.
+A chart is one face of a primitive with coordinates (u, v) in meters from 0. A rectangle has one, a
+box six (-x, +x, -y, +y, -z, +z), a cylinder three (side, bottom, top; u of the side runs around the
+axis). Light that does not depend on the viewer is baked once per chart on a coarse grid: openness,
+and the visible share of each lamp. Shading a point then takes one texture and one lookup.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from pri3d.demo import cast
 from pri3d.demo.primitives import BOX, RECTANGLE
+from pri3d.demo.room import Baked, Room
 
 FACES = 6
-LIGHT_SPACING = 0.06
+LIGHT_SPACING = 0.06  # meters between texels
 AMBIENT = 0.55
-
-
-class Baked(NamedTuple):
-    """start i64 [P, FACES] first texel of a chart (-1: none), size i64 [P, FACES, 2] texels along
-    u and v, value f32 [T, 1 + lights]: openness, then the visible share of each lamp."""
-
-    start: np.ndarray
-    size: np.ndarray
-    value: np.ndarray
+LAMP_RADIUS = 0.06  # meters; makes shadows soft
+OPENNESS_REACH = 0.5  # meters
 
 
 def faces(shape: int) -> int:
+    """The number of charts of a shape."""
     return 1 if shape == RECTANGLE else 6 if shape == BOX else 3
 
 
-def chart_size(room, p: int, face: int) -> tuple[float, float]:
-    """Metres along u and v."""
+def chart_size(room: Room, p: int, face: int) -> tuple[float, float]:
+    """The size of a chart along u and v in meters."""
     hx, hy, hz = 2 * room.half[p]
     if room.shape[p] == RECTANGLE:
         return hx, hy
@@ -43,11 +35,19 @@ def chart_size(room, p: int, face: int) -> tuple[float, float]:
     return (np.pi * hx, hz) if face == 0 else (hx, hy)
 
 
-def chart_grid(room, p: int, face: int, spacing: float):
-    """A grid over a chart with both edges on it.
+def chart_grid(room: Room, p: int, face: int, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """A grid over a chart that includes its edges.
 
-    Returns points float64 [nv, nu, 3] and normals [nv, nu, 3], world frame. Places of a disc's
-    square outside the disc are pulled to its rim.
+    Grid points of a disk's square that are outside the disk are moved to its rim.
+
+    Args:
+        room: of the chart.
+        p: primitive.
+        face: of the primitive.
+        spacing: largest distance of grid points in meters.
+
+    Returns:
+        Points and normals float64 [nv, nu, 3] in the world frame.
     """
     size = chart_size(room, p, face)
     nu, nv = (max(2, int(np.ceil(length / spacing)) + 1) for length in size)
@@ -74,34 +74,36 @@ def chart_grid(room, p: int, face: int, spacing: float):
         sign = -1 if face == 1 else 1
         local[..., 0], local[..., 1], local[..., 2] = x * shrink, y * shrink, sign * half[2]
         normal[..., 2] = sign
-    return local @ room.axes[p] + room.centre[p], normal @ room.axes[p]
+    return local @ room.axes[p] + room.center[p], normal @ room.axes[p]
 
 
-def bake(room) -> Baked:
-    """Openness and soft shadows on every chart."""
+def bake(room: Room) -> Baked:
+    """Compute openness and soft shadows on every chart."""
     start = np.full((len(room.shape), FACES), -1, np.int64)
     size = np.zeros((len(room.shape), FACES, 2), np.int64)
-    points, normals, total = [], [], 0
+    grids: list[np.ndarray] = []
+    grid_normals: list[np.ndarray] = []
+    total = 0
     for p in range(len(room.shape)):
         for face in range(faces(room.shape[p])):
             grid, normal = chart_grid(room, p, face, LIGHT_SPACING)
             start[p, face], size[p, face] = total, (grid.shape[1], grid.shape[0])
-            points.append(grid.reshape(-1, 3))
-            normals.append(normal.reshape(-1, 3))
-            total += len(points[-1])
-    points, normals = np.concatenate(points), np.concatenate(normals)
+            grids.append(grid.reshape(-1, 3))
+            grid_normals.append(normal.reshape(-1, 3))
+            total += len(grids[-1])
+    points, normals = np.concatenate(grids), np.concatenate(grid_normals)
     lifted = points + 0.002 * normals
     value = np.empty((total, 1 + len(room.lights)), np.float32)
-    value[:, 0] = cast.openness(room, lifted, normals, 0.5)
-    spread = 0.06 * np.array([[1, 1, 0], [1, -1, 0], [-1, 1, 0], [-1, -1, 0]])
+    value[:, 0] = cast.openness(room, lifted, normals, OPENNESS_REACH)
+    samples = LAMP_RADIUS * np.array([[1, 1, 0], [1, -1, 0], [-1, 1, 0], [-1, -1, 0]])
     for i, light in enumerate(room.lights):
-        value[:, 1 + i] = cast.visible(room, lifted, light[:3] + spread)
+        value[:, 1 + i] = cast.visible(room, lifted, light[:3] + samples)
     return Baked(start, size, value)
 
 
 @njit(cache=True, nogil=True)
 def _hash(x, y, seed):
-    """Reproducible number in 0..1 for a lattice cell."""
+    """A reproducible number in 0..1 for a lattice cell."""
     h = np.int64(x) * 374761393 + np.int64(y) * 668265263 + np.int64(seed) * 974634777
     h = ((h ^ ((h >> 13) & 0x7FFFF)) * 1274126177) & 0xFFFFFFFF
     return ((h ^ (h >> 16)) & 0xFFFF) / 65535.0
@@ -109,7 +111,7 @@ def _hash(x, y, seed):
 
 @njit(cache=True, nogil=True)
 def _noise(x, y, seed):
-    """Value noise, 0..1, one lattice cell a unit."""
+    """Value noise in 0..1, one lattice cell per unit."""
     i, j = np.floor(x), np.floor(y)
     s, t = x - i, y - j
     s, t = s * s * (3 - 2 * s), t * t * (3 - 2 * t)
@@ -120,13 +122,14 @@ def _noise(x, y, seed):
 
 @njit(cache=True, nogil=True)
 def _step(x, edge, width):
+    """A smooth step from 0 to 1 around an edge."""
     t = min(max((x - edge) / width + 0.5, 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
 
 @njit(cache=True, nogil=True)
 def _pattern(family, x, y, seed):
-    """Share of the second colour at (x, y), in periods of the texture."""
+    """The share of the second color at (x, y), in periods of the texture."""
     i, j = np.floor(x), np.floor(y)
     s, t = x - i, y - j
     if family == 0:  # plain
@@ -168,7 +171,7 @@ def _pattern(family, x, y, seed):
 
 @njit(cache=True, nogil=True)
 def _shade(
-    primitive, points, eye, highlights, shape, centre, axes, half, texture, lights, start, size,
+    primitive, points, eye, highlights, shape, center, axes, half, texture, lights, start, size,
     value, rgb,
 ):  # fmt: skip
     count = len(lights)
@@ -181,12 +184,12 @@ def _shade(
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
         for k in range(3):
             local[k] = (
-                axes[p, k, 0] * (x - centre[p, 0])
-                + axes[p, k, 1] * (y - centre[p, 1])
-                + axes[p, k, 2] * (z - centre[p, 2])
+                axes[p, k, 0] * (x - center[p, 0])
+                + axes[p, k, 1] * (y - center[p, 1])
+                + axes[p, k, 2] * (z - center[p, 2])
             )
         hx, hy, hz = half[p, 0], half[p, 1], half[p, 2]
-        # Which chart, where on it, and its normal in the local frame.
+        # The chart, the position on it, and its normal in the local frame.
         n[0], n[1], n[2] = 0.0, 0.0, 1.0
         face, u, v, su, sv = 0, local[0] + hx, local[1] + hy, 2 * hx, 2 * hy
         if shape[p] == 1:
@@ -221,7 +224,7 @@ def _shade(
             low = value[first, k] * (1 - fu) + value[first + 1, k] * fu
             high = value[first + nu, k] * (1 - fu) + value[first + nu + 1, k] * fu
             share[k] = low * (1 - fv) + high * fv
-        # Texture, shifted from chart to chart and from primitive to primitive.
+        # Texture, with a different shift for each chart and primitive.
         period, angle, seed, gloss = texture[p, 1], texture[p, 2], texture[p, 3], texture[p, 4]
         c, s = np.cos(angle), np.sin(angle)
         tx = (c * u + s * v) / period + 10 * _hash(p, face, 1)
@@ -251,13 +254,24 @@ def _shade(
 
 
 def shade(
-    room, primitive: np.ndarray, points: np.ndarray, eye: np.ndarray | None = None
+    room: Room, primitive: np.ndarray, points: np.ndarray, eye: np.ndarray | None = None
 ) -> np.ndarray:
-    """Linear RGB float32 [..., 3] of surface points.
+    """The color of surface points.
 
-    primitive: int [...], -1 gives black; points: [..., 3] on those primitives, world frame;
-    eye: [3] where the camera is; without one there are no highlights.
+    Args:
+        room: with baked light.
+        primitive: int [...], the primitive of each point; -1 gives black.
+        points: [..., 3], in the world frame.
+        eye: position [3] of the camera; without one there are no highlights.
+
+    Returns:
+        Linear RGB float32 [..., 3].
+
+    Raises:
+        ValueError: the room has no baked light.
     """
+    if room.baked is None:
+        raise ValueError("the room has no baked light; build it with lit=True")
     rgb = np.zeros((primitive.size, 3), np.float32)
     _shade(
         primitive.reshape(-1),
@@ -265,7 +279,7 @@ def shade(
         np.zeros(3) if eye is None else np.asarray(eye, np.float64),
         eye is not None,
         room.shape,
-        room.centre,
+        room.center,
         room.axes,
         room.half,
         room.texture,

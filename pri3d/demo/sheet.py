@@ -1,4 +1,4 @@
-"""A picture of a demo scan for people: some frames beside their labels."""
+"""A contact sheet of a demo scan: frames above their labels."""
 
 import io
 import zipfile
@@ -10,11 +10,19 @@ from PIL import Image
 from pri3d.demo import classes, write
 from pri3d.sources.sens import SensFile
 
-_GAP = 4
+_GAP = 4  # pixels
 
 
 def contact_sheet(scene_dir: str | Path, n: int = 4) -> np.ndarray:
-    """RGB u8 picture: `n` frames, evenly spaced, each over its labels in ScanNet's colours."""
+    """Draw evenly spaced frames of a scan above their labels in ScanNet's colors.
+
+    Args:
+        scene_dir: folder of the scan.
+        n: number of frames.
+
+    Returns:
+        RGB u8 [H, W, 3].
+    """
     scene_dir = Path(scene_dir)
     root, scene = scene_dir.parent, scene_dir.name
     palette = classes.palette()

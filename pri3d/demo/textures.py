@@ -1,7 +1,7 @@
-"""Procedural textures: eight families, drawn from one colour distribution for every class.
+"""Procedural textures of eight families.
 
-A texture is one row of `COLUMNS`; `shading` evaluates it. Colours never depend on the object
-class, so that colour alone does not tell what a thing is.
+A texture is one row of `COLUMNS`, evaluated by `shading`. All object classes share one distribution
+of colors, so that color alone does not reveal the class.
 """
 
 import colorsys
@@ -15,14 +15,14 @@ COLUMNS = ["family", "period", "angle", "seed", "gloss", "r0", "g0", "b0", "r1",
 
 def _color(rng: np.random.Generator) -> np.ndarray:
     hue, saturation, value = rng.random(), rng.beta(1.2, 2.8), rng.uniform(0.25, 0.95)
-    return np.array(colorsys.hsv_to_rgb(hue, saturation, value)) ** 2.2  # to linear light
+    return np.array(colorsys.hsv_to_rgb(hue, saturation, value)) ** 2.2  # to linear RGB
 
 
 def draw(rng: np.random.Generator) -> np.ndarray:
-    """One texture, float64 [len(COLUMNS)].
+    """A random texture, float64 [len(COLUMNS)].
 
-    period: metres of one repeat; angle: radians; gloss: strength of highlights; two colours in
-    linear RGB between which the pattern moves.
+    period: meters per repeat; angle: radians; gloss: strength of highlights; r0 to b1: the two
+    colors of the pattern in linear RGB.
     """
     family = rng.integers(len(FAMILIES))
     period = np.exp(rng.uniform(np.log(0.07), np.log(0.45)))

@@ -1,4 +1,4 @@
-"""Files of a demo scan, under ScanNet's names and in its formats."""
+"""Writes the files of a demo scan, with ScanNet's names and formats."""
 
 import io
 import json
@@ -12,10 +12,10 @@ from PIL import Image
 from pri3d.demo import sensor, shading
 from pri3d.demo.classes import CLASSES
 from pri3d.demo.mesh import Mesh
-from pri3d.demo.rooms import Room
+from pri3d.demo.room import Room
 from pri3d.store import atomic_path
 
-PARTS = {
+SUFFIXES = {
     "surface": "_vh_clean_2.ply",
     "labels": "_vh_clean_2.labels.ply",
     "segments": "_vh_clean_2.0.010000.segs.json",
@@ -28,14 +28,19 @@ PARTS = {
 
 
 def file(root: Path, scene: str, part: str) -> Path:
-    """Where a file of a scan lies; `part` is a key of PARTS."""
-    return Path(root) / scene / f"{scene}{PARTS[part]}"
+    """The path of a file of a scan; part: a key of SUFFIXES."""
+    return Path(root) / scene / f"{scene}{SUFFIXES[part]}"
 
 
 def surface(root: Path, scene: str, room: Room, mesh: Mesh, instance: np.ndarray) -> None:
-    """The coloured mesh, its labels, its segments (the charts) and their objects.
+    """Write the colored mesh, its labels, its segments (the charts) and their objects.
 
-    instance: the object of each vertex [V], from 1.
+    Args:
+        root: folder of the scans.
+        scene: id of the scan.
+        room: with baked light.
+        mesh: V vertices.
+        instance: the object of each vertex [V], from 1.
     """
     radiance = shading.shade(room, mesh.primitive, mesh.points)
     color = sensor.develop(radiance)
@@ -51,10 +56,10 @@ def surface(root: Path, scene: str, room: Room, mesh: Mesh, instance: np.ndarray
     nyu40 = {name: entry.nyu40 for name, entry in CLASSES.items()}
     for name in np.unique(names):
         vertex["label"][names == name] = nyu40[name]
-    plain = np.zeros(len(vertex), list(columns.items()))
+    unlabeled = np.zeros(len(vertex), list(columns.items()))
     for name in columns:
-        plain[name] = vertex[name]
-    _ply(file(root, scene, "surface"), plain, mesh.triangles)
+        unlabeled[name] = vertex[name]
+    _ply(file(root, scene, "surface"), unlabeled, mesh.triangles)
     _ply(file(root, scene, "labels"), vertex, mesh.triangles)
 
     charts, segment = np.unique(mesh.chart, return_inverse=True)
@@ -78,21 +83,22 @@ def surface(root: Path, scene: str, room: Room, mesh: Mesh, instance: np.ndarray
         "sceneId": f"scannet.{scene}",
         "appId": "Aggregator.v2",
         "segGroups": groups,
-        "segmentsFile": f"scannet.{scene}{PARTS['segments']}",
+        "segmentsFile": f"scannet.{scene}{SUFFIXES['segments']}",
     }
     _text(file(root, scene, "segments"), json.dumps(segments))
     _text(file(root, scene, "aggregation"), json.dumps(aggregation))
 
 
 def _ply(path: Path, vertex: np.ndarray, triangles: np.ndarray) -> None:
-    """Binary little-endian PLY, header as ScanNet's files have it."""
-    kinds = {"<f4": "float", "|u1": "uchar", "<u2": "ushort"}
+    """Write a binary little-endian PLY with the header of ScanNet's files."""
+    ply_types = {"<f4": "float", "|u1": "uchar", "<u2": "ushort"}
+    names = vertex.dtype.names or ()
     comments = ["comment VCGLIB generated"]
-    if "label" in vertex.dtype.names:
+    if "label" in names:
         comments.append("comment MLIB generated")
     face = np.zeros(len(triangles), [("count", "u1"), ("vertex", "<i4", 3)])
     face["count"], face["vertex"] = 3, triangles
-    properties = [f"property {kinds[vertex.dtype[name].str]} {name}" for name in vertex.dtype.names]
+    properties = [f"property {ply_types[vertex.dtype[name].str]} {name}" for name in names]
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -115,18 +121,18 @@ def _text(path: Path, text: str) -> None:
 
 
 def images(path: Path, folder: str, frames: Iterable[np.ndarray]) -> None:
-    """A zip of `<folder>/<frame>.png`, one for each image: u8 or u16 [H, W]."""
+    """Write images, u8 or u16 [H, W], into a zip as `<folder>/<frame>.png`."""
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for number, image in enumerate(frames):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG", compress_level=3)
-            # A fixed date: the bytes must not depend on the time.
+            # The date is fixed because the bytes must not depend on the time.
             entry = zipfile.ZipInfo(f"{folder}/{number}.png", (1980, 1, 1, 0, 0, 0))
             archive.writestr(entry, png.getvalue())
 
 
 def info(root: Path, scene: str, room: Room, rig: sensor.Rig, frames: int) -> None:
-    """`<scene>.txt`: sizes, intrinsics, extrinsics, and the transform that aligns the room."""
+    """Write `<scene>.txt`: sizes, intrinsics, extrinsics, and the alignment with the room."""
 
     def numbers(matrix: np.ndarray) -> str:
         return " ".join(f"{value:.9g}" for value in np.asarray(matrix).ravel())

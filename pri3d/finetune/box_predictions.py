@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pri3d.boxes import Boxes, hulls, inside
 from pri3d.metrics import boxes3d
-from pri3d.metrics.boxes3d import Found
+from pri3d.metrics.boxes3d import PredictedBox
 from pri3d.models.votenet import Proposals, boxes_of
 
 MIN_POINTS = 5  # a box with fewer points is empty
@@ -44,7 +44,7 @@ def predict_boxes(
     scene: int,
     points_P3: np.ndarray | None = None,
     rule: Suppression = PUBLISHED,
-) -> tuple[np.ndarray, list[Found]]:
+) -> tuple[np.ndarray, list[PredictedBox]]:
     """The boxes of one scene of a batch.
 
     Args:
@@ -78,8 +78,8 @@ def predict_boxes(
     remains[rows[remaining]] = True
     kept = np.flatnonzero(remains & (score > rule.min_score))
 
-    def box(row: int, cls: int, value: float) -> Found:
-        return Found(
+    def box(row: int, cls: int, value: float) -> PredictedBox:
+        return PredictedBox(
             scene=scene,
             kind=cls,
             score=value,

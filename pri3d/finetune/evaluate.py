@@ -10,7 +10,6 @@ from torch import nn
 from tqdm import tqdm
 
 from pri3d.config import TASKS, inapplicable_option, kind_of
-from pri3d.datasets.subsets import spread
 from pri3d.errors import Pri3DError
 from pri3d.finetune import pictures
 from pri3d.finetune.tasks import (
@@ -23,6 +22,7 @@ from pri3d.finetune.tasks import (
 from pri3d.finetune.trained import load_trained, read_finetuned, to_device
 from pri3d.run import checkpoint, processes
 from pri3d.run.folder import Provenance, Run, write_json
+from pri3d.selection import spread
 from pri3d.sparse.convolution import engine_for, use_engine
 
 PICTURES = 6  # by default, of the kinds that have pictures

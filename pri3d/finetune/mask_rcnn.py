@@ -46,7 +46,7 @@ def build(classes: int, settings: Insseg) -> nn.ModuleDict:
     norm = FrozenBatchNorm2d if settings.encoder_norm == "frozen" else nn.BatchNorm2d
     encoder = resnet_encoder(settings.network2d, norm_layer=norm)
     stages = {f"layer{i}": str(i - 1) for i in range(1, 5)}
-    channels = list(ENCODERS[settings.network2d][1])
+    channels = list(ENCODERS[settings.network2d].channels)
     model = MaskRCNN(
         BackboneWithFPN(encoder, stages, channels, PYRAMID_CHANNELS),
         num_classes=classes + 1,

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from pri3d.config import TASKS, kind_of
 from pri3d.datasets import NyuV2, ScanNetFrames
-from pri3d.datasets.frames import LARGEST
+from pri3d.datasets.frames import MAX_PIXELS
 from pri3d.errors import Pri3DError
 from pri3d.finetune import pictures
 from pri3d.finetune.tasks import image_module
@@ -70,7 +70,7 @@ def _read(path: Path) -> np.ndarray:
     """u8 [H, W, 3], rotated as the camera recorded."""
     try:
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
-            if image.width * image.height > LARGEST:
+            if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it claims {image.width}x{image.height} pixels")
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # damaged files make Pillow raise half a dozen unrelated types

@@ -20,13 +20,14 @@ from torch.nn.functional import interpolate, normalize, one_hot
 from tqdm import tqdm
 
 from pri3d.config import TASKS, Semseg
-from pri3d.datasets import Split, at_size
+from pri3d.datasets import LabeledImages, at_size
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import DECODER
 from pri3d.finetune.tasks import semseg
 from pri3d.finetune.trained import to_device
 from pri3d.metrics import semantic
-from pri3d.models.resunet import stem
+from pri3d.models.calibrate import calibrate_batch_norm
+from pri3d.models.resunet import encode
 from pri3d.run import processes
 from pri3d.run.folder import write_json
 
@@ -62,10 +63,7 @@ class _Features(NamedTuple):
             if self.decoder:
                 return self.backbone(image).float()
             encoder = self.backbone.get_submodule("encoder")
-            features = stem(encoder, image)
-            for stage in ("layer1", "layer2"):
-                features = encoder.get_submodule(stage)(features)
-            return features.float()
+            return encode(encoder, image, stages=2)[-1].float()
 
 
 def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0) -> dict[str, Any]:
@@ -136,28 +134,31 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0
 
 @torch.no_grad()
 def _calibrate(
-    backbone: nn.Module, data: Split, chosen: list[int], settings: Semseg, device: torch.device
+    backbone: nn.Module,
+    data: LabeledImages,
+    chosen: list[int],
+    settings: Semseg,
+    device: torch.device,
 ) -> None:
     """Give batch norm the statistics of some images: with random weights it has none of its own."""
-    backbone.train()
     number = min(CALIBRATION_IMAGES, len(chosen))
     images = []
     for i in np.linspace(0, len(chosen) - 1, number).astype(int):
         with contextlib.suppress(Pri3DError):  # counted when its pixels are drawn
             rgb = data.color(chosen[i], settings.height)
             images.append(semseg.network_input(rgb, settings))
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the mean over all images
-    for first in range(0, len(images), 8):
-        batch = torch.stack(images[first : first + 8]).to(device)
-        backbone(batch.contiguous(memory_format=torch.channels_last))
+    batches = [torch.stack(images[first : first + 8]) for first in range(0, len(images), 8)]
+
+    def forward(image_BCHW: Tensor) -> None:
+        backbone(image_BCHW.to(device).contiguous(memory_format=torch.channels_last))
+
+    calibrate_batch_norm(backbone, forward, batches)
 
 
 @torch.no_grad()
 def _draw_pixels(
     features: _Features,
-    data: Split,
+    data: LabeledImages,
     positions: Sequence[int],
     per_image: int,
     rng: np.random.Generator,

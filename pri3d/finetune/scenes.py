@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from pri3d.boxes import Boxes
-from pri3d.datasets.objects3d import Scene
+from pri3d.datasets.scenes import Scene
 from pri3d.finetune.samples import Damaged, separate
 from pri3d.matching.voxels import shift_to_origin, unique_voxels
+from pri3d.selection import farthest_points
 
 
 class Sample(NamedTuple):
@@ -135,37 +135,11 @@ def voxelize(
         color_V3=scene.color[first] / np.float32(255),
         votes_V9=votes.reshape(-1, 9).astype(np.float32),
         in_object_V=in_object,
-        seed_S=farthest_rows(point_V3, seed_points),
+        seed_S=farthest_points(point_V3, seed_points),
         boxes=scene.boxes,
         kind=scene.kind,
         notes=scene.notes,
     )
-
-
-@njit(cache=True, nogil=True)
-def farthest_rows(point_N3: np.ndarray, number: int) -> np.ndarray:
-    """Rows int64 [number] of points far from each other: `votenet.farthest_points` of one cloud, on
-    the CPU.
-    """
-    n = len(point_N3)
-    chosen = np.zeros(number, np.int64)
-    if n <= number:
-        for i in range(number):
-            chosen[i] = i % max(n, 1)
-        return chosen
-    nearest = np.full(n, np.inf)
-    for i in range(1, number):
-        last, farthest, best = chosen[i - 1], -1.0, 0
-        for j in range(n):
-            squared = 0.0
-            for axis in range(3):
-                squared += (point_N3[j, axis] - point_N3[last, axis]) ** 2
-            if squared < nearest[j]:
-                nearest[j] = squared
-            if nearest[j] > farthest:
-                farthest, best = nearest[j], j
-        chosen[i] = best
-    return chosen
 
 
 def collate(samples: list[Sample | Damaged]) -> Batch:

@@ -1,1 +1,1 @@
-"""How good predictions are: the published rules, and the libraries that implement them."""
+"""Measures of predictions, by the published rules."""

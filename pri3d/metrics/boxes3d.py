@@ -1,4 +1,4 @@
-"""Boxes in space (`pri3d.boxes`): overlap, non-maximum suppression and average precision.
+"""3D boxes (`pri3d.boxes`): overlap, non-maximum suppression and average precision.
 
 Shapes: N, M boxes, P points.
 """
@@ -11,9 +11,10 @@ from numba import njit
 from pri3d.boxes import Boxes, corners
 
 
-class Found(NamedTuple):
-    """One predicted box of a class: scene (any number), kind, score, and the box as arrays [3],
-    [3] and a float.
+class PredictedBox(NamedTuple):
+    """One predicted box.
+
+    scene: any number; kind: its class; score; center, size: [3] in meters; heading: radians.
     """
 
     scene: int
@@ -25,25 +26,26 @@ class Found(NamedTuple):
 
 
 def iou(a: Boxes, b: Boxes) -> np.ndarray:
-    """Intersection over union of all pairs of boxes, float64 [N, M]; two without volume have 0.
+    """Intersection over union of all pairs of boxes, float64 [N, M]; 0 if both have no volume.
 
-    Footprints are clipped as polygons; heights overlap as intervals.
+    Footprints are intersected as polygons, heights as intervals.
     """
     out = np.zeros((len(a.heading), len(b.heading)))
-    feet = [np.ascontiguousarray(corners(boxes)[:, :4, :2]) for boxes in (a, b)]
-    _iou(*feet, a.center[:, 2], a.size, b.center[:, 2], b.size, out)
+    footprint_a = np.ascontiguousarray(corners(a)[:, :4, :2])
+    footprint_b = np.ascontiguousarray(corners(b)[:, :4, :2])
+    _iou(footprint_a, footprint_b, a.center[:, 2], a.size, b.center[:, 2], b.size, out)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _iou(feet_a, feet_b, z_a, size_a, z_b, size_b, out):
-    for i in range(len(feet_a)):
-        for j in range(len(feet_b)):
+def _iou(footprint_a, footprint_b, z_a, size_a, z_b, size_b, out):
+    for i in range(len(footprint_a)):
+        for j in range(len(footprint_b)):
             top = min(z_a[i] + size_a[i, 2] / 2, z_b[j] + size_b[j, 2] / 2)
             bottom = max(z_a[i] - size_a[i, 2] / 2, z_b[j] - size_b[j, 2] / 2)
             if top <= bottom:
                 continue
-            both = _common_area(feet_a[i], feet_b[j]) * (top - bottom)
+            both = _common_area(footprint_a[i], footprint_b[j]) * (top - bottom)
             volume_a = size_a[i, 0] * size_a[i, 1] * size_a[i, 2]
             volume_b = size_b[j, 0] * size_b[j, 1] * size_b[j, 2]
             union = volume_a + volume_b - both
@@ -53,7 +55,7 @@ def _iou(feet_a, feet_b, z_a, size_a, z_b, size_b, out):
 
 @njit(cache=True, nogil=True)
 def _common_area(subject, clip):
-    """Area common to two convex polygons [4, 2], both clockwise (Sutherland and Hodgman)."""
+    """Area common to two convex polygons [4, 2], both clockwise (Sutherland-Hodgman)."""
     polygon, count = np.empty((12, 2)), 4
     polygon[:4] = subject
     other = np.empty((12, 2))
@@ -91,11 +93,17 @@ def suppress(
     kind_N: np.ndarray | None = None,
     of_smaller: bool = False,
 ) -> np.ndarray:
-    """Rows that remain, the highest score first: a box goes that overlaps a better one by more than
-    the threshold.
+    """Non-maximum suppression: drop each box that overlaps one with a higher score.
 
-    hull_N: [N, 2 * D], lowest then highest corner in D dimensions. kind_N: only boxes of one kind
-    suppress each other. of_smaller: overlap is the share of the worse box, in place of the IoU.
+    Args:
+        hull_N: [N, 2 * D], the min then the max corner of each box in D dimensions.
+        score_N: scores.
+        threshold: of the overlap.
+        kind_N: classes; boxes of different classes do not suppress each other. Default: all do.
+        of_smaller: measure overlap as a share of the box with the lower score, not as IoU.
+
+    Returns:
+        Rows int64 of the remaining boxes, the highest score first.
     """
     dimensions = hull_N.shape[1] // 2
     low, high = hull_N[:, :dimensions], hull_N[:, dimensions:]
@@ -114,47 +122,62 @@ def suppress(
 
 
 def average_precision(
-    truths: dict[int, tuple[np.ndarray, Boxes]], found: list[Found], threshold: float
+    truths: dict[int, tuple[np.ndarray, Boxes]], predictions: list[PredictedBox], threshold: float
 ) -> dict[int, tuple[float, float]]:
-    """Class -> (average precision, recall) of all classes that occur in the truth.
+    """Average precision by the rule of VoteNet's evaluation.
 
-    truths: scene -> (classes int [N], boxes). Predictions of a class are matched the best first,
-    over all scenes, each with the box of its scene that it overlaps most, if that is by more than
-    `threshold` IoU and the box is not taken yet. The area under the precision envelope (PASCAL VOC
-    since 2010), as VoteNet's evaluation has it.
+    The predictions of a class are matched in order of their scores, over all scenes: each with the
+    box of its scene that it overlaps most, if their IoU is above the threshold and the box is not
+    matched yet. The average precision is the area under the precision envelope (PASCAL VOC since
+    2010).
+
+    Args:
+        truths: scene -> (classes int [N], boxes).
+        predictions: of all scenes.
+        threshold: of the IoU.
+
+    Returns:
+        Class -> (average precision, recall) of all classes that occur in the truth.
     """
     kinds = sorted({int(kind) for classes, _ in truths.values() for kind in classes})
-    return {kind: _of_class(truths, found, kind, threshold) for kind in kinds}
+    return {kind: _of_class(truths, predictions, kind, threshold) for kind in kinds}
 
 
-def _of_class(truths, found, kind: int, threshold: float) -> tuple[float, float]:
-    of_scene, number = {}, 0
+def _of_class(
+    truths: dict[int, tuple[np.ndarray, Boxes]],
+    predictions: list[PredictedBox],
+    kind: int,
+    threshold: float,
+) -> tuple[float, float]:
+    true_boxes: dict[int, Boxes] = {}
+    is_matched: dict[int, np.ndarray] = {}
+    number = 0
     for scene, (classes, boxes) in truths.items():
         rows = np.flatnonzero(np.asarray(classes) == kind)
-        of_scene[scene] = Boxes(*(part[rows] for part in boxes)), np.zeros(len(rows), bool)
+        true_boxes[scene] = Boxes(boxes.center[rows], boxes.size[rows], boxes.heading[rows])
+        is_matched[scene] = np.zeros(len(rows), bool)
         number += len(rows)
-    candidates = [each for each in found if each.kind == kind]
-    order = np.argsort([-each.score for each in candidates], kind="stable")
-    right = np.zeros(len(order), bool)
-    for place, index in enumerate(order):
-        each = candidates[index]
-        boxes, taken = of_scene.get(each.scene, (None, ()))
-        if not len(taken):
+    candidates = [box for box in predictions if box.kind == kind]
+    order = np.argsort([-box.score for box in candidates], kind="stable")
+    correct = np.zeros(len(order), bool)
+    for position, index in enumerate(order):
+        box = candidates[index]
+        if box.scene not in true_boxes or not len(is_matched[box.scene]):
             continue
-        own = Boxes(each.center[None], each.size[None], np.array([each.heading]))
-        overlap = iou(own, boxes)[0]
+        own = Boxes(box.center[None], box.size[None], np.array([box.heading]))
+        overlap = iou(own, true_boxes[box.scene])[0]
         best = int(overlap.argmax())
-        if overlap[best] > threshold and not taken[best]:
-            taken[best] = right[place] = True
+        if overlap[best] > threshold and not is_matched[box.scene][best]:
+            is_matched[box.scene][best] = correct[position] = True
     if not len(order):
         return 0.0, 0.0
-    true = np.cumsum(right)
+    true = np.cumsum(correct)
     recall, precision = true / number, true / np.arange(1, len(order) + 1)
     return area_under_envelope(recall, precision), float(recall[-1])
 
 
 def area_under_envelope(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area under the precision that is reached at each recall or a higher one."""
+    """The area under the envelope: at each recall, the max precision at this or a higher recall."""
     recall = np.concatenate([[0], recall, [1]])
     precision = np.concatenate([[0], precision, [0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]

@@ -1,7 +1,7 @@
 """Objects in COCO's format, and the figures of pycocotools.
 
-Unlike the published conversion: masks are run lengths and not polygons (holes stay holes), images
-come in the order of the split, and objects are told apart before classes are merged (`datasets`).
+Differences from the published conversion: masks are run lengths instead of polygons, which keeps
+holes; images are in the order of the split; and objects are separated before classes are merged.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ FIGURES = ("ap", "ap50", "ap75")
 
 
 def image_of(number: int, name: str, shape: tuple[int, int]) -> dict[str, Any]:
-    """An entry of `images`; numbers count from 1."""
+    """An entry of `images`; numbers are counted from 1."""
     return {"id": number, "file_name": name, "height": shape[0], "width": shape[1]}
 
 
 def annotations_of(
     image: int, masks: np.ndarray, labels: np.ndarray, first: int
 ) -> list[dict[str, Any]]:
-    """Entries of `annotations` for masks bool [N, H, W] of classes 1..K; ids count from `first`."""
+    """Entries of `annotations` for masks bool [N, H, W] of classes 1..K, with ids from `first`."""
     entries = []
     for i, (mask, label) in enumerate(zip(masks, labels)):
         code = _encoded(mask)
@@ -42,10 +42,11 @@ def annotations_of(
     return entries
 
 
-def results_of(image: int, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Predictions of an image (`insseg.predict`) as COCO's results."""
+def results_of(image: int, predictions: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The predictions for an image (boxes, labels, scores and masks) as COCO's results."""
     entries = []
-    for box, label, score, mask in zip(*(found[k] for k in ("boxes", "labels", "scores", "masks"))):
+    parts = (predictions[name] for name in ("boxes", "labels", "scores", "masks"))
+    for box, label, score, mask in zip(*parts):
         x1, y1, x2, y2 = map(float, box)
         entries.append(
             {
@@ -66,14 +67,21 @@ def truth_of(images: list[dict], annotations: list[dict], names: tuple[str, ...]
 
 
 def evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For `boxes` and `masks`: ap (mean over IoU 0.50 to 0.95), ap50, ap75, as shares, and
-    `classes` (ap of each class that occurs). nan where no class occurs.
+    """COCO's average precision of boxes and of masks.
+
+    Args:
+        truth: made by `truth_of`.
+        results: of all images, made by `results_of`.
+
+    Returns:
+        For `boxes` and for `masks`: ap (mean over IoU 0.50 to 0.95), ap50 and ap75 in 0..1, nan if
+        no class occurs, and `classes`, the ap of each class that occurs.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports to stdout
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout
         objects = COCO()
         objects.dataset = truth
         objects.createIndex()
-        # Its area of a result with a mask is the mask's, which is not what boxes are judged by.
+        # With a mask, pycocotools uses its area for a result, which is wrong for boxes.
         return {
             "boxes": _evaluate(
                 objects,
@@ -87,11 +95,11 @@ def evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, 
 
 
 def _evaluate(objects: COCO, results: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    found = objects.loadRes(results) if results else COCO()
+    predictions = objects.loadRes(results) if results else COCO()
     if not results:
-        found.dataset = {"images": objects.dataset["images"], "annotations": []}
-        found.createIndex()
-    evaluation = COCOeval(objects, found, kind)
+        predictions.dataset = {"images": objects.dataset["images"], "annotations": []}
+        predictions.createIndex()
+    evaluation = COCOeval(objects, predictions, kind)
     evaluation.evaluate()
     evaluation.accumulate()
     # Thresholds, recalls, classes, areas (all first), detections (100 last).

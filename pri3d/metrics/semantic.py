@@ -1,7 +1,7 @@
-"""Semantic segmentation: confusion of all pixels, and what two published rules make of it.
+"""Semantic segmentation: the confusion matrix, and two published rules to summarize it.
 
-Labels are 0 (nothing annotated, or no class of the task) and 1..K. Confusion is i64
-[K + 1, K + 1]: row the truth, column the prediction.
+Labels are 1..K, and 0 for pixels that are not annotated or belong to no class of the task. The
+confusion matrix is i64 [K + 1, K + 1]; rows are the truth, columns the prediction.
 """
 
 from typing import NamedTuple
@@ -10,9 +10,10 @@ import numpy as np
 
 
 class Semantic(NamedTuple):
-    """Shares 0..1. iou: f64 [K], nan for a class that the rule leaves out of the mean.
+    """Figures in 0..1.
 
-    mean_accuracy: mean over the classes that occur of the share of their pixels that is right.
+    iou: f64 [K], nan for a class that the rule excludes from the mean. mean_accuracy: the share of
+    correct pixels of each class that occurs, averaged over these classes.
     """
 
     iou: np.ndarray
@@ -22,9 +23,10 @@ class Semantic(NamedTuple):
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """i64 [K + 1, K + 1] of two label images of one size, with K classes.
+    """The confusion matrix i64 [K + 1, K + 1] of two label arrays of the same shape.
 
-    Raises ValueError when the sizes differ or a label is above K.
+    Raises:
+        ValueError: the shapes differ, or a label is above K = `classes`.
     """
     if truth.shape != predicted.shape:
         raise ValueError(f"labels of {truth.shape} and {predicted.shape} pixels")
@@ -37,38 +39,38 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
 def scannet(confusion: np.ndarray) -> Semantic:
     """The rule of ScanNet's benchmark (Dai et al., CVPR 2017; its 2D evaluation script).
 
-    What is predicted where nothing is annotated costs nothing; predicting nothing where a class is
-    costs that class. A class that neither is there nor is predicted is left out of the mean.
+    Pixels without annotation do not count. Predicting no class at an annotated pixel counts against
+    its class. A class that neither occurs nor is predicted is excluded from the mean.
     """
     annotated = confusion[1:]
-    right = np.diagonal(annotated[:, 1:]).astype(float)
+    correct = np.diagonal(annotated[:, 1:]).astype(float)
     truth, predicted = annotated.sum(axis=1), annotated[:, 1:].sum(axis=0)
-    union = truth + predicted - right
-    iou = np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
-    return _summary(iou, right, truth)
+    union = truth + predicted - correct
+    iou = np.divide(correct, union, out=np.full(len(correct), np.nan), where=union > 0)
+    return _summary(iou, correct, truth)
 
 
 def pri3d(confusion: np.ndarray) -> Semantic:
     """The rule of Pri3D's published code (Hou et al., ICCV 2021).
 
-    Pixels without annotation *or* without prediction do not count at all; a class that does not
-    occur has IoU 0 and stays in the mean.
+    Pixels without annotation *or* without prediction do not count. A class that does not occur has
+    IoU 0 and is included in the mean.
     """
     inner = confusion[1:, 1:]
-    right, truth = np.diagonal(inner).astype(float), inner.sum(axis=1)
-    iou = right / (truth + inner.sum(axis=0) - right + 1e-15)
-    return _summary(iou, right, truth)
+    correct, truth = np.diagonal(inner).astype(float), inner.sum(axis=1)
+    iou = correct / (truth + inner.sum(axis=0) - correct + 1e-15)
+    return _summary(iou, correct, truth)
 
 
 RULES = {"scannet": scannet, "pri3d": pri3d}
 
 
-def _summary(iou: np.ndarray, right: np.ndarray, truth: np.ndarray) -> Semantic:
-    there = truth > 0
-    nothing = float("nan")
+def _summary(iou: np.ndarray, correct: np.ndarray, truth: np.ndarray) -> Semantic:
+    occurs = truth > 0
+    nan = float("nan")
     return Semantic(
         iou,
-        float(np.nanmean(iou)) if not np.isnan(iou).all() else nothing,
-        float(right.sum() / truth.sum()) if there.any() else nothing,
-        float((right[there] / truth[there]).mean()) if there.any() else nothing,
+        float(np.nanmean(iou)) if not np.isnan(iou).all() else nan,
+        float(correct.sum() / truth.sum()) if occurs.any() else nan,
+        float((correct[occurs] / truth[occurs]).mean()) if occurs.any() else nan,
     )

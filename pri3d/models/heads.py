@@ -1,4 +1,4 @@
-"""Projection heads: where the features of pixels and of voxels become comparable."""
+"""Projection heads: they map the features of pixels and of voxels to a common space."""
 
 from torch import nn
 
@@ -6,8 +6,13 @@ from torch import nn
 class ProjectionHeads(nn.Module):
     """Linear maps of 2D features (`w2d`) and of 3D features (`w3d`) to a common space.
 
-    The geometric term compares their outputs; the view term uses the 2D features as they are.
-    Names are those of the published weights.
+    The geometric term compares their outputs; the view term uses the 2D features unprojected.
+    Parameter names are those of the published weights.
+
+    Args:
+        channels_2d: of the 2D features.
+        channels_3d: of the 3D features.
+        projection_channels: of the common space.
     """
 
     def __init__(

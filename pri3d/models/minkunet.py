@@ -26,9 +26,22 @@ from pri3d.sparse.coordinates import SparseTensor
 STEM_CHANNELS = 32
 WIDTHS_14A = (32, 64, 128, 256, 128, 128, 96, 96)
 WIDTHS_34C = (32, 64, 128, 256, 256, 128, 96, 96)
-# Of the modules of a MinkUNet, those that bring features back to the voxels.
-DECODER = ("convtr4p16s2", "bntr4", "block5", "convtr5p8s2", "bntr5", "block6")
-DECODER += ("convtr6p4s2", "bntr6", "block7", "convtr7p2s2", "bntr7", "block8", "final")
+# The modules of a MinkUNet that bring features back to the voxels.
+DECODER = (
+    "convtr4p16s2",
+    "bntr4",
+    "block5",
+    "convtr5p8s2",
+    "bntr5",
+    "block6",
+    "convtr6p4s2",
+    "bntr6",
+    "block7",
+    "convtr7p2s2",
+    "bntr7",
+    "block8",
+    "final",
+)
 BLOCKS_14 = (1, 1, 1, 1, 1, 1, 1, 1)
 BLOCKS_18 = (2, 2, 2, 2, 2, 2, 2, 2)
 BLOCKS_34 = (2, 3, 4, 6, 2, 2, 2, 2)
@@ -42,12 +55,20 @@ def minkunet(
     stem_kernel: int = 5,
     engine: str = "torch",
 ) -> MinkUNet:
-    """A MinkUNet; the defaults are MinkUNet34C as Pri3D uses it (37,863,424 parameters).
+    """A MinkUNet with random weights; the default is Pri3D's MinkUNet34C (37,863,424 parameters).
 
-    widths, blocks: channels and number of residual blocks of the four encoder stages (strides 2,
-    4, 8, 16) and the four decoder stages (strides 8, 4, 2, 1). stem_kernel: 5, or 3 in
-    PointContrast and its relatives. engine: see `use_engine`; weights are the same for all. Raises
-    ValueError unless both have eight entries, and Pri3DError where the engine is not installed.
+    Args:
+        in_channels: of the voxels.
+        out_channels: of the result.
+        widths: channels of the four encoder stages (strides 2, 4, 8, 16) and of the four decoder
+            stages (strides 8, 4, 2, 1).
+        blocks: number of residual blocks of the same stages.
+        stem_kernel: 5, or 3 in PointContrast and its relatives.
+        engine: see `use_engine`; the weights are the same for all engines.
+
+    Raises:
+        ValueError: `widths` or `blocks` does not have eight entries.
+        Pri3DError: the engine is not available.
     """
     if len(widths) != 8 or len(blocks) != 8:
         raise ValueError(f"minkunet: {len(widths)} widths and {len(blocks)} blocks; expected 8, 8")
@@ -59,14 +80,16 @@ def minkunet(
 def minkunet_of(shape: Network3d, out_channels: int | None = None) -> MinkUNet:
     """The MinkUNet of the setting `network3d`, for three input channels.
 
-    out_channels: of the last layer; default: those of the setting.
+    Args:
+        shape: the setting.
+        out_channels: of the last layer; default: as in the setting.
     """
     channels = shape.channels if out_channels is None else out_channels
     return minkunet(3, channels, shape.widths, shape.blocks, shape.stem_kernel)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3x3 convolutions and a shortcut, which is a 1x1x1 convolution if the width changes."""
+    """Two 3x3x3 convolutions with a shortcut: a 1x1x1 convolution if the width changes."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -88,13 +111,13 @@ class ResidualBlock(nn.Module):
 
 
 def stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
-    """`blocks` residual blocks, the first of which changes the width."""
+    """Residual blocks, the first of which changes the width."""
     layers = [ResidualBlock(in_channels if i == 0 else channels, channels) for i in range(blocks)]
     return nn.Sequential(*layers)
 
 
 class MinkUNet(nn.Module):
-    """See `minkunet`. Takes a SparseTensor at stride 1 and returns one in the same row order."""
+    """See `minkunet`. Maps a SparseTensor at stride 1 to one with its rows in the same order."""
 
     def __init__(
         self,
@@ -140,7 +163,7 @@ class MinkUNet(nn.Module):
         self.final = SparseConv(w[7], out_channels, 1, bias=True)
 
     def encode(self, x: SparseTensor) -> list[SparseTensor]:
-        """What the encoder makes of x: the stem at stride 1, stages at strides 2, 4, 8 and 16."""
+        """Features of the stem at stride 1, and of the stages at strides 2, 4, 8 and 16."""
         at1 = relu(self.bn0(self.conv0p1s1(x)))
         at2 = self.block1(relu(self.bn1(self.conv1p1s2(at1))))
         at4 = self.block2(relu(self.bn2(self.conv2p2s2(at2))))

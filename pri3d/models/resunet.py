@@ -9,7 +9,7 @@ whose checkpoints put `backbone.` before them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -19,77 +19,123 @@ from torchvision.models.resnet import BasicBlock
 
 from pri3d.errors import Pri3DError
 
-# name: (torchvision model, its weights, channels at strides 4, 8, 16, 32)
-ENCODERS = {
-    "resnet18": ("ResNet18_Weights", (64, 128, 256, 512)),
-    "resnet34": ("ResNet34_Weights", (64, 128, 256, 512)),
-    "resnet50": ("ResNet50_Weights", (256, 512, 1024, 2048)),
-    "resnet18_half": (None, (32, 64, 128, 256)),
+Channels = tuple[int, int, int, int]  # at strides 4, 8, 16 and 32
+
+
+class Encoder(NamedTuple):
+    """The name of its ImageNet weights in torchvision, if there are any, and its channels."""
+
+    imagenet: str | None
+    channels: Channels
+
+
+# Names are torchvision's, except for the half-width one.
+ENCODERS: dict[str, Encoder] = {
+    "resnet18": Encoder("ResNet18_Weights", (64, 128, 256, 512)),
+    "resnet34": Encoder("ResNet34_Weights", (64, 128, 256, 512)),
+    "resnet50": Encoder("ResNet50_Weights", (256, 512, 1024, 2048)),
+    "resnet18_half": Encoder(None, (32, 64, 128, 256)),
 }
 
 
 def resunet(name: str) -> ResUNet:
-    """A ResNet UNet: `resnet18`, `resnet34`, `resnet50` or `resnet18_half`, with random weights.
+    """A ResNet UNet with random weights.
 
-    Raises ValueError for another name.
+    Args:
+        name: of its encoder, a key of ENCODERS.
+
+    Raises:
+        ValueError: there is no such encoder.
     """
     encoder = resnet_encoder(name)
-    return ResUNet(encoder, ENCODERS[name][1])
+    return ResUNet(encoder, ENCODERS[name].channels)
 
 
 def resnet_encoder(name: str, dilated: bool = False, **options: Any) -> nn.Module:
-    """torchvision's ResNet without its classifier, or the half-width one.
+    """torchvision's ResNet without its classifier, or a ResNet-18 of half the width.
 
-    dilated: the last two stages keep stride 8 and look further instead, as DeepLab has it; only
-    ResNet-50 can, the others stay as they are. options: torchvision's (`norm_layer`).
+    Args:
+        name: a key of ENCODERS.
+        dilated: the last two stages keep stride 8 and use dilated convolutions, as in DeepLab. Only
+            ResNet-50 supports it; the others are not changed.
+        options: of torchvision (`norm_layer`).
+
+    Raises:
+        ValueError: there is no such encoder.
     """
     if name not in ENCODERS:
-        raise ValueError(f"resunet: no encoder {name!r}; there are {', '.join(ENCODERS)}")
-    if ENCODERS[name][0] is None:
-        return NarrowResNet(ENCODERS[name][1], **options)
+        raise ValueError(f"resunet: no encoder {name!r}; choose one of {', '.join(ENCODERS)}")
+    if ENCODERS[name].imagenet is None:
+        return NarrowResNet(ENCODERS[name].channels, **options)
     if dilated and name == "resnet50":
         options["replace_stride_with_dilation"] = [False, True, True]
-    encoder = getattr(torchvision.models, name)(weights=None, **options)
+    encoder: nn.Module = getattr(torchvision.models, name)(weights=None, **options)
     del encoder.fc, encoder.avgpool
     return encoder
 
 
-def stem(encoder: nn.Module, x_BCHW: Tensor) -> Tensor:
-    """What an encoder does before its first stage: [B, C, H / 4, W / 4]."""
-    return encoder.maxpool(encoder.relu(encoder.bn1(encoder.conv1(x_BCHW))))
+def encode(encoder: nn.Module, x_BCHW: Tensor, stages: int = 4) -> list[Tensor]:
+    """The feature maps of an encoder.
+
+    Args:
+        encoder: made by `resnet_encoder`.
+        x_BCHW: images.
+        stages: number of stages to run.
+
+    Returns:
+        The output of each stage, [B, C, H / s, W / s], at the strides s = 4, 8, 16 and 32 (with a
+        dilated encoder 4, 8, 8 and 8).
+    """
+    parts = dict(encoder.named_children())
+    x_BCHW = parts["maxpool"](parts["relu"](parts["bn1"](parts["conv1"](x_BCHW))))
+    maps = []
+    for stage in range(1, stages + 1):
+        x_BCHW = parts[f"layer{stage}"](x_BCHW)
+        maps.append(x_BCHW)
+    return maps
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
     """torchvision's ImageNet weights (IMAGENET1K_V1) of an encoder, without the classifier.
 
-    They are downloaded into torch's cache on first use. Raises Pri3DError when they cannot be, or
-    there are none.
+    They are downloaded into torch's cache on first use.
+
+    Args:
+        name: a key of ENCODERS.
+
+    Raises:
+        Pri3DError: the encoder has no such weights, or they cannot be downloaded.
     """
-    if ENCODERS[name][0] is None:
+    imagenet = ENCODERS[name].imagenet
+    if imagenet is None:
         raise Pri3DError(
-            f"there are no ImageNet weights of {name}; take another encoder (network2d), or start at "
-            "random"
+            f"there are no ImageNet weights of {name}; choose another encoder (network2d) or "
+            "random initial weights"
         )
-    weights = getattr(torchvision.models, ENCODERS[name][0]).IMAGENET1K_V1
+    weights = getattr(torchvision.models, imagenet).IMAGENET1K_V1
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # of the download, or of a damaged file
+    except (OSError, RuntimeError) as error:  # the download fails, or the file is damaged
         raise Pri3DError(
-            f"the ImageNet weights of {name} cannot be fetched ({error}); put "
-            f"{weights.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or start at "
-            "random (initial_weights_2d, init) or from a file"
+            f"the ImageNet weights of {name} cannot be downloaded ({error}); put "
+            f"{weights.url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or set "
+            "other initial weights (random, or a file)"
         ) from None
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
 class NarrowResNet(nn.Module):
-    """A ResNet-18 of other widths, with torchvision's blocks, names and initial weights.
+    """A ResNet-18 of other widths, with torchvision's blocks, names and initialization, for CPUs.
 
-    For CPUs; torchvision's own has its widths built in.
+    torchvision's own ResNet-18 has fixed widths.
+
+    Args:
+        channels: of the four stages.
+        norm_layer: number of channels -> normalization layer.
     """
 
     def __init__(
-        self, channels: tuple[int, int, int, int], norm_layer: Callable = nn.BatchNorm2d
+        self, channels: Channels, norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, channels[0], 7, stride=2, padding=3, bias=False)
@@ -99,7 +145,7 @@ class NarrowResNet(nn.Module):
         before = channels[0]
         for stage, width in enumerate(channels, 1):
             stride = 1 if stage == 1 else 2
-            shortcut = None
+            shortcut: nn.Module | None = None
             if stride > 1:
                 shortcut = nn.Sequential(
                     nn.Conv2d(before, width, 1, stride, bias=False), norm_layer(width)
@@ -114,31 +160,28 @@ class NarrowResNet(nn.Module):
 
 
 class ResUNet(nn.Module):
-    """See `resunet`. Images [B, 3, H, W] to features [B, channels, H/2, W/2].
+    """See `resunet`. Maps images [B, 3, H, W] to features [B, channels, H/2, W/2].
 
-    `channels` is 32 with ResNet-18 and -34, 128 with ResNet-50, 16 with the half one. Sides may be
-    any number of pixels; the result is twice the size of the encoder's map at stride 4.
+    `channels` is 32 with ResNet-18 and -34, 128 with ResNet-50, and 16 with half the width. Images
+    may have any size; the result is twice the size of the encoder's map at stride 4.
     """
 
-    def __init__(self, encoder: nn.Module, encoder_channels: tuple[int, int, int, int]) -> None:
+    def __init__(self, encoder: nn.Module, encoder_channels: Channels) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = Decoder(encoder_channels)
         self.channels = encoder_channels[0] // 2
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        encoder = self.encoder
-        at4 = encoder.layer1(stem(encoder, x_BCHW))
-        at8 = encoder.layer2(at4)
-        at16 = encoder.layer3(at8)
-        at32 = encoder.layer4(at16)
-        return self.decoder(at4, at8, at16, at32)
+        at4, at8, at16, at32 = encode(self.encoder, x_BCHW)
+        features: Tensor = self.decoder(at4, at8, at16, at32)
+        return features
 
 
 class Decoder(nn.Module):
     """Four up-projections, each halving the channels; the last one ends at stride 2."""
 
-    def __init__(self, encoder_channels: tuple[int, int, int, int]) -> None:
+    def __init__(self, encoder_channels: Channels) -> None:
         super().__init__()
         c4, c8, c16, c32 = encoder_channels
         self.up1 = UpProjection(c32, c16)
@@ -152,12 +195,12 @@ class Decoder(nn.Module):
         x = self.up2(x, at8.shape[-2:]) + at8
         x = self.up3(x, at4.shape[-2:]) + at4
         height, width = at4.shape[-2:]
-        x = self.up4(x, (2 * height, 2 * width))
-        return self.conv0(x)
+        x = self.conv0(self.up4(x, (2 * height, 2 * width)))
+        return x
 
 
 class UpProjection(nn.Module):
-    """Bilinear up-sampling followed by a residual block of 5x5 and 3x3 convolutions."""
+    """Bilinear upsampling followed by a residual block of 5x5 and 3x3 convolutions."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

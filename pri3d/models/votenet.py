@@ -1,5 +1,5 @@
-"""VoteNet's parts after the backbone (Qi et al., "Deep Hough Voting for 3D Object Detection in
-Point Clouds", ICCV 2019): seeds vote for centres, clusters of votes become boxes.
+"""VoteNet after the backbone (Qi et al., "Deep Hough Voting for 3D Object Detection in Point
+Clouds", ICCV 2019): points that vote (seeds) vote for centers, clusters of votes become boxes.
 
 Shapes: B scenes, S seeds, K proposals, C channels, H heading bins, Z size clusters. Parameter names
 are those of the published network.
@@ -14,9 +14,12 @@ from torch.nn.functional import relu
 
 
 class Proposals(NamedTuple):
-    """What the head says of each proposal. center, aggregated: [B, K, 3] metres; objectness [B, K,
-    2]; heading_scores, heading_residuals [B, K, H] (of half a bin's width; times pi / H: radians);
-    size_scores [B, K, Z]; size_residuals [B, K, Z, 3] (of the mean sizes); classes [B, K, classes].
+    """The output of the head for each proposal.
+
+    aggregated: centers of the clusters [B, K, 3], center: of the boxes [B, K, 3], in meters;
+    objectness: scores [B, K, 2]; heading_scores, heading_residuals: [B, K, H], residuals as shares
+    of half a bin's width (times pi / H: radians); size_scores: [B, K, Z]; size_residuals: [B, K, Z,
+    3], as shares of the mean sizes; classes: scores [B, K, classes].
     """
 
     aggregated: Tensor
@@ -30,7 +33,7 @@ class Proposals(NamedTuple):
 
 
 class Voting(nn.Module):
-    """Each seed's vote: where its object's centre may be, and the feature that it brings there."""
+    """The vote of each seed: the center of its object, and a feature."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,7 +43,7 @@ class Voting(nn.Module):
         self.bn1, self.bn2 = nn.BatchNorm1d(channels), nn.BatchNorm1d(channels)
 
     def forward(self, seed_BS3: Tensor, feature_BCS: Tensor) -> tuple[Tensor, Tensor]:
-        """Votes [B, S, 3] and their features [B, C, S]; the detector takes their directions."""
+        """Votes [B, S, 3] and their features [B, C, S], which the detector normalizes."""
         net = relu(self.bn1(self.conv1(feature_BCS)))
         net = relu(self.bn2(self.conv2(net)))
         net = self.conv3(net)
@@ -49,7 +52,7 @@ class Voting(nn.Module):
 
 
 class ProposalHead(nn.Module):
-    """Three 1x1 convolutions that turn the feature of a cluster of votes into numbers of a box."""
+    """Three 1x1 convolutions that map the feature of a cluster of votes to a proposal."""
 
     def __init__(self, headings: int, sizes: int, classes: int, channels: int = 128) -> None:
         super().__init__()
@@ -67,29 +70,35 @@ class ProposalHead(nn.Module):
 
 
 def decode(net_BCK: Tensor, aggregated_BK3: Tensor, headings: int, sizes: int) -> Proposals:
-    """The numbers of a head by name: objectness 2, centre 3, heading scores and residuals, size
-    scores and residuals (3 of each cluster), class scores.
+    """Split the channels of the head.
+
+    Args:
+        net_BCK: objectness (2), center (3), heading scores and residuals, size scores, size
+            residuals (3 per size cluster), class scores.
+        aggregated_BK3: centers of the clusters.
+        headings: number of heading bins.
+        sizes: number of size clusters.
     """
     net_BKC = net_BCK.transpose(1, 2)
     classes = net_BKC.shape[2] - 5 - 2 * headings - 4 * sizes
     parts = net_BKC.split([2, 3, headings, headings, sizes, 3 * sizes, classes], dim=2)
     objectness, offset, heading_scores, heading, size_scores, size, kinds = parts
     return Proposals(
-        aggregated_BK3,
-        objectness,
-        aggregated_BK3 + offset,
-        heading_scores,
-        heading,
-        size_scores,
-        size.unflatten(2, (sizes, 3)),
-        kinds,
+        aggregated=aggregated_BK3,
+        objectness=objectness,
+        center=aggregated_BK3 + offset,
+        heading_scores=heading_scores,
+        heading_residuals=heading,
+        size_scores=size_scores,
+        size_residuals=size.unflatten(2, (sizes, 3)),
+        classes=kinds,
     )
 
 
 def boxes_of(proposals: Proposals, mean_size_Z3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The most likely box of each proposal: centre [B, K, 3], size [B, K, 3], heading [B, K].
+    """The most likely box of each proposal: center [B, K, 3], size [B, K, 3], heading [B, K].
 
-    With one heading bin boxes are aligned: heading 0.
+    With one heading bin, boxes are aligned and the heading is 0.
     """
     headings = proposals.heading_scores.shape[2]
     bin_BK = proposals.heading_scores.argmax(dim=2)
@@ -107,17 +116,26 @@ def boxes_of(proposals: Proposals, mean_size_Z3: Tensor) -> tuple[Tensor, Tensor
 
 
 class VoteAggregation(nn.Module):
-    """Clusters of votes: some of them, far from each other, take what lies around them.
+    """Clusters votes around a few of them that are far from each other.
 
-    Of the votes within the radius the first `samples` count; the feature of a cluster is the
-    maximum over what three 1x1 convolutions make of each vote's place (relative, by the radius) and
-    feature.
+    A cluster has the first `samples` votes within `radius` of its center. Its feature is the max
+    over its votes of three 1x1 convolutions of a vote's position (relative to the center, in units
+    of the radius) and feature.
+
+    Args:
+        channels: of the votes' features.
+        out: channels of the clusters' features.
+        radius: meters.
+        samples: number of votes per cluster.
     """
 
-    def __init__(self, channels: int, out: int = 128, radius: float = 0.3, samples: int = 16):
+    def __init__(
+        self, channels: int, out: int = 128, radius: float = 0.3, samples: int = 16
+    ) -> None:
         super().__init__()
         self.radius, self.samples = radius, samples
-        layers, before = [], channels + 3
+        layers: list[nn.Module] = []
+        before = channels + 3
         for _ in range(3):
             layers += [nn.Conv2d(before, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             before = out
@@ -126,26 +144,34 @@ class VoteAggregation(nn.Module):
     def forward(
         self, vote_BS3: Tensor, feature_BCS: Tensor, clusters: int
     ) -> tuple[Tensor, Tensor]:
-        """Places of the clusters [B, K, 3] and their features [B, out, K]."""
+        """Centers of the clusters [B, K, 3] and their features [B, out, K]."""
         with torch.no_grad():
             chosen_BK = farthest_points(vote_BS3, clusters)
-        place_BK3 = vote_BS3.gather(1, chosen_BK[..., None].expand(-1, -1, 3))
+        center_BK3 = vote_BS3.gather(1, chosen_BK[..., None].expand(-1, -1, 3))
         with torch.no_grad():
-            near_BKM = around(place_BK3, vote_BS3, self.radius, self.samples)
+            near_BKM = neighbors(center_BK3, vote_BS3, self.radius, self.samples)
         index = near_BKM.flatten(1)
         shape = near_BKM.shape
         relative = vote_BS3.gather(1, index[..., None].expand(-1, -1, 3)).unflatten(1, shape[1:])
-        relative = (relative - place_BK3[:, :, None]) / self.radius
+        relative = (relative - center_BK3[:, :, None]) / self.radius
         features = feature_BCS.gather(
             2, index[:, None].expand(-1, feature_BCS.shape[1], -1)
         ).unflatten(2, shape[1:])
         grouped = torch.cat([relative.permute(0, 3, 1, 2), features], dim=1)
-        return place_BK3, self.layers(grouped).amax(dim=3)
+        cluster_BCK: Tensor = self.layers(grouped).amax(dim=3)
+        return center_BK3, cluster_BCK
 
 
 def farthest_points(point_BN3: Tensor, number: int) -> Tensor:
-    """Rows int64 [B, number] of points far from each other: the first, then always the one that is
-    farthest from all chosen so far. With fewer points they are repeated in order.
+    """Farthest point sampling of a batch on its device (`pri3d.selection` has it for the CPU).
+
+    Args:
+        point_BN3: N points per scene.
+        number: of points to choose.
+
+    Returns:
+        Rows int64 [B, number]: the first point, then always the one farthest from all chosen before
+        it. If there are fewer points, they are repeated in order.
     """
     batch, n = point_BN3.shape[:2]
     if n <= number:
@@ -161,16 +187,25 @@ def farthest_points(point_BN3: Tensor, number: int) -> Tensor:
     return chosen_BK
 
 
-def around(place_BK3: Tensor, point_BN3: Tensor, radius: float, most: int) -> Tensor:
-    """int64 [B, K, most]: the first points, in their order, closer to each place than the radius;
-    where there are fewer the first is repeated, and where there is none the nearest point is.
+def neighbors(center_BK3: Tensor, point_BN3: Tensor, radius: float, count: int) -> Tensor:
+    """The first points, in their order, within a radius of each center.
+
+    Args:
+        center_BK3: meters.
+        point_BN3: N points per scene.
+        radius: meters; points at this distance are excluded.
+        count: number of points per center.
+
+    Returns:
+        Rows int64 [B, K, count]. If there are fewer points, the first one is repeated; if there are
+        none, the nearest point is.
     """
-    squared = (place_BK3[:, :, None] - point_BN3[:, None]).square().sum(dim=3)
+    squared = (center_BK3[:, :, None] - point_BN3[:, None]).square().sum(dim=3)
     n = point_BN3.shape[1]
-    order = torch.arange(n, device=place_BK3.device).expand_as(squared)
+    order = torch.arange(n, device=center_BK3.device).expand_as(squared)
     order = torch.where(squared < radius**2, order, n)
-    first = order.topk(min(most, n), dim=2, largest=False).values.sort(dim=2).values
-    lone = squared.argmin(dim=2, keepdim=True)
-    lead = torch.where(first[..., :1] < n, first[..., :1], lone)
-    rows = torch.where(first < n, first, lead)
-    return torch.cat([rows, lead.expand(-1, -1, most - rows.shape[2])], dim=2)
+    first = order.topk(min(count, n), dim=2, largest=False).values.sort(dim=2).values
+    nearest = squared.argmin(dim=2, keepdim=True)
+    filler = torch.where(first[..., :1] < n, first[..., :1], nearest)
+    rows = torch.where(first < n, first, filler)
+    return torch.cat([rows, filler.expand(-1, -1, count - rows.shape[2])], dim=2)

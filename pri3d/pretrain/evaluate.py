@@ -23,6 +23,7 @@ from tqdm import tqdm
 from pri3d.artefacts import Pairs
 from pri3d.config import MODES, Evaluate, Pretrain, used_settings
 from pri3d.errors import Pri3DError
+from pri3d.models.calibrate import calibrate_batch_norm
 from pri3d.pretrain.image_features import cell_features
 from pri3d.pretrain.image_pairs import ImagePairBatch, ImagePairs, collate_image_pairs
 from pri3d.pretrain.initial_weights import load_initial_weights
@@ -255,17 +256,14 @@ def _batches(
 @torch.no_grad()
 def _calibrate(network: Network, batches: list[ImagePairBatch]) -> None:
     """Set the running statistics of batch norm to their mean over the batches."""
-    nets = network.nets
-    for norm in nets.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean
-    nets.train()
-    for batch in batches:
+
+    def forward(batch: ImagePairBatch) -> None:
         network.feature_maps(batch)
         for chunk in (batch.voxels_a, batch.voxels_b):
             if chunk.counts:
-                voxel_features(nets["backbone3d"], chunk)
+                voxel_features(network.nets["backbone3d"], chunk)
+
+    calibrate_batch_norm(network.nets, forward, batches)
 
 
 def _load(nets: nn.ModuleDict, path: Path) -> None:

@@ -26,7 +26,7 @@ from pri3d.pretrain.matches import VoxelMatches
 from pri3d.pretrain.order import order_of_epoch
 from pri3d.pretrain.scan_cache import ScanCache, named_errors, stored_image
 from pri3d.transforms.cloud import augment_colors, augment_points
-from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.color import augment, normalize
 from pri3d.transforms.crop import Crop, crop_image, random_crop
 
 # From the camera's axes (x right, y down, z forward) to upright ones: x right, y forward, z up.
@@ -142,7 +142,7 @@ class FrameClouds(torch.utils.data.Dataset):
         cloud = cloud._replace(id_N=cloud.id_N[chosen], row_N=cloud.row_N[chosen])
         if settings.augment_color:
             image_CHW = augment(image_CHW, color_rng)
-        return FrameCloud(name, normalise(image_CHW), cloud, [])
+        return FrameCloud(name, normalize(image_CHW), cloud, [])
 
 
 def points_in_image(

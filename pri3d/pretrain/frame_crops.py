@@ -19,7 +19,7 @@ from pri3d.config import Pretrain
 from pri3d.pretrain.order import order_of_epoch
 from pri3d.pretrain.pair_order import PairOrder
 from pri3d.pretrain.scan_cache import ScanCache, named_errors, row_of, stored_image
-from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.color import augment, normalize
 
 MIN_AREA = 0.2  # share of the image's area that a crop has at least
 ASPECT = (3 / 4, 4 / 3)  # range of a crop's aspect ratio, relative to the image's own
@@ -92,7 +92,7 @@ class FrameCropSamples(torch.utils.data.Dataset):
         if rng.random() < 0.5:
             image_CHW = functional.horizontal_flip(image_CHW)
         image_CHW = image_CHW.clamp(0, 1)
-        return normalise(augment(image_CHW, rng) if settings.augment_color else image_CHW)
+        return normalize(augment(image_CHW, rng) if settings.augment_color else image_CHW)
 
 
 def crop_box(shape: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -3,13 +3,15 @@
 Shapes: B images, C channels, H x W pixels; h x w is the size of a feature map.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from pri3d.config import Pretrain
 
 
-def maps_of(network: nn.Module, image_BCHW: Tensor, settings: Pretrain) -> Tensor:
+def maps_of(network: Callable[[Tensor], Tensor], image_BCHW: Tensor, settings: Pretrain) -> Tensor:
     """Feature maps of a 2D network, float32 [B, C, h, w], computed at `settings.precision`."""
     bf16 = settings.precision == "bf16"
     with torch.autocast(image_BCHW.device.type, torch.bfloat16, enabled=bf16):

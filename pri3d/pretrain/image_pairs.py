@@ -32,7 +32,7 @@ from pri3d.pretrain.matches import (
 )
 from pri3d.pretrain.pair_order import PairItem, PairOrder
 from pri3d.pretrain.scan_cache import Scan, ScanCache, named_errors, row_of, stored_image
-from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.color import augment, normalize
 from pri3d.transforms.crop import Crop, crop_image, random_crop
 
 
@@ -232,7 +232,7 @@ def _image(
     min_height = min(int(np.ceil(scale * clouds.color_shape[0])), clouds.color_shape[0])
     rgb = stored_image(clouds, row, min_height)
     image_CHW = torch.from_numpy(crop_image(rgb, clouds.color_shape, crop, shape))
-    return normalise(image_CHW if rng is None else augment(image_CHW, rng))
+    return normalize(image_CHW if rng is None else augment(image_CHW, rng))
 
 
 def _frame(clouds: Clouds, row: int, crop: Crop, shape: tuple[int, int]) -> Frame:

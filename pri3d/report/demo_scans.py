@@ -9,8 +9,9 @@ from pri3d.classes import PALETTE40
 from pri3d.demo import classes, write
 from pri3d.demo.sheet import contact_sheet
 from pri3d.report import html
-from pri3d.report.gather import Results, spread
+from pri3d.report.gather import Results
 from pri3d.report.html import Html, tag
+from pri3d.selection import spread
 
 ID = "demo"
 TITLE = "Demo scans and labels"

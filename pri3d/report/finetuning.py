@@ -8,10 +8,11 @@ from pri3d.config import TASKS, kind_of
 from pri3d.config.tasks import DATASET_TITLES
 from pri3d.report import charts, html, paper
 from pri3d.report.evaluations import MEASURES, Finetuned, finetuned, is_current
-from pri3d.report.gather import Results, spread
+from pri3d.report.gather import Results
 from pri3d.report.html import Cell, Html
 from pri3d.report.means import Mean, mean_over_pretrainings
 from pri3d.report.names import Rank, colors, names_in, rank_of_weights
+from pri3d.selection import spread
 
 ID = "finetuning"
 TITLE = "Finetuning results"

@@ -164,10 +164,3 @@ def read(path: Path, reader: Callable[[Path], Value]) -> Value:
         raise Pri3DError(
             f"{path}: cannot be read ({error}); remove it and run the stage that makes it again"
         ) from None
-
-
-def spread(items: list[Value], max_items: int) -> list[Value]:
-    """At most `max_items` of a list, evenly spaced over it, in order."""
-    if len(items) <= max_items:
-        return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, max_items).round().astype(int)]

@@ -8,8 +8,9 @@ from tqdm import tqdm
 
 from pri3d.artefacts import Overlap
 from pri3d.report import charts, html
-from pri3d.report.gather import Results, read, spread
+from pri3d.report.gather import Results, read
 from pri3d.report.html import Html
+from pri3d.selection import spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

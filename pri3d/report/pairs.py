@@ -8,6 +8,7 @@ from pri3d.report import html
 from pri3d.report.gather import Results, read
 from pri3d.report.html import Html
 from pri3d.report.image_pairs import ImagePair, drawing, in_color_image, load_pair
+from pri3d.selection import farthest_points
 
 ID = "pairs"
 TITLE = "Example pairs"
@@ -111,20 +112,11 @@ def _matches(images: ImagePair, radius_m: float) -> tuple[np.ndarray, np.ndarray
     a, inside_a = in_color_image(images, images.views[0], pixels_a)
     b, inside_b = in_color_image(images, images.views[1], pixels_b)
     a, b = a[inside_a & inside_b], b[inside_a & inside_b]
-    chosen = _farthest_points(a, LINES)
+    if len(a) <= LINES:
+        return a, b
+    most_central = int(np.linalg.norm(a - a.mean(axis=0), axis=1).argmin())
+    chosen = farthest_points(a, LINES, first=most_central)
     return a[chosen], b[chosen]
-
-
-def _farthest_points(points: np.ndarray, max_points: int) -> np.ndarray:
-    """Rows of points [n, 2]: the most central, then each time the farthest from those chosen."""
-    if len(points) <= max_points:
-        return np.arange(len(points))
-    chosen = [int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmin())]
-    distance = np.full(len(points), np.inf)
-    while len(chosen) < max_points:
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
-        chosen.append(int(distance.argmax()))
-    return np.array(chosen)
 
 
 def _colors(values: np.ndarray) -> list[str]:

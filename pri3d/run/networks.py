@@ -4,10 +4,11 @@ import torch
 from torch import nn
 
 from pri3d.errors import Pri3DError
+from pri3d.models.sync_batch_norm import synchronize_batch_norm
 from pri3d.run import processes
 from pri3d.run.checkpoint import State
 from pri3d.run.folder import InitialWeights
-from pri3d.run.processes import Processes, synchronize_batch_norm
+from pri3d.run.processes import Processes
 
 
 def recorded_weights(state: State) -> dict[str, InitialWeights]:

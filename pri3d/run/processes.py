@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pri3d.errors import Pri3DError
 
@@ -117,62 +117,3 @@ def move(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {name: move(part, device) for name, part in value.items()}
     return value
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over processes; each process's loss depends on all summands, so gradients are summed."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
-
-
-class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose statistics are those of all processes together (Ioffe and Szegedy 2015).
-
-    Unlike torch's it also works on CPUs. Processes may have different numbers of rows; each must
-    call it equally often.
-    """
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        if x.ndim < 2:
-            raise ValueError(
-                f"batch norm of a tensor of shape {list(x.shape)}; expected [N, C, ...]"
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._check_input_dim(x)
-        if not (self.training and several()):
-            return super().forward(x)
-        others = [0, *range(2, x.ndim)]
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        wide = x if x.dtype == torch.float64 else x.float()
-        count = wide.new_tensor([x.numel() // x.shape[1]])
-        total = _Sum.apply(torch.cat([wide.sum(others), count]))
-        n = total[-1].detach()
-        mean = total[:-1] / n
-        centred = wide - mean.view(shape)
-        var = _Sum.apply(centred.square().sum(others)) / n
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            unbiased = var * (n / (n - 1).clamp(min=1))
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
-
-
-def synchronize_batch_norm(network: nn.Module) -> None:
-    """Make every batch norm of a network a SyncBatchNorm, in place; names and values stay."""
-    for module in network.modules():
-        # Kinds of other libraries do more than normalise; frozen ones are only in teachers.
-        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            module.__class__ = SyncBatchNorm

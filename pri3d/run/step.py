@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pri3d.models.sync_batch_norm import SyncBatchNorm
 from pri3d.run.metrics import SKIPPED, Sums
-from pri3d.run.processes import SyncBatchNorm, gather, several, sum_over_processes
+from pri3d.run.processes import gather, several, sum_over_processes
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | SyncBatchNorm
 

@@ -1,1 +1,1 @@
-"""Random changes of training samples: crops, color, clouds."""
+"""Augmentation of training samples: crops, colors and clouds."""

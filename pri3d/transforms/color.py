@@ -1,9 +1,9 @@
-"""Colour augmentation of one image, driven by an explicit generator.
+"""Color augmentation of one image, driven by an explicit generator.
 
-Pri3D (Hou et al., ICCV 2021) changes colours only: jitter of brightness, contrast and saturation by
-up to 0.4 and of hue by up to 0.1 (with probability 0.8), grey (0.2) and Gaussian blur with a sigma
-of 0.1 to 2 pixels (0.5). The changes are those of torchvision's functions of these names; compiled
-here, they take a fifth of the time.
+Pri3D (Hou et al., ICCV 2021) augments colors only: jitter of brightness, contrast and saturation by
+up to 0.4 and of hue by up to 0.1 (with probability 0.8), gray (0.2), and Gaussian blur with a sigma
+of 0.1 to 2 pixels (0.5). The functions compute what torchvision's functions of these names compute;
+compiled here, they take a fifth of the time.
 
 Shapes: C = 3 channels, H x W pixels, T taps.
 """
@@ -16,20 +16,27 @@ from numba import njit
 from torch import Tensor
 
 JITTER_PROBABILITY, JITTER, HUE = 0.8, 0.4, 0.1
-GREY_PROBABILITY = 0.2
+GRAY_PROBABILITY = 0.2
 BLUR_PROBABILITY, BLUR_SIGMA = 0.5, (0.1, 2.0)
-GREY = (0.2989, 0.587, 0.114)  # shares of red, green and blue, as torchvision has them
+GRAY = (0.2989, 0.587, 0.114)  # shares of red, green and blue, as in torchvision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def augment(image_CHW: Tensor, rng: np.random.Generator) -> Tensor:
-    """Change the colours of float32 [3, H, W] in 0..1; the same generator gives the same image.
+    """Augment the colors of an image.
 
-    As many numbers are drawn whatever is applied, so that one draw does not shift the next ones.
+    The same numbers are drawn whatever is applied, so that one decision does not affect the next.
+
+    Args:
+        image_CHW: float32, in 0..1.
+        rng: determines the result.
+
+    Returns:
+        A new image, float32 [3, H, W] in 0..1.
     """
-    jitter, grey, blur = rng.random(3) < (JITTER_PROBABILITY, GREY_PROBABILITY, BLUR_PROBABILITY)
+    jitter, gray, blur = rng.random(3) < (JITTER_PROBABILITY, GRAY_PROBABILITY, BLUR_PROBABILITY)
     brightness, contrast, saturation = rng.uniform(1 - JITTER, 1 + JITTER, 3).tolist()
     hue = float(rng.uniform(-HUE, HUE))
     order = rng.permutation(4)
@@ -45,28 +52,28 @@ def augment(image_CHW: Tensor, rng: np.random.Generator) -> Tensor:
         for position in order:
             change, amount = changes[position]
             change(image.reshape(3, -1), np.float32(amount))
-    if grey:
-        image[:] = np.tensordot(np.float32(GREY), image, 1)
+    if gray:
+        image[:] = np.tensordot(np.float32(GRAY), image, 1)
     if blur:
         image = gaussian_blur(image, sigma)
     return torch.from_numpy(image)
 
 
-def normalise(image_CHW: Tensor) -> Tensor:
-    """Colours 0..1 to what networks trained on ImageNet expect: zero mean, unit variance."""
+def normalize(image_CHW: Tensor) -> Tensor:
+    """Normalize colors in 0..1 by the mean and the standard deviation of ImageNet."""
     mean_C11 = image_CHW.new_tensor(IMAGENET_MEAN)[:, None, None]
     std_C11 = image_CHW.new_tensor(IMAGENET_STD)[:, None, None]
     return (image_CHW - mean_C11) / std_C11
 
 
 def adjust_brightness(image_CN: np.ndarray, factor: np.float32) -> None:
-    """Multiply all colours, in place; like the next three, for float32 [3, N] in 0..1."""
+    """Multiply all colors; in place, like the next three, for float32 [3, N] in 0..1."""
     _scale(image_CN, factor, np.float32(0))
 
 
 def adjust_contrast(image_CN: np.ndarray, factor: np.float32) -> None:
-    """Move all colours away from the image's mean grey, or towards it."""
-    mean = np.float32(image_CN.mean(axis=1) @ np.float32(GREY))
+    """Move all colors away from the mean gray of the image, or towards it."""
+    mean = np.float32(image_CN.mean(axis=1) @ np.float32(GRAY))
     _scale(image_CN, factor, (1 - factor) * mean)
 
 
@@ -80,9 +87,9 @@ def _scale(image_CN, factor, summand):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def adjust_saturation(image_CN, factor):
-    """Move each colour away from its own grey, or towards it."""
+    """Move each color away from its own gray, or towards it."""
     zero, one = np.float32(0), np.float32(1)
-    red, green, blue = np.float32(GREY[0]), np.float32(GREY[1]), np.float32(GREY[2])
+    red, green, blue = np.float32(GRAY[0]), np.float32(GRAY[1]), np.float32(GRAY[2])
     for i in range(image_CN.shape[1]):
         r, g, b = image_CN[0, i], image_CN[1, i], image_CN[2, i]
         rest = (one - factor) * (red * r + green * g + blue * b)
@@ -92,36 +99,36 @@ def adjust_saturation(image_CN, factor):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def adjust_hue(image_CN, turn):
-    """Turn the hue of each colour by a share of the full circle (hue of HSV)."""
+def adjust_hue(image_CN, shift):
+    """Rotate the hue (of HSV) of each color by a share of the full circle."""
     zero, one, two, three = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
     four, five, six = np.float32(4), np.float32(5), np.float32(6)
     for i in range(image_CN.shape[1]):
         r, g, b = image_CN[0, i], image_CN[1, i], image_CN[2, i]
-        most = max(max(r, g), b)
-        chroma = most - min(min(r, g), b)
+        value = max(max(r, g), b)
+        chroma = value - min(min(r, g), b)
         per_chroma = one / (chroma if chroma > zero else one)
         from_green = two + (b - r) * per_chroma
         from_blue = four + (r - g) * per_chroma
-        hue = from_green if most == g else from_blue
-        hue = (g - b) * per_chroma if most == r else hue
-        hue += turn * six + six  # sixths of the circle, 0 or more
-        image_CN[0, i] = _channel(hue + five, most, chroma)
-        image_CN[1, i] = _channel(hue + three, most, chroma)
-        image_CN[2, i] = _channel(hue + one, most, chroma)
+        hue = from_green if value == g else from_blue
+        hue = (g - b) * per_chroma if value == r else hue
+        hue += shift * six + six  # sixths of the circle, 0 or more
+        image_CN[0, i] = _channel(hue + five, value, chroma)
+        image_CN[1, i] = _channel(hue + three, value, chroma)
+        image_CN[2, i] = _channel(hue + one, value, chroma)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _channel(k, most, chroma):
-    """It falls from `most` by `chroma` over the third of the circle opposite to its own hue."""
+def _channel(k, value, chroma):
+    """A channel of a color with this value and chroma; k: sixths of the circle from its own hue."""
     zero, one, four, six = np.float32(0), np.float32(1), np.float32(4), np.float32(6)
     k -= six * np.floor(k * (one / six))
-    return most - chroma * max(zero, min(min(k, four - k), one))
+    return value - chroma * max(zero, min(min(k, four - k), one))
 
 
 def gaussian_blur(image_CHW: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur float32 [3, H, W]; beyond its edges the image is mirrored at its outermost pixels."""
-    reach = math.ceil(3 * sigma)  # what lies beyond three sigma is 0.3 % in all
+    """Blur an image, float32 [3, H, W], mirrored at its outermost pixels beyond its edges."""
+    reach = math.ceil(3 * sigma)  # 0.3 % of the weight is beyond three sigma
     weight_T = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weight_T = (weight_T / weight_T.sum()).astype(np.float32)
     padded = np.pad(image_CHW, ((0, 0), (reach, reach), (reach, reach)), "reflect")
@@ -133,7 +140,7 @@ def gaussian_blur(image_CHW: np.ndarray, sigma: float) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _blur(padded, weight_T, down, blurred):
-    """First along the columns, then along the rows."""
+    """Blur along the columns, then along the rows."""
     taps = len(weight_T)
     channels, height, width = blurred.shape
     for c in range(channels):

@@ -1,4 +1,4 @@
-"""The part of an image that a network sees: crops and mirror images, area-filtered to its input.
+"""Random crops and mirror images, resized to the network's input by area averaging.
 
 Shapes: C = 3 channels, H x W pixels.
 """
@@ -10,8 +10,9 @@ from numba import njit
 
 
 class Crop(NamedTuple):
-    """The part of the stored colour image that the network sees, in pixels; edges need not be
-    between two of them. mirrored: left and right change places.
+    """A part of a stored color image, in pixels; its edges may be anywhere within a pixel.
+
+    mirrored: left and right are swapped.
     """
 
     top: float
@@ -21,49 +22,80 @@ class Crop(NamedTuple):
     mirrored: bool
 
 
-def random_crop(shape: tuple[int, int], crop: float, flip: bool, rng: np.random.Generator) -> Crop:
-    """A part of an image of (height, width), of the same aspect and anywhere in it.
+def random_crop(
+    shape: tuple[int, int], min_share: float, flip: bool, rng: np.random.Generator
+) -> Crop:
+    """A random part of an image, with the aspect ratio of the image.
 
-    crop: the smallest share of its sides; flip: whether every other one is mirrored.
+    Args:
+        shape: height and width of the image.
+        min_share: min share of its sides that the crop has; the share is uniform up to 1.
+        flip: mirror with probability 0.5.
+        rng: of the crop; four numbers are always drawn.
     """
     share, down, across, side = rng.random(4)
-    share = crop + (1 - crop) * share
+    share = min_share + (1 - min_share) * share
     height, width = share * shape[0], share * shape[1]
-    mirrored = bool(flip and side < 0.5)
-    return Crop(down * (shape[0] - height), across * (shape[1] - width), height, width, mirrored)
+    return Crop(
+        top=down * (shape[0] - height),
+        left=across * (shape[1] - width),
+        height=height,
+        width=width,
+        mirrored=bool(flip and side < 0.5),
+    )
 
 
 def crop_image(
-    rgb: np.ndarray, stored: tuple[int, int], placement: Crop, shape: tuple[int, int]
+    rgb: np.ndarray, stored: tuple[int, int], crop: Crop, shape: tuple[int, int]
 ) -> np.ndarray:
-    """The network's input, float32 [3, H, W] in 0..1; a pixel is the mean of the area it covers.
+    """Crop and resize an image; a pixel is the mean of the area that it covers.
 
-    rgb: u8, the image of the stored (height, width), or decoded smaller.
+    Args:
+        rgb: u8 [h, w, 3], decoded at the stored size or at a smaller one.
+        stored: height and width of the stored image.
+        crop: in pixels of the stored image.
+        shape: height and width of the result.
+
+    Returns:
+        The network's input, float32 [3, H, W] in 0..1.
     """
-    if rgb.shape[:2] == tuple(shape) and placement == (0, 0, *stored, False):
+    if rgb.shape[:2] == tuple(shape) and crop == (0, 0, *stored, False):
         return np.ascontiguousarray(rgb.transpose(2, 0, 1)) / np.float32(255)
     image_CHW = np.empty((3, *shape), np.float32)
     down, across = rgb.shape[0] / stored[0], rgb.shape[1] / stored[1]
+    rows = _taps(crop.top * down, crop.height * down, rgb.shape[0], shape[0])
+    columns = _taps(crop.left * across, crop.width * across, rgb.shape[1], shape[1])
     _average(
         rgb.reshape(rgb.shape[0], -1),
-        *_taps(placement.top * down, placement.height * down, rgb.shape[0], shape[0]),
-        *_taps(placement.left * across, placement.width * across, rgb.shape[1], shape[1]),
-        *(placement.mirrored, image_CHW),
+        rows.first,
+        rows.share,
+        columns.first,
+        columns.share,
+        crop.mirrored,
+        image_CHW,
     )
     return image_CHW
 
 
-def _taps(first: float, extent: float, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` equal parts of an axis: its first pixel int64, and the shares float32
-    [count, taps] of that and the next ones.
+class _Taps(NamedTuple):
+    """The pixels that each of n parts of an axis covers.
+
+    first: int64 [n], the first of them; share: float32 [n, taps], the shares of it and the next.
     """
-    edges = np.clip(first + np.arange(count + 1) * (extent / count), 0, size)
+
+    first: np.ndarray
+    share: np.ndarray
+
+
+def _taps(begin: float, extent: float, size: int, count: int) -> _Taps:
+    """The taps of `count` equal parts of a range on an axis of `size` pixels."""
+    edges = np.clip(begin + np.arange(count + 1) * (extent / count), 0, size)
     start = np.minimum(np.floor(edges[:-1] + 1e-9).astype(np.int64), size - 1)
     last = np.maximum(np.ceil(edges[1:] - 1e-9).astype(np.int64), start + 1)
     pixels = start[:, None] + np.arange((last - start).max())
     covered = np.minimum(pixels + 1, edges[1:, None]) - np.maximum(pixels, edges[:-1, None])
     share = np.clip(covered, 0, None) * (pixels < last[:, None])
-    return start, (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
+    return _Taps(start, (share / share.sum(axis=1, keepdims=True)).astype(np.float32))
 
 
 @njit(cache=True, nogil=True)

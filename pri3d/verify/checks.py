@@ -76,10 +76,3 @@ def source_of(
         source.close()
         raise wrong(made, "inputs", f"made from another {path} than the one there")
     return source
-
-
-def spread(count: int, max_count: int) -> np.ndarray:
-    """At most `max_count` numbers of [0, count), evenly spaced."""
-    if count <= max_count:
-        return np.arange(count)
-    return np.linspace(0, count - 1, max_count).astype(np.int64)

@@ -7,7 +7,8 @@ from scipy.spatial import cKDTree
 
 from pri3d.artefacts import Chunks, Clouds
 from pri3d.matching.voxels import build_table, nearest_voxel
-from pri3d.verify.checks import check, check_offsets, source_of, spread
+from pri3d.selection import evenly_spaced
+from pri3d.verify.checks import check, check_offsets, source_of
 from pri3d.verify.recount import world_points
 
 _FRAMES = 10  # sampled frames
@@ -52,14 +53,14 @@ def _check_against_clouds(path: Path, chunks: Chunks, clouds: Clouds, deep: bool
     size = chunks.voxel_m
     table, centers = build_table(chunks.voxel), (chunks.voxel + 0.5) * size
     tree = cKDTree(centers)
-    frames = spread(len(clouds), len(clouds) if deep else _FRAMES)
+    frames = evenly_spaced(len(clouds), len(clouds) if deep else _FRAMES)
     tested = matched = 0
     for frame in frames:
         points = world_points(clouds, frame)
         cells = np.floor(points / size)
         inside = (cells >= chunks.box[frame, 0]) & (cells <= chunks.box[frame, 1])
         check(path, f"frames/box row {frame}", inside.all(), "does not hold the frame's points")
-        points = points[spread(len(points), _PIXELS)]
+        points = points[evenly_spaced(len(points), _PIXELS)]
         rows, _ = nearest_voxel(table, points, size, size)
         near = rows >= 0
         apart = np.linalg.norm(points[near] - centers[rows[near]], axis=1)

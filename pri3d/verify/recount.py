@@ -10,7 +10,8 @@ from pri3d.artefacts import Clouds
 from pri3d.matching import official
 from pri3d.matching.correspondences import nearest
 from pri3d.matching.overlap import count_matches
-from pri3d.verify.checks import check, spread
+from pri3d.selection import evenly_spaced
+from pri3d.verify.checks import check
 
 _PIXELS = 2000  # sampled pixels per pair
 
@@ -59,7 +60,7 @@ def check_correspondences(
     """
     views = clouds.view(a), clouds.view(b)
     pixels = np.argwhere(views[0].depth > 0)
-    sampled = pixels[spread(len(pixels), _PIXELS)]
+    sampled = pixels[evenly_spaced(len(pixels), _PIXELS)]
     pixels_a, pixels_b, distance = nearest(views[0], views[1], radius, sampled)
     ends = []
     for view, pixel in zip(views, (pixels_a, pixels_b)):

@@ -120,7 +120,7 @@ def _part(source: str | Path, state: dict[str, Tensor], prefix: str) -> dict[str
 def _encoder(source: str | Path, weights: Weights) -> tuple[dict[str, Any], set[str]]:
     encoder = _part(source, weights.state, ENCODER)
     name = encoder_name(source, encoder)
-    if ENCODERS[name][0] is None:
+    if ENCODERS[name].imagenet is None:
         raise Pri3DError(
             f"{source}: holds a {name}, which other libraries lack; export it as published "
             "or safetensors"

@@ -25,10 +25,10 @@ def frames(tmp_path):
 def test_counts_and_shares_are_those_of_the_files(frames):
     text, error = check(frames, "--json")
     assert error is None
-    told = json.loads(text)
-    assert (told["dataset"], told["layout"]) == ("scannet", "frames")
-    assert all(file["there"] for file in told["files"])
-    found = told["splits"]["train"]
+    report = json.loads(text)
+    assert (report["dataset"], report["layout"]) == ("scannet", "frames")
+    assert all(file["exists"] for file in report["files"])
+    found = report["splits"]["train"]
     assert (found["frames"], found["scenes"], found["problems"]) == (12, 3, [])
     assert found["sizes"] == {"128x96": 12}
     read = [np.array(Image.open(path)) for path in sorted(frames.glob("scene000[012]*/label/*"))]
@@ -51,19 +51,19 @@ def test_what_is_wrong_is_listed_and_the_rest_counted(frames):
     assert "train: 11 frames of 3 scenes, 10 of them readable" in text
     assert "problem: scene0000_00/label/000100.png: missing; the frame is left out" in text
     assert text.count("problem:") == 2
-    assert "scene0001_00/color/000000.jpg: is no JPEG image" in text
+    assert "scene0001_00/color/000000.jpg: not a JPEG image" in text
 
 
 def test_a_split_that_cannot_be_used_is_a_failure(frames):
     (frames / "scannetv2_val.txt").unlink()
     text, error = check(frames)
-    assert "MISSING scannetv2_val.txt: which scenes are of the val split" in text
+    assert "MISSING scannetv2_val.txt: the scenes of the val split" in text
     assert "train: 12 frames" in text
     assert isinstance(error, Pri3DError)
     assert "cannot be used for val" in str(error)
 
 
-def test_ids_and_numbers_of_another_kind_are_told(frames):
+def test_ids_and_numbers_of_another_kind_are_reported(frames):
     for path in frames.glob("scene000[012]*/label/000000.png"):
         image = np.array(Image.open(path))
         image[:3] = 77
@@ -72,11 +72,11 @@ def test_ids_and_numbers_of_another_kind_are_told(frames):
         Image.fromarray((np.array(Image.open(path)) > 1).astype(np.uint8)).save(path)
     text, error = check(frames)
     assert error is None
-    assert "problem: id 77, in 3 images, is of no class; it counts as nothing" in text
-    assert "problem: no object in any image: are their numbers nyu40 id * 1000" in text
+    assert "problem: id 77, in 3 images, belongs to no class; it is ignored" in text
+    assert "problem: no object in any image: are their numbers NYU-40 id * 1000" in text
 
 
-def test_nyuv2_is_told_from_its_files(tmp_path):
+def test_nyuv2_is_recognized_by_its_files(tmp_path):
     zero = np.ones((2, 20, 30), int)
     write_nyuv2(tmp_path, zero, zero, np.zeros((2, 20, 30, 3), np.uint8), [1], [2], np.full(894, 5))
     text, error = check(tmp_path)
@@ -85,12 +85,12 @@ def test_nyuv2_is_told_from_its_files(tmp_path):
     assert "chair" in text
     (tmp_path / "splits.mat").unlink()
     text, error = check(tmp_path)
-    assert "MISSING splits.mat: which images are for training and which for testing" in text
+    assert "MISSING splits.mat: the images of the training and of the test split" in text
     assert "cannot be used for train and val" in str(error)
 
 
 def test_other_folders_are_refused(tmp_path):
     _, error = check(tmp_path)
-    assert "holds neither ScanNet" in str(error)
+    assert "contains neither ScanNet" in str(error)
     _, error = check(tmp_path / "nowhere")
     assert "no such folder" in str(error)

@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from pri3d.config import Demo
 from pri3d.datasets import open_split
-from pri3d.demo import labeled
+from pri3d.demo import nyuv2
 from pri3d.errors import Pri3DError
 
 SHAPE = 30, 40
@@ -97,10 +97,10 @@ def test_images_without_objects(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nyu_depth_v2_labeled.mat", "missing; it says images, labels and instances"),
-        ("splits.mat", "missing; it says which images are for training"),
-        ("classMapping40.mat", "missing; it says which of 40 classes"),
-        ("class13Mapping.mat", "missing; it says which of 13 classes"),
+        ("nyu_depth_v2_labeled.mat", "missing; it has images, labels and instances"),
+        ("splits.mat", "missing; it has the images of the training"),
+        ("classMapping40.mat", "missing; it has the map of the 894 raw classes"),
+        ("class13Mapping.mat", "missing; it has the map of 40 classes"),
     ],
 )
 def test_each_file_that_is_missing_or_damaged_has_its_sentence(folder, name, message):
@@ -108,7 +108,7 @@ def test_each_file_that_is_missing_or_damaged_has_its_sentence(folder, name, mes
     content = path.read_bytes()
     for damaged in (content[: len(content) // 3], b"nothing of the kind"):
         path.write_bytes(damaged)
-        with pytest.raises(Pri3DError, match=f"{name}: cannot be read.*fetch it again"):
+        with pytest.raises(Pri3DError, match=f"{name}: cannot be read.*download it again"):
             open_split("nyuv2", folder[0], "train")
     path.unlink()
     with pytest.raises(Pri3DError, match=f"{name}: {message}"):
@@ -120,11 +120,11 @@ def test_arrays_that_do_not_fit_are_named(folder):
     with h5py.File(path, "a") as file:
         file["labels_"] = file["labels"][()]
         del file["labels"]
-    with pytest.raises(Pri3DError, match="has no array 'labels' of 3 axes"):
+    with pytest.raises(Pri3DError, match="has no array 'labels' with 3 axes"):
         open_split("nyuv2", folder[0], "train")
     with h5py.File(path, "a") as file:
         file["labels"] = file["labels_"][:, :-1]
-    with pytest.raises(Pri3DError, match="its arrays do not fit each other"):
+    with pytest.raises(Pri3DError, match="its arrays differ in size"):
         open_split("nyuv2", folder[0], "train")
 
 
@@ -136,7 +136,7 @@ def test_arrays_of_another_kind_and_maps_of_another_order_are_refused(folder):
         labels = file["labels"][()]
         del file["labels"]
         file["labels"] = labels.astype(np.float64)
-    with pytest.raises(Pri3DError, match="its labels are float64"):
+    with pytest.raises(Pri3DError, match="its labels have the type float64"):
         open_split("nyuv2", root, "train")
     other = np.arange(40, dtype=np.uint8)[None] % 13 + 1
     savemat(root / "class13Mapping.mat", {"classMapping13": {"labels13": other}})
@@ -150,20 +150,20 @@ def test_numbers_beyond_the_file_are_counted(folder):
     data = open_split("nyuv2", folder[0], "train")
     assert len(data.frames) == 1
     assert data.problems == ["nyu_rgb_0099: not among the 4 images of nyu_depth_v2_labeled.mat"]
-    with pytest.raises(Pri3DError, match="names none of the 4 images"):
+    with pytest.raises(Pri3DError, match="lists none of the 4 images"):
         open_split("nyuv2", folder[0], "val")
 
 
 def test_maps_that_are_no_maps_are_named(folder):
     savemat(folder[0] / "classMapping40.mat", {"mapClass": np.ones((1, 893), np.uint8)})
-    with pytest.raises(Pri3DError, match="mapClass is no map of 894 classes"):
+    with pytest.raises(Pri3DError, match="mapClass does not map 894 classes"):
         open_split("nyuv2", folder[0], "train")
 
 
 def test_the_demos_look_alike(tmp_path, monkeypatch):
-    monkeypatch.setattr(labeled, "NYU_IMAGES", 4)
-    monkeypatch.setattr(labeled, "NYU_TEST", 2)
-    labeled.write_nyuv2(tmp_path, Demo())
+    monkeypatch.setattr(nyuv2, "IMAGES", 4)
+    monkeypatch.setattr(nyuv2, "TEST_IMAGES", 2)
+    nyuv2.write(tmp_path, Demo())
     with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat") as file:
         assert file["images"].shape == (4, 3, 640, 480)
         assert file["labels"].shape == file["instances"].shape == (4, 640, 480)

@@ -12,9 +12,9 @@ from PIL import Image
 from pri3d import classes, demo
 from pri3d.config import Demo
 from pri3d.datasets import at_size, open_split
-from pri3d.datasets.scannet_labels import read_table
+from pri3d.datasets.scannet_labels import nyu40_of_ids
 from pri3d.datasets.scannet_scans import ScanNetScans
-from pri3d.demo import labeled as demo_labels
+from pri3d.demo import scannet as demo_scannet
 from pri3d.errors import Pri3DError
 
 BENCHMARK = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39]
@@ -51,7 +51,7 @@ def test_raw_ids_in_the_place_of_nyu40s_are_refused(tmp_path):
     raw = np.full(COLOR_SHAPE, 2, np.uint16)
     raw[0] = 1357
     save_png(tmp_path / "x" / "scene0000_00" / "label" / "000000.png", raw)
-    with pytest.raises(Pri3DError, match="holds the id 1357, so its ids are not nyu40's"):
+    with pytest.raises(Pri3DError, match="contains the id 1357, so its ids are not NYU-40 ids"):
         data.labels(0)
 
 
@@ -133,21 +133,21 @@ def test_damaged_images_are_one_sentence_each(frames):
     data = open_split("scannet", frames, "train")
     folder = frames / "scene0000_00"
     for part, message in (
-        ("color/000000.jpg", "is no JPEG image"),
-        ("label/000000.png", "is no label image"),
-        ("instance/000000.png", "is no label image"),
+        ("color/000000.jpg", "not a JPEG image"),
+        ("label/000000.png", "not a label image"),
+        ("instance/000000.png", "not a label image"),
     ):
         content = (folder / part).read_bytes()
         for damaged in (content[: len(content) // 2], b"", b"\x00" * 100):
             (folder / part).write_bytes(damaged)
             read = {"color": data.color, "label": data.labels, "instance": data.objects}
-            with pytest.raises(Pri3DError, match=f"{part}: {message}.*fetch it again"):
+            with pytest.raises(Pri3DError, match=f"{part}: {message}.*download it again"):
                 read[part.split("/")[0]](0)
         (folder / part).unlink()
         with pytest.raises(Pri3DError, match=f"{part}: cannot be read"):
             read[part.split("/")[0]](0)
     save_png(folder / "label" / "000100.png", np.zeros((*COLOR_SHAPE, 3), np.uint8))
-    with pytest.raises(Pri3DError, match="has the mode RGB instead of one channel"):
+    with pytest.raises(Pri3DError, match="its mode is RGB instead of one channel"):
         data.labels(1)
     assert data.labels(2).shape == COLOR_SHAPE  # the neighbours are as they were
 
@@ -157,17 +157,17 @@ def test_a_picture_that_claims_to_be_huge_is_not_allocated(frames):
     content = bytearray(path.read_bytes())
     content[16:24] = (100_000).to_bytes(4, "big") * 2
     path.write_bytes(content)
-    with pytest.raises(Pri3DError, match=r"000000\.png: is no label image"):
+    with pytest.raises(Pri3DError, match=r"000000\.png: not a label image"):
         open_split("scannet", frames, "train").labels(0)
 
 
 def test_folders_that_are_no_data_set_are_clear_errors(tmp_path):
-    with pytest.raises(Pri3DError, match=r"no such folder; set labelled\.scannet"):
+    with pytest.raises(Pri3DError, match=r"no such folder; set datasets\.scannet"):
         open_split("scannet", tmp_path / "nowhere", "train")
     with pytest.raises(Pri3DError, match=r"scannetv2_train\.txt: missing; .* Tasks/Benchmark"):
         open_split("scannet", tmp_path, "train")
     (tmp_path / "scannetv2_train.txt").write_text("\n")
-    with pytest.raises(Pri3DError, match="names no scene"):
+    with pytest.raises(Pri3DError, match="lists no scene"):
         open_split("scannet", tmp_path, "train")
     (tmp_path / "scannetv2_train.txt").write_text("scene0000_00\n")
     with pytest.raises(Pri3DError, match="has no image of the 1 scenes"):
@@ -268,7 +268,7 @@ def test_scans_without_objects_are_told(scans, tmp_path):
     assert len(data.frames) == 3
     assert data.problems == []
     assert len(data.without_objects) == 1
-    assert "is no zip" in data.without_objects[0]
+    assert "not a zip" in data.without_objects[0]
     packed.unlink()
     data = ScanNetScans(root, "train", every=2)
     assert data.without_objects == ["scene0000_00: has no instance images"]
@@ -295,10 +295,10 @@ def test_scans_with_something_wrong_are_named(scans, tmp_path):
     data = open_split("scannet", root, "train")
     assert {frame.scene for frame in data.frames} == {"scene0001_00"}
     assert len(data.problems) == 2
-    assert "is no zip" in data.problems[0]
+    assert "not a zip" in data.problems[0]
     assert data.problems[1] == "scene0009_00: has no .sens; the scene is left out"
     (root / "scannetv2-labels.combined.tsv").write_text("a\tb\n1\t2\n")
-    with pytest.raises(Pri3DError, match="is not ScanNet's table of labels"):
+    with pytest.raises(Pri3DError, match="not ScanNet's table of labels"):
         open_split("scannet", root, "train")
     (root / "scannetv2-labels.combined.tsv").unlink()
     with pytest.raises(Pri3DError, match=r"combined\.tsv: missing"):
@@ -310,19 +310,19 @@ def test_the_table_is_read_with_its_crlf_and_quotes(tmp_path):
     rows = ["5\twall\twall\t9\t1", '1357\t12" monitor\tmonitor\t1\t40']
     path = tmp_path / "scannetv2-labels.combined.tsv"
     path.write_bytes(("\r\n".join([columns, *rows]) + "\r\n").encode())
-    assert read_table(tmp_path).nyu40_of_id[[5, 1357, 7]].tolist() == [1, 40, 0]
+    assert nyu40_of_ids(tmp_path)[[5, 1357, 7]].tolist() == [1, 40, 0]
     damage = ["7\tsofa\tx\t1\t", "7\tsofa", "7\tsofa\tx\t1\t41", "x\tsofa\tx\t1\t6"]
     for damaged in [*damage, "x" * 200_000]:
         path.write_bytes(("\r\n".join([columns, *rows, damaged])).encode())
-        with pytest.raises(Pri3DError, match="is not ScanNet's table of labels"):
-            read_table(tmp_path)
+        with pytest.raises(Pri3DError, match="not ScanNet's table of labels"):
+            nyu40_of_ids(tmp_path)
     path.write_text(columns)
-    with pytest.raises(Pri3DError, match="has no row"):
-        read_table(tmp_path)
+    with pytest.raises(Pri3DError, match="has no rows"):
+        nyu40_of_ids(tmp_path)
 
 
 def test_the_demos_frames_are_its_scans_labels(scans, tmp_path):
-    demo_labels.write_frames(scans, tmp_path / "frames", ["scene0001_00"], every=2)
+    demo_scannet.write(tmp_path / "frames", scans, ["scene0001_00"], every=2)
     data = open_split("scannet", tmp_path / "frames", "val")
     assert [frame.name for frame in data.frames] == [
         f"scene0001_00/{frame:06d}" for frame in (0, 2, 4)

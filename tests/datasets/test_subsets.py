@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from pri3d.cli import app
 from pri3d.datasets.frames import Frame
-from pri3d.datasets.subsets import held_out_spaces, split_training, subset
+from pri3d.datasets.subsets import held_out_scans, split_training, subset
 from pri3d.errors import Pri3DError
 
 
@@ -85,10 +85,10 @@ def test_seeds_draw_other_scenes_and_all_is_all():
 )
 def test_spaces_are_held_out_whole(counts, percent, seed):
     scenes = [f"scene{n:04d}_{i:02d}" for n, count in enumerate(counts) for i in range(count)]
-    found = held_out_spaces(scenes, percent, seed)
+    found = held_out_scans(scenes, percent, seed)
     spaces = {scene[:9] for scene in found}
     assert found == [scene for scene in scenes if scene[:9] in spaces]
-    assert found == held_out_spaces(scenes, percent, seed)
+    assert found == held_out_scans(scenes, percent, seed)
     missing = round(len(scenes) * percent / 100) - len(found)
     assert missing >= 0
     others = [count for n, count in enumerate(counts) if f"scene{n:04d}" not in spaces]
@@ -112,7 +112,7 @@ def test_a_part_of_the_training_scans_can_stand_in_for_validation(tmp_path):
     assert {scene[:9] for scene in lists[0]}.isdisjoint(scene[:9] for scene in lists[1])
     assert (out / scenes[0] / "x.txt").read_text() == scenes[0]
     assert (out / "table.tsv").read_text() == "a table"
-    with pytest.raises(Pri3DError, match="holds something already"):
+    with pytest.raises(Pri3DError, match="not empty"):
         split_training(root, out, 30, 1)
-    with pytest.raises(Pri3DError, match="one side empty"):
+    with pytest.raises(Pri3DError, match="one split empty"):
         split_training(root, tmp_path / "none", 0, 1)

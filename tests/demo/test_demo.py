@@ -15,8 +15,9 @@ from scipy.spatial import cKDTree
 
 from pri3d import demo, geometry
 from pri3d.config import Demo
-from pri3d.demo import cast, classes, paths, render, rooms, scan, sensor, textures
+from pri3d.demo import cast, classes, layout, paths, render, scan, sensor, textures
 from pri3d.demo.primitives import BOX, CYLINDER, RECTANGLE
+from pri3d.demo.room import Room
 from pri3d.errors import Pri3DError
 from pri3d.sources import find, sens
 
@@ -61,9 +62,9 @@ def exact(tmp_path_factory) -> Path:
     return root
 
 
-def signed_distance(room: rooms.Room, points: np.ndarray) -> np.ndarray:
+def signed_distance(room: Room, points: np.ndarray) -> np.ndarray:
     """Distance [P, N] of points [N, 3] from every primitive, negative inside of solids."""
-    local = np.einsum("pij,pnj->pni", room.axes, points[None] - room.centre[:, None])
+    local = np.einsum("pij,pnj->pni", room.axes, points[None] - room.center[:, None])
     half = room.half[:, None]
     gap = np.abs(local) - half
     solid = np.linalg.norm(np.maximum(gap, 0), axis=2) + np.minimum(gap.max(2), 0)
@@ -81,7 +82,7 @@ def small_plan(number: int, **changes) -> scan.Plan:
 # --- geometry ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", range(len(rooms.KINDS)))
+@pytest.mark.parametrize("number", range(len(layout.KINDS)))
 def test_exact_depth_is_the_first_point_on_the_analytic_surface(number):
     plan = small_plan(number, frames=4, height=48)
     K, pose = plan.rig.depth_intrinsic[:3, :3], plan.world_from_camera[2]
@@ -103,7 +104,7 @@ def test_exact_depth_is_the_first_point_on_the_analytic_surface(number):
         )
 
 
-def test_stored_depth_lies_on_the_surface_within_a_millimetre(exact):
+def test_stored_depth_lies_on_the_surface_within_a_millimeter(exact):
     room = scan.plan(0, EXACT).room
     with sens.SensFile(exact / "scene0000_00" / "scene0000_00.sens") as file:
         K = file.header.depth_intrinsic[:3, :3].astype(float)
@@ -113,7 +114,7 @@ def test_stored_depth_lies_on_the_surface_within_a_millimetre(exact):
             world = geometry.transform(file.world_from_camera(frame), points[valid])
             nearest = np.abs(signed_distance(room, world)).min(0)
             assert nearest.max() < 1e-3
-            assert nearest.max() > 1e-5  # it is quantised
+            assert nearest.max() > 1e-5  # it is quantized
 
 
 def test_rays_and_cameras_see_the_same():
@@ -145,11 +146,11 @@ def test_rays_against_single_primitives_agree_with_their_distance():
             half[2] = 0
         axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         axes *= np.linalg.det(axes)
-        room = rooms.Room(
+        room = Room(
             kind="one primitive",
             size=(1, 1, 1),
             shape=np.array([shape]),
-            centre=rng.normal(size=(1, 3)),
+            center=rng.normal(size=(1, 3)),
             axes=axes[None],
             half=half[None],
             texture=textures.draw(rng)[None],
@@ -160,8 +161,8 @@ def test_rays_against_single_primitives_agree_with_their_distance():
         )
         outwards = rng.normal(size=(400, 3))
         outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
-        origins = room.centre + 4 * outwards
-        directions = room.centre + rng.uniform(-1, 1, (400, 3)) - origins
+        origins = room.center + 4 * outwards
+        directions = room.center + rng.uniform(-1, 1, (400, 3)) - origins
         distance, instance, _ = cast.cast(room, origins, directions)
         hit = np.isfinite(distance)
         assert 50 < hit.sum() < 400
@@ -178,8 +179,8 @@ def test_rays_against_single_primitives_agree_with_their_distance():
 def test_noise_grows_with_distance_and_leaves_holes():
     rng = np.random.default_rng(0)
     spread = []
-    for metres in (1.0, 2.0, 4.0):
-        flat = np.full((120, 160), metres)
+    for meters in (1.0, 2.0, 4.0):
+        flat = np.full((120, 160), meters)
         measured = sensor.measure(flat, 145.0, rng)
         spread.append((measured - flat)[measured > 0].std())
         assert 0 < (measured == 0).mean() < 0.25
@@ -221,7 +222,7 @@ def test_noise_changes_depth_and_nothing_else_that_counts(noisy, exact):
     both = one_depth > 0
     assert 0.75 < both.mean() < 1
     error = np.abs(one_depth - other_depth)[both]
-    assert 1 < np.median(error) < 15  # millimetres
+    assert 1 < np.median(error) < 15  # millimeters
 
 
 # --- camera --------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def test_noise_changes_depth_and_nothing_else_that_counts(noisy, exact):
 
 def test_paths_keep_away_from_things_and_move_as_hands_do():
     for number in range(5):
-        room = rooms.build_room(1, number, lit=False)
+        room = layout.build_room(1, number, lit=False)
         poses = paths.hand_held(room, 200, np.random.default_rng(number))
         eye = poses[:, :3, 3]
         assert signed_distance(room, eye[::4]).min() > 0.15
@@ -273,7 +274,7 @@ def test_classes_are_many_and_none_of_the_benchmark_is_rare():
     K = np.array([[72.0, 0, 39.5], [0, 72.0, 29.5], [0, 0, 1]])
     shares = np.zeros((25, 41))
     for number in range(len(shares)):
-        room = rooms.build_room(0, number, lit=False)
+        room = layout.build_room(0, number, lit=False)
         nyu40 = np.array([0] + [classes.CLASSES[name].nyu40 for name in room.names])
         for pose in paths.hand_held(room, 12, np.random.default_rng(number)):
             instance = render.instances(room, cast.trace(room, (60, 80), K, pose)[1])
@@ -288,7 +289,7 @@ def test_classes_are_many_and_none_of_the_benchmark_is_rare():
 
 
 def test_instances_of_a_class_look_different():
-    room = rooms.build_room(0, 2, lit=False)
+    room = layout.build_room(0, 2, lit=False)
     looks: dict[str, set] = {}
     for number, name in enumerate(room.names, 1):
         rows = room.texture[room.instance == number]
@@ -439,7 +440,7 @@ def test_axis_alignment_levels_the_room(noisy):
 
 
 def test_depth_color_labels_and_mesh_show_the_same_things(exact):
-    """A depth point, moved by the header's extrinsics, meets its colour and label in the colour
+    """A depth point, moved by the header's extrinsics, meets its color and label in the color
     image, and the nearest vertex of the mesh carries the same label."""
     scene = "scene0000_00"
     read = read_scene(exact, scene)
@@ -496,7 +497,7 @@ def test_a_scan_has_the_same_bytes_whoever_makes_it(noisy, tmp_path):
 
 
 def test_another_seed_is_another_room():
-    one, other = (rooms.build_room(seed, 0, lit=False) for seed in (0, 1))
+    one, other = (layout.build_room(seed, 0, lit=False) for seed in (0, 1))
     assert one.kind == other.kind
     assert one.size != other.size
 

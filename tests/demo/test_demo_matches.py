@@ -77,7 +77,7 @@ def test_matches_of_noise_free_frames_are_the_true_ones(exact):
         eye = view_b.world_from_camera[:3, 3]
         distance, *_ = cast.cast(room, np.broadcast_to(eye, world.shape), world - eye)
         visible = inside & (np.abs(distance - 1) * np.linalg.norm(world - eye, axis=1) < 0.004)
-        # A pixel of B is so wide that the nearest pixel centre may lie beyond the radius; look
+        # A pixel of B is so wide that the nearest pixel center may lie beyond the radius; look
         # at points that are surely near one.
         column, row = np.floor(uv[inside] + 0.5).astype(int).T
         there, has_depth = geometry.unproject(view_b.depth, view_b.K)

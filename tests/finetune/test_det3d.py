@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from pri3d.boxes import Boxes, inside
 from pri3d.cli import app
 from pri3d.config import Demo, Det3d
-from pri3d.datasets import sunrgbd
-from pri3d.datasets.objects3d import SCANNET_KINDS, Scene, open_objects
+from pri3d.datasets import open_split, sunrgbd
+from pri3d.datasets.scannet_objects import SCANNET_KINDS
+from pri3d.datasets.scenes import Scene
 from pri3d.demo import sunrgbd as demo_sunrgbd
 from pri3d.errors import Pri3DError
 from pri3d.finetune import evaluate, scenes, train
@@ -28,6 +29,7 @@ from pri3d.finetune.tasks import det3d
 from pri3d.metrics import boxes3d
 from pri3d.models import votenet, votenet_loss
 from pri3d.models.minkunet import minkunet
+from pri3d.selection import farthest_points
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("det3d")
@@ -176,17 +178,17 @@ def test_farthest_points_are_far_and_few_are_repeated():
         distance = torch.cdist(points, points[chosen]).min(dim=1).values
         assert distance[row] == distance.max()
         chosen.append(row)
-    np.testing.assert_array_equal(scenes.farthest_rows(points.numpy(), 20), rows)
+    np.testing.assert_array_equal(farthest_points(points.numpy(), 20), rows)
     repeated = [0, 1, 2, 0, 1, 2, 0]
     assert votenet.farthest_points(both[:, :3], 7).tolist() == [repeated] * 2
-    assert scenes.farthest_rows(points[:3].numpy(), 7).tolist() == repeated
+    assert farthest_points(points[:3].numpy(), 7).tolist() == repeated
 
 
 def test_what_is_around_a_place_is_the_first_points_within_the_radius():
     rng = np.random.default_rng(2)
     points, places = torch.tensor(rng.random((2, 50, 3))), torch.tensor(rng.random((2, 6, 3)))
     places[0, 0] = 9  # far from all
-    found = votenet.around(places, points, 0.3, 8)
+    found = votenet.neighbors(places, points, 0.3, 8)
     for scene in range(2):
         for k in range(6):
             distance = (points[scene] - places[scene, k]).norm(dim=1)
@@ -228,8 +230,10 @@ def test_places_without_a_box_are_no_objects_at_the_origin():
     truth = type(truth)(*(part[:1] for part in truth))  # of the scene with fewer boxes
     shift_to_origin = torch.full((1, 1, 3), 0.1)
     assert not votenet_loss.assign(shift_to_origin, truth).label.any()
-    assert votenet_loss.assign(shift_to_origin, truth, with_padding=True).label.all()
-    empty = truth._replace(mask=torch.zeros_like(truth.mask))
+    published = truth._replace(center=truth.center * truth.mask[..., None])
+    assert votenet_loss.assign(shift_to_origin, published).label.all()
+    padding = torch.full_like(truth.center, votenet_loss.PADDING_CENTER)
+    empty = truth._replace(mask=torch.zeros_like(truth.mask), center=padding)
     assert not votenet_loss.assign(shift_to_origin, empty).label.any()
     loss = votenet_loss.center_loss(shift_to_origin, torch.zeros(1, 1), empty)
     assert loss == 0
@@ -245,7 +249,7 @@ def test_a_network_finds_every_object_of_a_few_rooms(tmp_path):
         "log_every": 1,
     }
     last = finetune("det3d_scannet", rooms, tmp_path / "run", **given, steps=400, lr=3e-3)
-    data = open_objects("scannet3d", rooms, "train")
+    data = open_split("scannet3d", rooms, "train", "scenes")
     samples = [
         scenes.voxelize(
             "",
@@ -258,7 +262,7 @@ def test_a_network_finds_every_object_of_a_few_rooms(tmp_path):
     ]
     votes = [s.votes_V9[s.seed_S][s.in_object_V[s.seed_S]][:, :3] for s in samples]
     # What votes would cost that stay where they are: metres along the axes, summed.
-    standing = det3d.WEIGHTS["vote"] * np.mean([np.abs(v).sum(axis=1).mean() for v in votes])
+    standing = votenet_loss.WEIGHTS["vote"] * np.mean([np.abs(v).sum(axis=1).mean() for v in votes])
     assert last["vote_loss"] < 0.2 * standing
     told = evaluate.run(tmp_path / "run", rooms, tmp_path / "boxes.json", Options(), "cpu", 1)
     assert told["objects"] == 10
@@ -314,7 +318,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(rooms, tmp_path, monkeyp
 
 
 def test_a_scene_may_lie_far_away(rooms):
-    scene = open_objects("scannet3d", rooms, "train").scene(0)
+    scene = open_split("scannet3d", rooms, "train", "scenes").scene(0)
     far = np.array([3e4, -5e4, 16])  # whole cells of every stride
     moved = scene._replace(
         points=scene.points + far, boxes=scene.boxes._replace(center=scene.boxes.center + far)
@@ -374,7 +378,7 @@ def as_proposals(scene, mean, headings):
 @pytest.mark.parametrize("oriented", [False, True])
 def test_the_truth_as_proposals_is_found_whole(rooms, oriented):
     """Through the numbers of the head, decoding and suppression: an average precision of 1."""
-    data = open_objects("scannet3d", rooms, "train")
+    data = open_split("scannet3d", rooms, "train", "scenes")
     kinds = sunrgbd.SunRGBD.classes if oriented else SCANNET_KINDS
     mean, truths, found = torch.tensor(kinds.sizes, dtype=torch.float64), {}, []
     for i in range(3):

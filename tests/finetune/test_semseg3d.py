@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from pri3d.classes import S3DIS13, SCANNET20
 from pri3d.cli import app
 from pri3d.config import Semseg3d
-from pri3d.datasets.rooms import Cloud, open_rooms
+from pri3d.datasets import open_split
+from pri3d.datasets.labeled_clouds import Cloud
 from pri3d.errors import Pri3DError
 from pri3d.finetune import evaluate, train
 from pri3d.finetune.evaluate import Options
@@ -257,15 +258,15 @@ def test_demo_scans_are_the_same_rooms_in_both_data_sets(tmp_path):
         result = run(app, ["data", "demo", name, str(tmp_path / name), *words])
         assert result.exit_code == 0, result.output
     for split in ("train", "val"):
-        surfaces = open_rooms("scannet3d", tmp_path / "scannet3d", split)
-        rooms = open_rooms("s3dis", tmp_path / "s3dis", split)
+        surfaces = open_split("scannet3d", tmp_path / "scannet3d", split, "clouds")
+        rooms = open_split("s3dis", tmp_path / "s3dis", split, "clouds")
         assert len(surfaces.frames) == len(rooms.frames) == 1
         surface, found = surfaces.cloud(0), rooms.cloud(0)
         assert surface.notes == found.notes == []
         # Segments and labels of one scan say the same.
         for path in (tmp_path / "scannet3d").glob("*/*labels.ply"):
             path.rename(path.with_suffix(".away"))
-        again = open_rooms("scannet3d", tmp_path / "scannet3d", split).cloud(0)
+        again = open_split("scannet3d", tmp_path / "scannet3d", split, "clouds").cloud(0)
         for path in (tmp_path / "scannet3d").glob("*/*.away"):
             path.rename(path.with_suffix(".ply"))
         np.testing.assert_array_equal(again.label, surface.label)

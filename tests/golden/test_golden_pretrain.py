@@ -13,7 +13,7 @@ from pri3d.pretrain.batches import Matches, VoxelBatch
 from pri3d.pretrain.image_pairs import ImagePairBatch
 from pri3d.pretrain.modes import module_of
 from pri3d.pretrain.schedules import bn_momentum, learning_rate
-from pri3d.transforms.color import normalise
+from pri3d.transforms.color import normalize
 
 pytestmark = pytest.mark.golden
 
@@ -33,7 +33,7 @@ def published_step(golden: Golden) -> ImagePairBatch:
     sides, images = [], []
     for image in (1, 2):
         rgb = golden.tensor(f"in.rgb{image}") / 255
-        images.append(torch.stack([normalise(one.permute(2, 0, 1)) for one in rgb]))
+        images.append(torch.stack([normalize(one.permute(2, 0, 1)) for one in rgb]))
         voxel_V4 = golden.tensor(f"in.voxels{image}")
         order = torch.argsort(voxel_V4[:, 0], stable=True)  # chunk by chunk
         voxel_V4 = voxel_V4[order]

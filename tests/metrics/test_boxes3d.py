@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pri3d.boxes import Boxes, corners, inside
 from pri3d.metrics import boxes3d
-from pri3d.metrics.boxes3d import Found
+from pri3d.metrics.boxes3d import PredictedBox
 
 
 def random_boxes(rng, n: int) -> Boxes:
@@ -86,8 +86,8 @@ def test_suppression_keeps_the_best_of_each_place():
     assert len(boxes3d.suppress(hulls[:0], score[:0], 0.25)) == 0
 
 
-def found_of(scene, kind, score, boxes: Boxes, row=0) -> Found:
-    return Found(scene, kind, score, boxes.center[row], boxes.size[row], boxes.heading[row])
+def found_of(scene, kind, score, boxes: Boxes, row=0) -> PredictedBox:
+    return PredictedBox(scene, kind, score, boxes.center[row], boxes.size[row], boxes.heading[row])
 
 
 @pytest.mark.parametrize("threshold", [0.25, 0.5, 0.95])

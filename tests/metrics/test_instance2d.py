@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pri3d.metrics.instance2d import LEAST_PIXELS, THRESHOLDS, InstanceAP, Predicted
+from pri3d.metrics.instance2d import MIN_PIXELS, THRESHOLDS, InstanceAP, Predicted
 
 SHAPE = 60, 80
 CLASSES = 2
@@ -36,7 +36,7 @@ def naive(images, kind, threshold):
     for number, class_of, predictions in images:
         mine = [p for p in predictions if p.kind == kind]
         wanted = [n for n, k in class_of.items() if k == kind]
-        large = [n for n in wanted if (number == n).sum() >= LEAST_PIXELS]
+        large = [n for n in wanted if (number == n).sum() >= MIN_PIXELS]
         matched = set()
         for n in large:
             objects += 1

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
+from pri3d.models.sync_batch_norm import synchronize_batch_norm
 from pri3d.models.teacher import Teacher, UpsamplingProjection
 from pri3d.pretrain.initial_weights import load_initial_weights
 from pri3d.pretrain.modes import module_of
-from pri3d.run import processes
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -85,7 +85,7 @@ def test_networks_of_other_libraries(name, channels, stride, tmp_path):
     found = teacher(image)
     assert found.shape == (1, channels, shape[0] // stride, shape[1] // stride)
     before = found.clone()
-    processes.synchronize_batch_norm(nets["teacher"])
+    synchronize_batch_norm(nets["teacher"])
     torch.testing.assert_close(teacher(image), before, rtol=1e-4, atol=1e-4)
     assert teacher.channels == channels
     own = teacher.network.state_dict()

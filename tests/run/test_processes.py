@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 from pri3d.models.minkunet import minkunet
 from pri3d.models.resunet import resunet
+from pri3d.models.sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
 from pri3d.run import processes
-from pri3d.run.processes import SyncBatchNorm, sum_over_processes, synchronize_batch_norm
+from pri3d.run.processes import sum_over_processes
 
 TINY = {
     "height": 64,

@@ -24,7 +24,7 @@ def test_turned_and_mirrored_clouds_keep_distances_and_stay_upright(seed):
     changed = cloud.augment_points(cloud, ["rotate", "flip"], rng)
     np.testing.assert_allclose(distances(changed), distances(cloud), atol=1e-9)
     matrix = np.linalg.lstsq(cloud, changed, rcond=None)[0].T
-    assert matrix[2, 2] > np.cos(cloud.TILT) ** 2 - 1e-9
+    assert matrix[2, 2] > np.cos(cloud.MAX_TILT) ** 2 - 1e-9
 
 
 @settings(max_examples=30, deadline=None)
@@ -39,7 +39,7 @@ def test_scaling_is_one_factor(seed):
 
 def test_all_angles_occur_and_mirrors_half_of_the_time():
     rng = np.random.default_rng(0)
-    turned = np.array([cloud.rotation(rng) @ (1, 0, 0) for _ in range(400)])
+    turned = np.array([cloud.random_rotation(rng) @ (1, 0, 0) for _ in range(400)])
     angles = np.arctan2(turned[:, 1], turned[:, 0])
     counts, _ = np.histogram(angles, 8, (-np.pi, np.pi))
     assert counts.min() > 25

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms import v2
 
 from pri3d.transforms import color as changes
-from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.color import augment, normalize
 
 
 @pytest.fixture(scope="module")
@@ -109,4 +109,4 @@ def test_the_blur_is_gaussian(image, sigma):
 
 def test_normalisation_is_that_of_imagenet(image):
     expected = v2.functional.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert torch.allclose(normalise(image), expected, atol=1e-6)
+    assert torch.allclose(normalize(image), expected, atol=1e-6)

@@ -122,8 +122,8 @@ def dataset_folder(task):
     return f"results/datasets/{name}" if folder == "demo" else folder
 
 
-# Look-alikes that are rendered from rooms of their own, and the module that does it.
-RENDERED = {"nyuv2": "pri3d.demo.labeled", "sunrgbd": "pri3d.demo.sunrgbd"}
+# Look-alikes that are rendered from rooms of their own.
+RENDERED = ("nyuv2", "sunrgbd")
 RUN = "{task}-{initial}-{percent}-{seed}"
 NAME = RUN.replace("{", "{wildcards.")
 

@@ -9,7 +9,7 @@ rule dataset_scannet:
     params:
         scenes=[word for scene in DEMO_SCENES for word in ("--scene", scene)]
         + [word for scene in DEMO_VAL for word in ("--held-out", scene)],
-        code=code_digest("pri3d.demo.labeled"),
+        code=code_digest("pri3d.demo.scannet"),
     log:
         "results/logs/datasets/scannet.log",
     benchmark:
@@ -31,7 +31,7 @@ rule dataset_rendered:
         directory("results/datasets/{rendered_set}"),
     params:
         seed=settings.demo.seed,
-        code=lambda w: code_digest(RENDERED[w.rendered_set]),
+        code=lambda w: code_digest(f"pri3d.demo.{w.rendered_set}"),
     log:
         "results/logs/datasets/{rendered_set}.log",
     benchmark:
@@ -55,7 +55,7 @@ rule dataset_clouds:
         directory("results/datasets/{cloud_set}"),
     params:
         scenes=rules.dataset_scannet.params.scenes,
-        code=code_digest("pri3d.demo.labeled"),
+        code=lambda w: code_digest(f"pri3d.demo.{w.cloud_set}"),
     log:
         "results/logs/datasets/{cloud_set}.log",
     benchmark:

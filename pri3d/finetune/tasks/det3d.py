@@ -17,8 +17,8 @@ from torch.nn.functional import normalize
 
 from pri3d.boxes import Boxes
 from pri3d.config import Det3d
-from pri3d.datasets.objects3d import Kinds, ScanNetObjects, Scene, open_objects
-from pri3d.datasets.sunrgbd import SunRGBD
+from pri3d.datasets import LabeledScenes, open_split
+from pri3d.datasets.scenes import Kinds, Scene
 from pri3d.errors import Pri3DError
 from pri3d.finetune import scenes
 from pri3d.finetune.box_predictions import Suppression, predict_boxes
@@ -30,7 +30,7 @@ from pri3d.finetune.subsets import labeled_subset
 from pri3d.finetune.summaries import percent
 from pri3d.finetune.voxels import trainable_grid
 from pri3d.metrics import boxes3d
-from pri3d.metrics.boxes3d import Found
+from pri3d.metrics.boxes3d import PredictedBox
 from pri3d.models import votenet_loss
 from pri3d.models.minkunet import minkunet_of
 from pri3d.models.votenet import ProposalHead, Proposals, VoteAggregation, Voting
@@ -40,41 +40,28 @@ from pri3d.run.folder import InitialWeights
 from pri3d.sparse.coordinates import collate_counted
 from pri3d.transforms.cloud import augment_colors
 
-Scenes = ScanNetObjects | SunRGBD
-
 CHANNELS = 256  # of the backbone's features (published)
 ITEMS_AT_ONCE = 1  # scenes per prediction
 IOU_THRESHOLDS = (0.25, 0.5)  # of average precision
 HEADINGS = 12  # heading bins, for data sets whose boxes have headings
-# Weights of the terms in the loss (published).
-WEIGHTS = {
-    "vote": 10,
-    "objectness": 5,
-    "center": 10,
-    "heading_bin": 1,
-    "heading": 10,
-    "size_cluster": 1,
-    "size": 10,
-    "class": 1,
-}
 
 
 # Data
 
 
-def open_data(dataset: str, root: Path, split: str) -> Scenes:
-    return open_objects(dataset, root, split)
+def open_data(dataset: str, root: Path, split: str) -> LabeledScenes:
+    return open_split(dataset, root, split, "scenes")
 
 
-def select(data: Scenes, settings: Det3d) -> list[int]:
+def select(data: LabeledScenes, settings: Det3d) -> list[int]:
     return labeled_subset(data.frames, settings, whole_scenes=True)
 
 
-def problems(data: Scenes) -> list[str]:
+def problems(data: LabeledScenes) -> list[str]:
     return data.problems
 
 
-def content(data: Scenes, position: int) -> Iterable[np.ndarray]:
+def content(data: LabeledScenes, position: int) -> Iterable[np.ndarray]:
     scene = data.scene(position)
     return scene.points, scene.color, *scene.boxes, scene.kind
 
@@ -82,7 +69,7 @@ def content(data: Scenes, position: int) -> Iterable[np.ndarray]:
 class Samples(torch.utils.data.Dataset[Sample | Damaged]):
     """Training scenes in voxels. chosen: positions of the scenes used."""
 
-    def __init__(self, data: Scenes, chosen: list[int], settings: Det3d) -> None:
+    def __init__(self, data: LabeledScenes, chosen: list[int], settings: Det3d) -> None:
         self.data, self.chosen, self.settings = data, chosen, settings
 
     def __getitem__(self, item: int) -> Sample | Damaged:
@@ -108,7 +95,7 @@ class Samples(torch.utils.data.Dataset[Sample | Damaged]):
         return sample
 
 
-def samples(data: Scenes, chosen: list[int], settings: Det3d) -> Samples:
+def samples(data: LabeledScenes, chosen: list[int], settings: Det3d) -> Samples:
     return Samples(data, chosen, settings)
 
 
@@ -132,7 +119,7 @@ class Detector(nn.Module):
         self.proposals = settings.proposals
 
 
-def networks(data: Scenes, settings: Det3d) -> nn.ModuleDict:
+def networks(data: LabeledScenes, settings: Det3d) -> nn.ModuleDict:
     return build(data.classes, data.oriented, settings)
 
 
@@ -199,7 +186,7 @@ def losses(nets: nn.ModuleDict, batch: Batch, settings: Det3d) -> dict[str, Tens
         truth_of(batch, detector.mean_size, detector.head.headings),
         detector.mean_size,
     )
-    return {name: weight * terms[name] for name, weight in WEIGHTS.items()}
+    return {name: weight * terms[name] for name, weight in votenet_loss.WEIGHTS.items()}
 
 
 def truth_of(batch: Batch, mean_size_C3: Tensor, headings: int) -> Truth:
@@ -211,8 +198,9 @@ def truth_of(batch: Batch, mean_size_C3: Tensor, headings: int) -> Truth:
     if headings == 1:
         residual = torch.zeros_like(residual)
     size = (batch.size_BG3 - mean_size_C3[batch.kind_BG]) * batch.mask_BG[..., None]
+    is_padding_BG1 = batch.mask_BG[..., None] == 0
     return Truth(
-        center=batch.center_BG3,
+        center=batch.center_BG3.masked_fill(is_padding_BG1, votenet_loss.PADDING_CENTER),
         mask=batch.mask_BG,
         heading_bin=bins,
         heading_residual=residual,
@@ -258,14 +246,14 @@ class Counts(NamedTuple):
     """True boxes, position of a scene -> (classes int64 [N], boxes), and all predicted boxes."""
 
     truths: dict[int, tuple[np.ndarray, Boxes]]
-    predictions: list[Found]
+    predictions: list[PredictedBox]
 
 
-def measurable(data: Scenes) -> list[int]:
+def measurable(data: LabeledScenes) -> list[int]:
     return list(range(len(data.frames)))
 
 
-def read_item(data: Scenes, position: int, settings: Det3d) -> Item:
+def read_item(data: LabeledScenes, position: int, settings: Det3d) -> Item:
     rng = np.random.default_rng([settings.seed, position])
     scene = scenes.draw_points(data.scene(position), settings.max_points, rng)
     name = data.frames[position].name
@@ -281,11 +269,13 @@ def read_item(data: Scenes, position: int, settings: Det3d) -> Item:
 
 def predict_items(
     nets: nn.ModuleDict, items: list[Item], settings: Det3d, device: torch.device
-) -> list[list[Found]]:
+) -> list[list[PredictedBox]]:
     return [_predict(nets, item, settings, device) for item in items]
 
 
-def _predict(nets: nn.ModuleDict, item: Item, settings: Det3d, device: torch.device) -> list[Found]:
+def _predict(
+    nets: nn.ModuleDict, item: Item, settings: Det3d, device: torch.device
+) -> list[PredictedBox]:
     batch = processes.move(collate([item.sample]), device)
     with torch.no_grad():
         proposals = detect(nets, batch).proposals
@@ -295,16 +285,16 @@ def _predict(nets: nn.ModuleDict, item: Item, settings: Det3d, device: torch.dev
     return [box._replace(scene=item.position) for box in boxes]
 
 
-def new_counts(data: Scenes) -> Counts:
+def new_counts(data: LabeledScenes) -> Counts:
     return Counts({}, [])
 
 
-def count(counts: Counts, data: Scenes, item: Item, prediction: list[Found]) -> None:
+def count(counts: Counts, data: LabeledScenes, item: Item, prediction: list[PredictedBox]) -> None:
     counts.truths[item.position] = item.scene.kind, item.scene.boxes
     counts.predictions.extend(prediction)
 
 
-def figures(counts: Counts, data: Scenes) -> dict[str, Any]:
+def figures(counts: Counts, data: LabeledScenes) -> dict[str, Any]:
     """Average precision (area under the precision envelope) and recall, of each class and their
     means over the classes that occur, at 0.25 and 0.5 IoU.
     """

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pri3d import store
 from pri3d.classes import ClassSet
 from pri3d.config import Insseg
-from pri3d.datasets import Objects, Split, at_size, open_split
+from pri3d.datasets import LabeledImages, Objects, at_size, open_split
 from pri3d.errors import Pri3DError
 from pri3d.finetune import mask_rcnn, pictures
 from pri3d.finetune.initial_weights import load_encoder
@@ -38,11 +38,11 @@ CERTAIN = 0.5  # minimum score of the objects that pictures of predictions show
 # Data
 
 
-def open_data(dataset: str, root: Path, split: str) -> Split:
+def open_data(dataset: str, root: Path, split: str) -> LabeledImages:
     return open_split(dataset, root, split)
 
 
-def select(data: Split, settings: Insseg) -> list[int]:
+def select(data: LabeledImages, settings: Insseg) -> list[int]:
     chosen = [i for i in labeled_subset(data.frames, settings) if data.has_objects(i)]
     if not chosen:
         raise Pri3DError(
@@ -51,11 +51,11 @@ def select(data: Split, settings: Insseg) -> list[int]:
     return chosen
 
 
-def problems(data: Split) -> list[str]:
+def problems(data: LabeledImages) -> list[str]:
     return data.problems if data.split == "test" else data.problems + data.without_objects
 
 
-def content(data: Split, position: int) -> Iterable[np.ndarray]:
+def content(data: LabeledImages, position: int) -> Iterable[np.ndarray]:
     return data.labels(position), data.color(position)
 
 
@@ -85,7 +85,7 @@ class Samples(torch.utils.data.Dataset[Sample | Damaged]):
     chosen: positions of the frames used.
     """
 
-    def __init__(self, data: Split, chosen: list[int], settings: Insseg) -> None:
+    def __init__(self, data: LabeledImages, chosen: list[int], settings: Insseg) -> None:
         self.data, self.chosen, self.settings = data, chosen, settings
 
     def __getitem__(self, item: int) -> Sample | Damaged:
@@ -106,7 +106,7 @@ class Samples(torch.utils.data.Dataset[Sample | Damaged]):
         return Sample(name, image.contiguous(), targets(masks, labels))
 
 
-def samples(data: Split, chosen: list[int], settings: Insseg) -> Samples:
+def samples(data: LabeledImages, chosen: list[int], settings: Insseg) -> Samples:
     return Samples(data, chosen, settings)
 
 
@@ -124,7 +124,7 @@ def collate(samples: list[Sample | Damaged]) -> Batch:
 # Networks
 
 
-def networks(data: Split, settings: Insseg) -> nn.ModuleDict:
+def networks(data: LabeledImages, settings: Insseg) -> nn.ModuleDict:
     return build(len(data.things.names), settings)
 
 
@@ -204,11 +204,11 @@ class Counts(NamedTuple):
     scannet: InstanceAP
 
 
-def measurable(data: Split) -> list[int]:
+def measurable(data: LabeledImages) -> list[int]:
     return [i for i in range(len(data.frames)) if data.split == "test" or data.has_objects(i)]
 
 
-def read_item(data: Split, position: int, settings: Insseg) -> Item:
+def read_item(data: LabeledImages, position: int, settings: Insseg) -> Item:
     color = data.color(position)
     unlabeled = Objects(np.zeros((1, 1), np.int32), {})
     objects = unlabeled if data.split == "test" else data.objects(position)
@@ -223,11 +223,11 @@ def predict_items(
     return [predict(nets, item.color, settings, device) for item in items]
 
 
-def new_counts(data: Split) -> Counts:
+def new_counts(data: LabeledImages) -> Counts:
     return Counts([], [], [], InstanceAP(len(data.things.names)))
 
 
-def count(counts: Counts, data: Split, item: Item, prediction: Predictions) -> None:
+def count(counts: Counts, data: LabeledImages, item: Item, prediction: Predictions) -> None:
     shape = item.color.shape[:2]
     number = len(counts.images) + 1
     counts.images.append(coco.image_of(number, item.name, shape))
@@ -243,7 +243,7 @@ def _by_object(predictions: Predictions) -> list[Predicted]:
     return [Predicted(mask, int(label), float(score)) for mask, label, score in columns]
 
 
-def figures(counts: Counts, data: Split) -> dict[str, Any]:
+def figures(counts: Counts, data: LabeledImages) -> dict[str, Any]:
     """Average precision by COCO's and by ScanNet's rule."""
     truth = coco.truth_of(counts.images, counts.annotations, data.things.names)
     ap = counts.scannet.result()
@@ -276,7 +276,7 @@ def summary(result: dict[str, Any]) -> list[str]:
 # Pictures and files
 
 
-def picture(data: Split, item: Item, prediction: Predictions) -> np.ndarray:
+def picture(data: LabeledImages, item: Item, prediction: Predictions) -> np.ndarray:
     shown = _certain(prediction)
     return pictures.instances(
         item.color, item.masks, item.labels, shown.masks, shown.labels, data.things
@@ -288,7 +288,9 @@ def _certain(predictions: Predictions) -> Predictions:
     return Predictions(*(part[rows] for part in predictions))
 
 
-def write_submission(folder: Path, data: Split, item: Item, prediction: Predictions) -> None:
+def write_submission(
+    folder: Path, data: LabeledImages, item: Item, prediction: Predictions
+) -> None:
     """<image>.txt with one line per object (mask file, label, confidence), and the mask files."""
     ids, lines = data.things.file_ids(), []
     for number, each in enumerate(_by_object(prediction)):
@@ -299,7 +301,7 @@ def write_submission(folder: Path, data: Split, item: Item, prediction: Predicti
         temporary.write_text("".join(lines))
 
 
-def class_set(data: Split | type[Split]) -> ClassSet:
+def class_set(data: LabeledImages | type[LabeledImages]) -> ClassSet:
     return data.things
 
 

@@ -15,7 +15,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from pri3d.classes import ClassSet
 from pri3d.config import Semseg
-from pri3d.datasets import Split, at_size, open_split
+from pri3d.datasets import LabeledImages, at_size, open_split
 from pri3d.errors import Pri3DError
 from pri3d.finetune import pictures
 from pri3d.finetune.initial_weights import load_encoder, load_unet
@@ -25,9 +25,9 @@ from pri3d.finetune.samples import IGNORED, Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
 from pri3d.finetune.summaries import percent
 from pri3d.metrics import semantic
-from pri3d.models.resunet import ENCODERS, resnet_encoder, resunet, stem
+from pri3d.models.resunet import ENCODERS, encode, resnet_encoder, resunet
 from pri3d.run.folder import InitialWeights
-from pri3d.transforms.color import augment, normalise
+from pri3d.transforms.color import augment, normalize
 from pri3d.transforms.crop import Crop, crop_image, random_crop
 
 ITEMS_AT_ONCE = 8  # images per prediction
@@ -38,19 +38,19 @@ MIN_SHARE = 0.01  # of an image's pixels, for a class to be named in a summary
 # Data
 
 
-def open_data(dataset: str, root: Path, split: str) -> Split:
+def open_data(dataset: str, root: Path, split: str) -> LabeledImages:
     return open_split(dataset, root, split)
 
 
-def select(data: Split, settings: Semseg) -> list[int]:
+def select(data: LabeledImages, settings: Semseg) -> list[int]:
     return labeled_subset(data.frames, settings)
 
 
-def problems(data: Split) -> list[str]:
+def problems(data: LabeledImages) -> list[str]:
     return data.problems
 
 
-def content(data: Split, position: int) -> Iterable[np.ndarray]:
+def content(data: LabeledImages, position: int) -> Iterable[np.ndarray]:
     return data.labels(position), data.color(position)
 
 
@@ -75,7 +75,7 @@ class Batch(NamedTuple):
 class Samples(torch.utils.data.Dataset[Sample | Damaged]):
     """Training images at the input size. chosen: positions of the frames used."""
 
-    def __init__(self, data: Split, chosen: list[int], settings: Semseg) -> None:
+    def __init__(self, data: LabeledImages, chosen: list[int], settings: Semseg) -> None:
         self.data, self.chosen, self.settings = data, chosen, settings
 
     def __getitem__(self, item: int) -> Sample | Damaged:
@@ -94,10 +94,10 @@ class Samples(torch.utils.data.Dataset[Sample | Damaged]):
         if settings.augment_color:
             image = augment(image, color_rng)
         target = crop_labels(labels, rgb.shape[:2], crop, shape)
-        return Sample(name, normalise(image), torch.from_numpy(target - np.uint8(1)))
+        return Sample(name, normalize(image), torch.from_numpy(target - np.uint8(1)))
 
 
-def samples(data: Split, chosen: list[int], settings: Semseg) -> Samples:
+def samples(data: LabeledImages, chosen: list[int], settings: Semseg) -> Samples:
     return Samples(data, chosen, settings)
 
 
@@ -117,7 +117,7 @@ def collate(samples: list[Sample | Damaged]) -> Batch:
 # Networks
 
 
-def networks(data: Split, settings: Semseg) -> nn.ModuleDict:
+def networks(data: LabeledImages, settings: Semseg) -> nn.ModuleDict:
     return build(len(data.classes.names), settings)
 
 
@@ -128,7 +128,7 @@ def build(classes: int, settings: Semseg) -> nn.ModuleDict:
         classifier: nn.Module = nn.Conv2d(unet.channels, classes, 1)
         return nn.ModuleDict({"backbone": unet, "classifier": classifier})
     encoder = resnet_encoder(settings.network2d, dilated=True)
-    classifier = DeepLabHead(ENCODERS[settings.network2d][1][-1], classes)
+    classifier = DeepLabHead(ENCODERS[settings.network2d].channels[-1], classes)
     backbone = nn.ModuleDict({"encoder": encoder})
     return nn.ModuleDict({"backbone": backbone, "classifier": classifier})
 
@@ -159,17 +159,9 @@ def logits(nets: nn.ModuleDict, image_BCHW: Tensor, settings: Semseg) -> Tensor:
             if settings.architecture == "unet":
                 features = nets["backbone"](image)
             else:
-                features = last_features(nets["backbone"].get_submodule("encoder"), image)
+                features = encode(nets["backbone"].get_submodule("encoder"), image)[-1]
         scores = nets["classifier"](features)
     return interpolate(scores.float(), image_BCHW.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def last_features(encoder: nn.Module, image_BCHW: Tensor) -> Tensor:
-    """The features of an encoder's last stage."""
-    features = stem(encoder, image_BCHW)
-    for stage in ("layer1", "layer2", "layer3", "layer4"):
-        features = encoder.get_submodule(stage)(features)
-    return features
 
 
 # Training
@@ -208,7 +200,7 @@ def network_input(rgb: np.ndarray, settings: Semseg) -> Tensor:
     height, width = rgb.shape[:2]
     whole = Crop(top=0, left=0, height=height, width=width, mirrored=False)
     shape = settings.height, settings.width
-    return normalise(torch.from_numpy(crop_image(rgb, (height, width), whole, shape)))
+    return normalize(torch.from_numpy(crop_image(rgb, (height, width), whole, shape)))
 
 
 def most_likely(scores_BKHW: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -232,11 +224,11 @@ Counts = dict[str, np.ndarray]  # rule -> confusion matrix int64 [K + 1, K + 1]
 Prediction = dict[str, np.ndarray]  # rule -> classes u8 [h, w] at the rule's size
 
 
-def measurable(data: Split) -> list[int]:
+def measurable(data: LabeledImages) -> list[int]:
     return list(range(len(data.frames)))
 
 
-def read_item(data: Split, position: int, settings: Semseg) -> Item:
+def read_item(data: LabeledImages, position: int, settings: Semseg) -> Item:
     color = data.color(position, settings.height)
     unlabeled = np.zeros(color.shape[:2], np.uint8)
     labels = unlabeled if data.split == "test" else data.labels(position)
@@ -266,19 +258,19 @@ def _prediction_size(labels: list[np.ndarray], shape: tuple[int, int]) -> tuple[
     return (first.shape[0], first.shape[1]) if same and smaller and first.any() else shape
 
 
-def new_counts(data: Split) -> Counts:
+def new_counts(data: LabeledImages) -> Counts:
     size = len(data.classes.names) + 1
     return {rule: np.zeros((size, size), np.int64) for rule in RULE_SIZES}
 
 
-def count(counts: Counts, data: Split, item: Item, prediction: Prediction) -> None:
+def count(counts: Counts, data: LabeledImages, item: Item, prediction: Prediction) -> None:
     classes = len(data.classes.names)
     for rule, shape in RULE_SIZES.items():
         labels = at_size(item.labels, shape)
         counts[rule] += semantic.confusion(labels, prediction[rule], classes)
 
 
-def figures(counts: Counts, data: Split) -> dict[str, Any]:
+def figures(counts: Counts, data: LabeledImages) -> dict[str, Any]:
     """IoU and accuracy by ScanNet's and by Pri3D's rule, and the share of each class."""
     names, rules = data.classes.names, {}
     for rule, confusion in counts.items():
@@ -305,18 +297,18 @@ def summary(result: dict[str, Any]) -> list[str]:
 # Pictures and files
 
 
-def picture(data: Split, item: Item, prediction: Prediction) -> np.ndarray:
+def picture(data: LabeledImages, item: Item, prediction: Prediction) -> np.ndarray:
     labels = at_size(item.labels, RULE_SIZES["scannet"])
     return pictures.semantic(item.color, labels, prediction["scannet"], data.classes)
 
 
-def write_submission(folder: Path, data: Split, item: Item, prediction: Prediction) -> None:
+def write_submission(folder: Path, data: LabeledImages, item: Item, prediction: Prediction) -> None:
     """<image>.png with the id of every pixel."""
     ids = data.classes.file_ids()[prediction["scannet"]]
     pictures.save_png(folder / pictures.file_name(item.name, ".png"), ids)
 
 
-def class_set(data: Split | type[Split]) -> ClassSet:
+def class_set(data: LabeledImages | type[LabeledImages]) -> ClassSet:
     return data.classes
 
 

@@ -14,9 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from pri3d import store
 from pri3d.config import Semseg3d
-from pri3d.datasets.rooms import Cloud, open_rooms
-from pri3d.datasets.s3dis import S3DIS
-from pri3d.datasets.scannet3d import ScanNet3D
+from pri3d.datasets import LabeledClouds, open_split
+from pri3d.datasets.labeled_clouds import Cloud
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import load_backbone3d
 from pri3d.finetune.optimizers import polynomial_rate, sgd
@@ -32,27 +31,25 @@ from pri3d.run.folder import InitialWeights
 from pri3d.sparse.coordinates import collate_counted
 from pri3d.transforms.cloud import augment_colors, augment_points
 
-Rooms = ScanNet3D | S3DIS
-
 ITEMS_AT_ONCE = 1  # clouds per prediction
 
 
 # Data
 
 
-def open_data(dataset: str, root: Path, split: str) -> Rooms:
-    return open_rooms(dataset, root, split)
+def open_data(dataset: str, root: Path, split: str) -> LabeledClouds:
+    return open_split(dataset, root, split, "clouds")
 
 
-def select(data: Rooms, settings: Semseg3d) -> list[int]:
+def select(data: LabeledClouds, settings: Semseg3d) -> list[int]:
     return labeled_subset(data.frames, settings, whole_scenes=True)
 
 
-def problems(data: Rooms) -> list[str]:
+def problems(data: LabeledClouds) -> list[str]:
     return data.problems
 
 
-def content(data: Rooms, position: int) -> Iterable[np.ndarray]:
+def content(data: LabeledClouds, position: int) -> Iterable[np.ndarray]:
     cloud = data.cloud(position)
     return cloud.points, cloud.color, cloud.label
 
@@ -88,7 +85,7 @@ class Batch(NamedTuple):
 class Samples(torch.utils.data.Dataset[Sample | Damaged]):
     """Training clouds in voxels. chosen: positions of the clouds used."""
 
-    def __init__(self, data: Rooms, chosen: list[int], settings: Semseg3d) -> None:
+    def __init__(self, data: LabeledClouds, chosen: list[int], settings: Semseg3d) -> None:
         self.data, self.chosen, self.settings = data, chosen, settings
 
     def __getitem__(self, item: int) -> Sample | Damaged:
@@ -108,7 +105,7 @@ class Samples(torch.utils.data.Dataset[Sample | Damaged]):
         return sample
 
 
-def samples(data: Rooms, chosen: list[int], settings: Semseg3d) -> Samples:
+def samples(data: LabeledClouds, chosen: list[int], settings: Semseg3d) -> Samples:
     return Samples(data, chosen, settings)
 
 
@@ -171,7 +168,7 @@ def collate(samples: list[Sample | Damaged]) -> Batch:
 # Networks
 
 
-def networks(data: Rooms, settings: Semseg3d) -> nn.ModuleDict:
+def networks(data: LabeledClouds, settings: Semseg3d) -> nn.ModuleDict:
     return build(len(data.classes.names), settings)
 
 
@@ -251,11 +248,11 @@ class Counts(NamedTuple):
     points: np.ndarray
 
 
-def measurable(data: Rooms) -> list[int]:
+def measurable(data: LabeledClouds) -> list[int]:
     return list(range(len(data.frames)))
 
 
-def read_item(data: Rooms, position: int, settings: Semseg3d) -> Item:
+def read_item(data: LabeledClouds, position: int, settings: Semseg3d) -> Item:
     cloud, name = data.cloud(position), data.frames[position].name
     sample = voxelize(name, finite_points(cloud), settings.voxel_m)
     return Item(position, name, cloud.notes, cloud, sample)
@@ -279,19 +276,19 @@ def _predict(nets: nn.ModuleDict, item: Item, device: torch.device) -> Predictio
     return Prediction(voxels, points)
 
 
-def new_counts(data: Rooms) -> Counts:
+def new_counts(data: LabeledClouds) -> Counts:
     size = len(data.classes.names) + 1
     return Counts(np.zeros((size, size), np.int64), np.zeros((size, size), np.int64))
 
 
-def count(counts: Counts, data: Rooms, item: Item, prediction: Prediction) -> None:
+def count(counts: Counts, data: LabeledClouds, item: Item, prediction: Prediction) -> None:
     classes, target_V = len(data.classes.names), item.sample.target_V
     truth = np.where(target_V == IGNORED, 0, target_V + np.uint8(1))
     counts.voxels[:] += semantic.confusion(truth, prediction.voxels, classes)
     counts.points[:] += semantic.confusion(item.cloud.label, prediction.points, classes)
 
 
-def figures(counts: Counts, data: Rooms) -> dict[str, Any]:
+def figures(counts: Counts, data: LabeledClouds) -> dict[str, Any]:
     """IoU and accuracy by ScanNet's rule, on voxels and on points, and the share of each class."""
     names, rules = data.classes.names, {}
     for name, confusion in counts._asdict().items():
@@ -315,7 +312,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def write_submission(folder: Path, data: Rooms, item: Item, prediction: Prediction) -> None:
+def write_submission(folder: Path, data: LabeledClouds, item: Item, prediction: Prediction) -> None:
     """<scene>.txt with the nyu40 id of every vertex, one per line."""
     ids = data.classes.file_ids()[prediction.points]
     with store.atomic_path(folder / f"{data.frames[item.position].scene}.txt") as temporary:

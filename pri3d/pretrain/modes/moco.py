@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pri3d.config import Pretrain
-from pri3d.models.resunet import ENCODERS, resnet_encoder
+from pri3d.models.resunet import ENCODERS, encode, resnet_encoder
 from pri3d.pretrain.frame_crops import FrameCropBatch, FrameCropSamples
 from pri3d.pretrain.image_features import maps_of
 from pri3d.pretrain.matches import CELL
@@ -152,10 +152,8 @@ def after_step(nets: nn.ModuleDict, settings: Pretrain) -> None:
 def feature_maps(nets: nn.ModuleDict, image_BCHW: Tensor, settings: Pretrain) -> Tensor:
     """The encoder's features at stride 8, scaled to the cells, float32 [B, C, H / 2, W / 2]."""
     encoder = _encoder(nets)
-    parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
-    at8 = nn.Sequential(*(encoder.get_submodule(name) for name in parts))
     shape = image_BCHW.shape[2] // CELL, image_BCHW.shape[3] // CELL
-    map_BChw = maps_of(at8, image_BCHW, settings)
+    map_BChw = maps_of(lambda x_BCHW: encode(encoder, x_BCHW, stages=2)[-1], image_BCHW, settings)
     return nn.functional.interpolate(map_BChw, shape, mode="bilinear")
 
 
@@ -170,13 +168,11 @@ def _moco(nets: nn.ModuleDict) -> Moco:
 
 
 def _head(network2d: str) -> nn.Module:
-    width = ENCODERS[network2d][1][-1]
+    width = ENCODERS[network2d].channels[-1]
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, CHANNELS))
 
 
 def _features(encoder: nn.Module, head: nn.Module, image_BCHW: Tensor) -> Tensor:
     """Unit vectors, float32 [B, C]."""
-    x = image_BCHW.contiguous(memory_format=torch.channels_last)
-    for part in encoder.children():  # torchvision's order is that of the forward pass
-        x = part(x)
-    return nn.functional.normalize(head(x.mean((2, 3))).float(), dim=1)
+    map_BChw = encode(encoder, image_BCHW.contiguous(memory_format=torch.channels_last))[-1]
+    return nn.functional.normalize(head(map_BChw.mean((2, 3))).float(), dim=1)

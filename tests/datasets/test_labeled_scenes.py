@@ -12,8 +12,8 @@ from scipy.io import savemat
 
 from pri3d.boxes import Boxes, inside
 from pri3d.config import Demo
-from pri3d.datasets import sunrgbd
-from pri3d.datasets.objects3d import SCANNET_KINDS, open_objects
+from pri3d.datasets import open_split, sunrgbd
+from pri3d.datasets.scannet_objects import SCANNET_KINDS
 from pri3d.demo import sunrgbd as demo_sunrgbd
 from pri3d.errors import Pri3DError
 
@@ -36,15 +36,15 @@ FIELDS = {
 
 
 def structs(fields: str, rows: list[dict]) -> np.ndarray:
-    """An array of MATLAB's structs; a field that a row has not is empty."""
+    """An array of MATLAB structs; fields that a row does not have are empty."""
     out = np.zeros((1, len(rows)), [(name, object) for name in fields.split()])
     for i, row in enumerate(rows):
         out[0, i] = tuple(row.get(name, NOTHING) for name in out.dtype.names)
     return out
 
 
-def box(half, centre, word="chair", direction=(1.0, 0, 0)) -> dict:
-    numbers = {"coeffs": half, "centroid": centre, "orientation": direction, "gtBb2D": (1, 2, 3, 4)}
+def box(half, center, word="chair", direction=(1.0, 0, 0)) -> dict:
+    numbers = {"coeffs": half, "centroid": center, "orientation": direction, "gtBb2D": (1, 2, 3, 4)}
     numbers = {name: np.array([value], float) for name, value in numbers.items()}
     return numbers | {"basis": np.eye(3), "classname": word, "sequenceName": "SUNRGBD/kv1/"}
 
@@ -93,12 +93,12 @@ def sun(tmp_path, request):
 
 def test_a_frame_is_what_its_files_say(sun):
     root, depth, color, tilt, meta = sun
-    data = open_objects("sunrgbd", root, "train")
+    data = open_split("sunrgbd", root, "train", "scenes")
     assert data.described_by == meta.name
     assert [frame.name[-5:] for frame in data.frames] == ["img_0", "img_1"]
     assert [p.split(": ")[1] for p in data.problems] == [
-        "has no 2.png; it is left out",
-        f"not described in {meta.name}; it is left out",
+        "has no 2.png; the frame is left out",
+        f"not described in {meta.name}; the frame is left out",
     ]
     scene = data.scene(0)
     row, column = np.nonzero(depth)
@@ -114,10 +114,10 @@ def test_a_frame_is_what_its_files_say(sun):
 
 
 def test_boxes_have_whole_sizes_and_headings_from_x_towards_minus_y(sun):
-    data = open_objects("sunrgbd", sun[0], "train")
+    data = open_split("sunrgbd", sun[0], "train", "scenes")
     scene = data.scene(0)
     names = [data.classes.names[kind] for kind in scene.kind]
-    assert names == ["chair", "table"]  # a lamp is none of the ten classes
+    assert names == ["chair", "table"]  # a lamp is not one of the ten classes
     np.testing.assert_allclose(scene.boxes.size, [(0.8, 0.4, 1.0), (0.2, 0.6, 0.4)])
     np.testing.assert_allclose(scene.boxes.heading, [0, -np.pi / 2])
     assert len(scene.notes) == 1
@@ -127,32 +127,32 @@ def test_boxes_have_whole_sizes_and_headings_from_x_towards_minus_y(sun):
     assert (empty.member == -1).all()
 
 
-def test_boxes_are_of_version_2_where_both_are_there(sun):
+def test_version_2_is_used_if_both_exist(sun):
     root, *_, meta = sun
     for other in {root / V1, root / V2} - {meta}:
         other.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(meta, other)
-    assert open_objects("sunrgbd", root, "train").described_by == "SUNRGBDMeta3DBB_v2.mat"
+    assert open_split("sunrgbd", root, "train", "scenes").described_by == "SUNRGBDMeta3DBB_v2.mat"
 
 
 def test_points_belong_to_at_most_three_boxes_as_votes_are_kept():
     points = np.array([(0.0, 0, 0), (0.4, 0, 0), (3, 0, 0)])
     size = np.array([(1.0, 1, 1), (0.5, 0.5, 0.5), (2, 2, 2), (3, 3, 3)])
     boxes = Boxes(np.zeros((4, 3)), size, np.zeros(4))
-    found = sunrgbd.members(points, boxes)
+    found = sunrgbd.box_members(points, boxes)
     np.testing.assert_array_equal(found, [(0, 1, 3), (0, 2, 3), (-1, -1, -1)])
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ("meta", "SUNRGBDMeta cannot be read"),
-        ("no meta", "missing; it comes with SUN RGB-D"),
-        ("depth", "is no label image"),
-        ("color", "is no JPEG image"),
+        ("no meta", "missing; put it beside the folder SUNRGBD"),
+        ("depth", "not a label image"),
+        ("color", "not a JPEG image"),
     ],
 )
-def test_damage_is_one_sentence(sun, damage, said):
+def test_damage_is_one_sentence(sun, damage, message):
     root, *_, meta = sun
     if damage == "meta":
         meta.write_bytes(meta.read_bytes()[:300])
@@ -163,14 +163,14 @@ def test_damage_is_one_sentence(sun, damage, said):
             f"SUNRGBD/kv1/b3dodata/img_0/{'depth' if damage == 'depth' else 'image'}/*"
         )
         path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(Pri3DError, match=said) as caught:
-        open_objects("sunrgbd", root, "train").scene(0)
+    with pytest.raises(Pri3DError, match=message) as caught:
+        open_split("sunrgbd", root, "train", "scenes").scene(0)
     assert "\n" not in str(caught.value)
 
 
 def test_there_is_no_third_split(sun):
     with pytest.raises(Pri3DError, match="has no split test"):
-        open_objects("sunrgbd", sun[0], "test")
+        open_split("sunrgbd", sun[0], "test", "scenes")
 
 
 @pytest.fixture(scope="module")
@@ -178,23 +178,23 @@ def rendered(tmp_path_factory):
     out = tmp_path_factory.mktemp("sun")
     patched = pytest.MonkeyPatch()
     patched.setattr(demo_sunrgbd, "FRAMES", 6)
-    patched.setattr(demo_sunrgbd, "TESTED", 2)
+    patched.setattr(demo_sunrgbd, "TEST_FRAMES", 2)
     small = {
-        "kv2": ("kv2/kinect2data", 106, 146, 105.9),
-        "realsense": ("realsense/lg", 96, 128, 114.0),
+        "kv2": demo_sunrgbd.Sensor("kv2/kinect2data", 106, 146, 105.9),
+        "realsense": demo_sunrgbd.Sensor("realsense/lg", 96, 128, 114.0),
     }
     patched.setattr(demo_sunrgbd, "SENSORS", small)
-    patched.setattr(demo_sunrgbd, "SEEN", 20)
-    demo_sunrgbd.write_sunrgbd(out, Demo())
+    patched.setattr(demo_sunrgbd, "MIN_PIXELS", 20)
+    demo_sunrgbd.write(out, Demo())
     patched.undo()
     return out
 
 
-def test_boxes_of_the_demo_hold_the_points_of_their_objects(rendered):
-    """The heading's convention, by counting points: the other sign holds fewer."""
+def test_boxes_of_the_demo_contain_the_points_of_their_objects(rendered):
+    """Checks the sign of headings by counting points: with the other sign there are fewer."""
     right = wrong = turned = 0
     for split in ("train", "val"):
-        data = open_objects("sunrgbd", rendered, split)
+        data = open_split("sunrgbd", rendered, split, "scenes")
         assert not data.problems
         for i in range(len(data.frames)):
             scene = data.scene(i)
@@ -202,9 +202,9 @@ def test_boxes_of_the_demo_hold_the_points_of_their_objects(rendered):
             # The floor is level, whatever the camera's tilt.
             low = np.percentile(scene.points[:, 2], 2)
             assert (np.abs(scene.points[:, 2] - low) < 0.03).mean() > 0.02
-            for centre, size, heading in zip(*scene.boxes):
-                within = inside(scene.points, centre, size + 0.02, heading).sum()
-                other = inside(scene.points, centre, size + 0.02, -heading).sum()
+            for center, size, heading in zip(*scene.boxes):
+                within = inside(scene.points, center, size + 0.02, heading).sum()
+                other = inside(scene.points, center, size + 0.02, -heading).sum()
                 assert within > 0
                 right, wrong = right + within, wrong + other
                 turned += abs(np.sin(2 * heading)) > 0.2
@@ -242,14 +242,14 @@ def scans(tmp_path):
 
 def test_boxes_go_around_the_aligned_vertices_of_objects(scans):
     root, points, matrix = scans
-    data = open_objects("scannet3d", root, "train")
+    data = open_split("scannet3d", root, "train", "scenes")
     for i, pose in ((0, matrix), (1, np.eye(4))):
         scene = data.scene(i)
-        placed = points @ pose[:3, :3].T + pose[:3, 3]
-        np.testing.assert_allclose(scene.points, placed, atol=1e-5)
+        aligned = points @ pose[:3, :3].T + pose[:3, 3]
+        np.testing.assert_allclose(scene.points, aligned, atol=1e-5)
         assert [data.classes.names[kind] for kind in scene.kind] == ["chair", "cabinet"]
         for number, rows in enumerate((slice(10, 30), slice(30, 40))):
-            low, high = placed[rows].min(axis=0), placed[rows].max(axis=0)
+            low, high = aligned[rows].min(axis=0), aligned[rows].max(axis=0)
             np.testing.assert_allclose(scene.boxes.center[number], (low + high) / 2, atol=1e-5)
             np.testing.assert_allclose(scene.boxes.size[number], high - low, atol=1e-5)
             assert (scene.member[rows] == number).all()
@@ -261,10 +261,10 @@ def test_boxes_go_around_the_aligned_vertices_of_objects(scans):
     assert "scene0001_00: has no axisAlignment" in scene.notes[0]
 
 
-def test_an_alignment_that_is_none_is_one_sentence(scans):
+def test_a_damaged_alignment_is_one_sentence(scans):
     root, *_ = scans
     (root / "scene0000_00/scene0000_00.txt").write_text("axisAlignment = 1 2 3\n")
-    data = open_objects("scannet3d", root, "train")
+    data = open_split("scannet3d", root, "train", "scenes")
     with pytest.raises(Pri3DError, match="its axisAlignment is not 16 numbers"):
         data.scene(0)
     data.scene(1)
@@ -273,7 +273,7 @@ def test_an_alignment_that_is_none_is_one_sentence(scans):
 def test_mean_sizes_are_the_published_ones():
     assert SCANNET_KINDS.sizes.shape == (18, 3)
     assert SCANNET_KINDS.names[0] == "cabinet"
-    # Weighted by place, so that no two may change places.
+    # Weighted by position, so that no two can be swapped.
     for sizes, expected in (
         (SCANNET_KINDS.sizes, 1254.035824),
         (np.array(list(sunrgbd.SIZES.values())), 403.427271),

@@ -1,4 +1,4 @@
-"""Labelled clouds: ScanNet's surfaces and S3DIS's rooms, with all the damage that is known."""
+"""Labeled clouds: ScanNet's surfaces and S3DIS's rooms, with all known kinds of damage."""
 
 import json
 
@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from make_rooms import cloud, lines_of, write_area, write_scene
 
 from pri3d.classes import S3DIS13, SCANNET20
-from pri3d.datasets import s3dis
-from pri3d.datasets.rooms import open_rooms
+from pri3d.datasets import open_split, s3dis
 from pri3d.errors import Pri3DError
 
 CHAIR, WALL, CLUTTER = (S3DIS13.names.index(name) + 1 for name in ("chair", "wall", "clutter"))
@@ -25,17 +24,17 @@ def test_rooms_have_the_classes_of_their_files(tmp_path):
     (tmp_path / "Area_1/Area_1_alignmentAngle.txt").write_text("## Global angle\noffice_1 90\n")
     (tmp_path / "Area_1/copyRoom_1").mkdir()
     (tmp_path / "Area_1/copyRoom_1/copy_Room_1.txt").write_bytes(lines_of(chair))
-    data = open_rooms("s3dis", tmp_path, "train")
+    data = open_split("s3dis", tmp_path, "train", "clouds")
     assert [frame.name for frame in data.frames] == ["Area_1/office_1"]
     assert any("copyRoom_1: has no Annotations" in problem for problem in data.problems)
-    assert sum("missing; it is left out" in problem for problem in data.problems) == 4
+    assert sum("missing; the area is left out" in problem for problem in data.problems) == 4
     found = data.cloud(0)
     expected = np.concatenate([chair, thing, stairs, wall])  # by the files' names
     np.testing.assert_allclose(found.points, expected[:, :3])
     np.testing.assert_array_equal(found.color, expected[:, 3:])
     kinds = np.repeat([CHAIR, 0, CLUTTER, WALL], 30)
     np.testing.assert_array_equal(found.label, kinds)
-    assert found.notes == ["office_1: 'sculpture' (30 points) is no class"]
+    assert found.notes == ["office_1: 'sculpture' (30 points) is not a class; it is ignored"]
 
 
 def test_a_room_whose_own_file_is_misnamed_comes_whole_from_its_annotations(tmp_path):
@@ -43,7 +42,7 @@ def test_a_room_whose_own_file_is_misnamed_comes_whole_from_its_annotations(tmp_
     expected = np.concatenate([chair, wall])
     write_area(tmp_path, "Area_6/copyRoom_1", chair_1=lines_of(chair), wall_1=lines_of(wall))
     (tmp_path / "Area_6/copyRoom_1/copy_Room_1.txt").write_bytes(lines_of(expected))
-    data = open_rooms("s3dis", tmp_path, "train")
+    data = open_split("s3dis", tmp_path, "train", "clouds")
     assert [frame.name for frame in data.frames] == ["Area_6/copyRoom_1"]
     assert [problem[:6] for problem in data.problems] == [f"Area_{n}" for n in (1, 2, 3, 4)]
     found = data.cloud(0)
@@ -56,7 +55,7 @@ def test_a_room_whose_own_file_is_misnamed_comes_whole_from_its_annotations(tmp_
 def test_area_5_is_held_out(tmp_path):
     for area in range(1, 7):
         write_area(tmp_path, f"Area_{area}/office_1", chair_1=lines_of(cloud(area)))
-    train, val = (open_rooms("s3dis", tmp_path, split) for split in ("train", "val"))
+    train, val = (open_split("s3dis", tmp_path, split, "clouds") for split in ("train", "val"))
     assert [frame.name[5] for frame in train.frames] == list("12346")
     assert [frame.name for frame in val.frames] == ["Area_5/office_1"]
     assert not train.problems
@@ -70,15 +69,19 @@ def test_area_5_is_held_out(tmp_path):
         (b"1.000 2.000 3.000 103.0\x100000 99 98", b"1.000 2.000 3.000 103.000000 99 98"),
     ],
 )
-def test_the_three_published_damages_are_repaired_exactly_and_told(tmp_path, damaged, whole):
+def test_the_three_published_kinds_of_damage_are_repaired_exactly_and_noted(
+    tmp_path, damaged, whole
+):
     before = lines_of(cloud(1))
     write_area(tmp_path, ceiling_1=before + damaged + b"\n" + before)
     write_area(tmp_path, "Area_2/whole", ceiling_1=before + whole + b"\n" + before)
-    data = open_rooms("s3dis", tmp_path, "train")
+    data = open_split("s3dis", tmp_path, "train", "clouds")
     found, expected = data.cloud(0), data.cloud(1)
     np.testing.assert_array_equal(found.points, expected.points)
     np.testing.assert_array_equal(found.color, expected.color)
-    assert found.notes == ["office_1/ceiling_1.txt: 1 damaged bytes repaired, the first in line 31"]
+    assert found.notes == [
+        "office_1/ceiling_1.txt: 1 damaged bytes were repaired, the first in line 31"
+    ]
     assert not expected.notes
 
 
@@ -96,10 +99,10 @@ def test_the_three_published_damages_are_repaired_exactly_and_told(tmp_path, dam
 def test_a_line_that_is_not_six_numbers_is_dropped_and_counted(tmp_path, line):
     before, after = cloud(1), cloud(2)
     write_area(tmp_path, wall_1=lines_of(before) + line + b"\n\n" + lines_of(after))
-    data = open_rooms("s3dis", tmp_path, "train")
+    data = open_split("s3dis", tmp_path, "train", "clouds")
     found = data.cloud(0)
     np.testing.assert_allclose(found.points, np.concatenate([before, after])[:, :3])
-    assert "1 lines are not six numbers, the first is line 31" in found.notes[0]
+    assert "1 lines are not six numbers and were dropped, the first is line 31" in found.notes[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,7 +124,7 @@ def test_every_way_to_write_six_numbers_is_read(tmp_path_factory, points, end, g
 
 def test_lines_of_seven_and_five_numbers_do_not_make_up_for_each_other(tmp_path):
     write_area(tmp_path, wall_1=b"1 2 3 4 5 6 7\n8 9 10 11 12\n1 2 3 4 5 6\n")
-    found = open_rooms("s3dis", tmp_path, "train").cloud(0)
+    found = open_split("s3dis", tmp_path, "train", "clouds").cloud(0)
     np.testing.assert_array_equal(found.points, [[1, 2, 3]])
     assert "2 lines" in found.notes[0]
 
@@ -159,7 +162,7 @@ def scans(tmp_path):
 
 def test_surfaces_have_the_labels_of_either_form(scans):
     root, points, color, _ = scans
-    data = open_rooms("scannet3d", root, "train")
+    data = open_split("scannet3d", root, "train", "clouds")
     assert [frame.scene for frame in data.frames] == ["scene0001_00", "scene0000_00"]
     assert data.problems == [
         "scene0002_00: has no scene0002_00_vh_clean_2.ply; the scene is left out"
@@ -176,15 +179,15 @@ def test_surfaces_have_the_labels_of_either_form(scans):
     other = SCANNET20.names.index("otherfurniture") + 1
     np.testing.assert_array_equal(by_surface.label, [0, wall, chair, 0, 0, other, 0, 0] * 5)
     assert [note.split(": ")[1] for note in by_surface.notes] == [
-        "id 50 of 5 vertices is no class",
-        "id 149 of 5 vertices is no class",
+        "id 50 of 5 vertices is not a NYU-40 id",
+        "id 149 of 5 vertices is not a NYU-40 id",
     ]
 
 
 def test_the_test_split_has_no_labels(scans):
     root, *_ = scans
     (root / "scene0000_00/scene0000_00_vh_clean_2.labels.ply").unlink()
-    data = open_rooms("scannet3d", root, "test")
+    data = open_split("scannet3d", root, "test", "clouds")
     assert not data.cloud(0).label.any()
 
 
@@ -193,24 +196,24 @@ def test_vertices_that_are_not_finite_keep_their_rows(scans):
     points = points.copy()
     points[3] = np.nan
     write_scene(root, "scene0000_00", points, color)
-    found = open_rooms("scannet3d", root, "train").cloud(1)
+    found = open_split("scannet3d", root, "train", "clouds").cloud(1)
     assert len(found.points) == 40
     assert found.label[3] == 0
     assert "1 vertices are not finite" in found.notes[-1]
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ("shorter", "has 39 vertices, the surface 40"),
         ("cut", "not a whole PLY file"),
         ("no label", "not a whole PLY file"),
-        ("segments", "is no JSON"),
-        ("groups", "is not as ScanNet has it"),
+        ("segments", "not JSON"),
+        ("groups", "not as published for ScanNet"),
         ("few segments", "has 2 vertices, the surface 40"),
     ],
 )
-def test_damage_is_one_sentence_and_the_others_stay(scans, damage, said):
+def test_damage_is_one_sentence_and_the_others_stay(scans, damage, message):
     root, points, color, label = scans
     path = root / "scene0000_00/scene0000_00_vh_clean_2.labels.ply"
     segments = root / "scene0001_00/scene0001_00_vh_clean_2.0.010000.segs.json"
@@ -228,8 +231,8 @@ def test_damage_is_one_sentence_and_the_others_stay(scans, damage, said):
             (root / "scene0001_00/scene0001_00.aggregation.json").write_text("{}")
         else:
             segments.write_text(text[damage])
-    data = open_rooms("scannet3d", root, "train")
-    with pytest.raises(Pri3DError, match=said) as caught:
+    data = open_split("scannet3d", root, "train", "clouds")
+    with pytest.raises(Pri3DError, match=message) as caught:
         data.cloud(broken)
     assert "\n" not in str(caught.value)
     data.cloud(1 - broken)
@@ -237,10 +240,10 @@ def test_damage_is_one_sentence_and_the_others_stay(scans, damage, said):
 
 def test_a_folder_of_something_else_is_one_sentence(tmp_path):
     with pytest.raises(Pri3DError, match="no such folder"):
-        open_rooms("s3dis", tmp_path / "none", "train")
-    with pytest.raises(Pri3DError, match="give the folder that holds Area_1 to Area_6"):
-        open_rooms("s3dis", tmp_path, "train")
+        open_split("s3dis", tmp_path / "none", "train", "clouds")
+    with pytest.raises(Pri3DError, match="set the folder that contains Area_1 to Area_6"):
+        open_split("s3dis", tmp_path, "train", "clouds")
     with pytest.raises(Pri3DError, match=r"scannetv2_train\.txt: missing"):
-        open_rooms("scannet3d", tmp_path, "train")
+        open_split("scannet3d", tmp_path, "train", "clouds")
     with pytest.raises(Pri3DError, match="has no split test"):
-        open_rooms("s3dis", tmp_path, "test")
+        open_split("s3dis", tmp_path, "test", "clouds")
