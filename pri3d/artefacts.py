@@ -78,6 +78,7 @@ class _Reader:
         self.close()
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 

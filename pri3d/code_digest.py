@@ -19,29 +19,33 @@ EXCLUDED = "pri3d.config"
 
 
 def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
-    """Digest of the code that trains a pretraining mode, or does something else with it.
+    """Digest of `module` and of the module of a pretraining mode.
 
     The module of a mode is imported by name, which `code_digest` does not see.
     """
     return code_digest(module, f"pri3d.pretrain.modes.{mode}")
 
 
-def code_digest(*modules: str) -> str:
+def code_digest(*modules: str, without: str | None = None) -> str:
     """SHA-256 (hex) of modules and all modules of this package that they import, directly or not.
 
     Imports inside functions count; names computed at run time are not seen. Comments, layout,
     docstrings and `__version__` do not count.
 
+    Args:
+        modules: names of modules of this package.
+        without: a package that is not followed, because the rule does not call it.
+
     Raises:
         ModuleNotFoundError: the package has no such module.
     """
     digest = hashlib.sha256()
-    for name in sorted(set().union(*map(import_closure, modules))):
+    for name in sorted(set().union(*(import_closure(module, without) for module in modules))):
         digest.update(f"{name}\n{_read(name)[1]}\n".encode())
     return digest.hexdigest()
 
 
-def import_closure(module: str) -> set[str]:
+def import_closure(module: str, without: str | None = None) -> set[str]:
     """The module and all modules of this package that it imports, directly or not.
 
     The packages that contain them are included.
@@ -50,11 +54,12 @@ def import_closure(module: str) -> set[str]:
         ModuleNotFoundError: the package has no such module.
     """
     _existing_source(module)
+    excluded = tuple(f"{package}." for package in (EXCLUDED, without) if package)
     seen: set[str] = set()
     queue = [module]
     while queue:
         name = queue.pop()
-        if name not in seen and not f"{name}.".startswith(f"{EXCLUDED}."):
+        if name not in seen and not f"{name}.".startswith(excluded):
             seen.add(name)
             queue += imports(name)
     return seen

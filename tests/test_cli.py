@@ -11,6 +11,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from unittest.mock import patch
 
 import h5py
@@ -183,6 +185,8 @@ def test_help_describes_modes_and_tasks():
 
 def test_version():
     assert good("--version") == f"pri3d {__version__}\n"
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    assert tomllib.loads(project.read_text())["project"]["version"] == __version__
 
 
 def test_help_loads_few_modules():

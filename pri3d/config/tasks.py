@@ -11,6 +11,7 @@ class Kind(NamedTuple):
     """A kind of task. summary: one line for --help. network: the shared network that it finetunes.
     unit: what its data sets consist of, in the plural. submission: `evaluate` writes files for the
     benchmark of a data set that has one. pictures: `evaluate` and `predict` write pictures.
+    probe: `pri3d probe` can measure its features.
     """
 
     summary: str
@@ -18,6 +19,7 @@ class Kind(NamedTuple):
     unit: Literal["images", "clouds", "scenes"]
     submission: bool
     pictures: bool
+    probe: bool = False
 
 
 class Task(NamedTuple):
@@ -42,6 +44,7 @@ KINDS: dict[str, Kind] = {
         unit="images",
         submission=True,
         pictures=True,
+        probe=True,
     ),
     "insseg": Kind(
         "instance segmentation of images",

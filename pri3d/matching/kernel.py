@@ -83,9 +83,11 @@ class Lanes:
         return self._of(self.builder.call(function, arguments))
 
     def times_plus(self, factor, summand):
+        """self * factor + summand."""
         return self._call("fmuladd", factor, summand)
 
     def times_minus(self, factor, subtrahend):
+        """self * factor - subtrahend."""
         negative = self._of(self.builder.fneg(self._with(subtrahend)))
         return self._call("fmuladd", factor, negative)
 

@@ -140,6 +140,7 @@ class SensFile:
         return len(self._offset)
 
     def close(self) -> None:
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1

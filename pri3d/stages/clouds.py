@@ -207,6 +207,7 @@ class _Frames:
         self.offsets.append(stop)
 
     def finish(self) -> None:
+        """Write the small data sets, when all frames have been added."""
         self.writer.dataset(f"{self.group}/index", np.array(self.index, np.uint32))
         self.writer.dataset(f"{self.group}/points", np.array(self.points, np.uint32))
         self.writer.dataset(f"{self.group}/color_offset", np.array(self.offsets, np.uint64))
