@@ -50,7 +50,7 @@ DEMO = {
     "joint": {"network2d": "resnet18_half", "steps": 400, "batch": 4, "temperature": 0.07},
 }
 CHUNKS = {"voxel_m": 0.06}
-EVALUATE = ["--most-pairs", "100", "--matches", "256", "--radius", "0.04"]
+EVALUATE = ["--max-pairs", "100", "--matches", "256", "--radius", "0.04"]
 EVALUATE += ["--threads", "1"]
 
 

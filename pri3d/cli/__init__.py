@@ -79,8 +79,8 @@ def main() -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
         _fail(
-            "the GPU is out of memory: lower pretrain.micro_batch, or semseg.batch, insseg.batch "
-            f"and insseg.short_sides ({str(error).splitlines()[0]})"
+            "the GPU is out of memory: lower the setting micro_batch (for insseg also short_sides) "
+            f"({str(error).splitlines()[0]})"
         )
 
 
