@@ -19,7 +19,7 @@ EXCLUDED = "pri3d.config"
 
 
 def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
-    """Digest of `module` and of the module of a pretraining mode.
+    """Digest of the code that trains a pretraining mode, or does something else with it.
 
     The module of a mode is imported by name, which `code_digest` does not see.
     """
