@@ -61,8 +61,7 @@ PLAN = Plan(
         "gupta": {"lr": 0.3},
     },
     seeds=2,
-    finetune=NETWORK
-    | {"voxel_m": 0.08, "batch": 4, "lr": 0.1, "warmup": 0.1, "subset": "random"},
+    finetune=NETWORK | {"voxel_m": 0.08, "batch": 4, "lr": 0.1, "warmup": 0.1, "subset": "random"},
     steps={5: 200, 20: 300},
     subsets={5: 4, 20: 4},
     longer_subsets={5: 2, 20: 2},
@@ -162,6 +161,4 @@ def results(work: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, Any], eff
 
 
 if __name__ == "__main__":
-    effect.run_benchmark(
-        __doc__, "effect3d", (PLAN, QUICK), prepare, (pretrain, finetune), results
-    )
+    effect.run_benchmark(__doc__, "effect3d", (PLAN, QUICK), prepare, (pretrain, finetune), results)

@@ -100,7 +100,7 @@ def by_tree(views: list[View], pairs: np.ndarray) -> dict:
 
 
 def by_loop(views: list[View], pairs: np.ndarray) -> dict:
-    """The published method, pair by pair: thin both clouds, build a tree, search near each point."""
+    """The published method, pair by pair: thin both clouds, build a tree, search at each point."""
     clouds = [
         open3d.geometry.PointCloud(open3d.utility.Vector3dVector(world_points(view)))
         for view in views
@@ -203,9 +203,7 @@ def measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
     kitchen = options.scans / "redkitchen" / "redkitchen.sens"
     living = options.scans / "livingroom1" / "livingroom1.sens"
     if not kitchen.exists() or not living.exists():
-        parser.exit(
-            0, f"{options.scans}: has no redkitchen and livingroom1; nothing is measured\n"
-        )
+        parser.exit(0, f"{options.scans}: has no redkitchen and livingroom1; nothing is measured\n")
     options.work.mkdir(parents=True, exist_ok=True)
 
     runs = 1 if options.quick else RUNS
@@ -223,7 +221,8 @@ def measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
     peers = {
         "cKDTree, one tree per frame": tree["build"] * frames + tree["query"] * number,
         "cKDTree, one tree per directed pair": (tree["build"] + tree["query"]) * number,
-        "published method, open3d, one radius search per point, 2 cm voxels": loop["query"] * number,
+        "published method, open3d, one radius search per point, 2 cm voxels": loop["query"]
+        * number,
     }
     result = {
         "date": date.today().isoformat(),
