@@ -117,15 +117,15 @@ QUICK = PLAN._replace(
 
 
 def prepare(work: Path, plan: Plan) -> None:
-    """Make the artefacts, and the labeled frames in labelled/, in the folder `work`."""
+    """Make the artefacts, and the labeled frames in labeled/, in the folder `work`."""
     scans = work / "results" / "demo"
     if not plan.quick:
         commands.make_artefacts(work, plan.data)
     elif not (work / "results" / "pairs.h5").exists():
         commands.make_quick_scans(scans, plan.rooms, frames=4)
         commands.make_quick_artefacts(scans, work / "results", radius_m=0.1, voxel_m=0.1)
-    if not (work / "labelled" / "scannetv2_val.txt").exists():
-        plan.call("pri3d", "data", "demo", "scannet", work / "labelled", "--scans", scans,
+    if not (work / "labeled" / "scannetv2_val.txt").exists():
+        plan.call("pri3d", "data", "demo", "scannet", work / "labeled", "--scans", scans,
                   "--every", 1, *held_out_options(plan.held_out))  # fmt: skip
 
 
@@ -173,9 +173,9 @@ def finetune_settings(
 def finetune_and_evaluate(
     work: Path, plan: Plan, task: str, name: str, settings: dict[str, Any]
 ) -> None:
-    """Finetune on the data in labelled/ and measure the result; a finished run stays."""
+    """Finetune on the data in labeled/ and measure the result; a finished run stays."""
     out, measured = work / "runs" / name, work / "evaluation" / f"{name}.json"
-    data = ["--data", work / "labelled"]
+    data = ["--data", work / "labeled"]
     plan.call("pri3d", "finetune", task, *data, "--out", out, *assigned(settings))
     if not measured.exists():
         pictures = ["--pictures", 0] if task == "semseg_scannet" else []
@@ -235,7 +235,7 @@ def measured_runs(
                 found[weights, percent][subset] = {
                     "miou": round(100 * measured["mean_iou"], 3),
                     accuracy: round(100 * measured["pixel_accuracy"], 3),
-                    unit: number_of_samples(work / "labelled", task, settings),
+                    unit: number_of_samples(work / "labeled", task, settings),
                     "minutes": round(last_metrics(work / "runs" / name)["elapsed_s"] / 60, 2),
                 }
     return found

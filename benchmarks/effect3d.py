@@ -83,17 +83,17 @@ QUICK_TEACHER = TEACHER | {"steps": 1, "batch": 1, "height": 64, "width": 64}
 
 
 def prepare(work: Path, plan: Plan) -> None:
-    """Make the artefacts, the labeled surfaces (labelled/) and the teacher in the folder `work`."""
+    """Make the artefacts, the labeled surfaces (labeled/) and the teacher in the folder `work`."""
     scans = work / "results" / "demo"
     if not plan.quick:
         commands.make_artefacts(work, plan.data, ["results/pairs.h5"])
     elif not (work / "results" / "pairs.h5").exists():
         commands.make_quick_scans(scans, plan.rooms, frames=4)
         commands.make_quick_artefacts(scans, work / "results", radius_m=0.1, voxel_m=0.1)
-    if not (work / "labelled" / "scannetv2_val.txt").exists():
-        plan.call("pri3d", "data", "demo", "scannet3d", work / "labelled", "--scans", scans,
+    if not (work / "labeled" / "scannetv2_val.txt").exists():
+        plan.call("pri3d", "data", "demo", "scannet3d", work / "labeled", "--scans", scans,
                   *held_out_options(plan.held_out))  # fmt: skip
-    others, labeled = work / "teacher_scans", work / "teacher_labelled"
+    others, labeled = work / "teacher_scans", work / "teacher_labeled"
     rooms, unseen = (2, 1) if plan.quick else (TEACHER_ROOMS, TEACHER_UNSEEN)
     if not (labeled / "scannetv2_val.txt").exists():
         demo = plan.data["demo"] | {"scans": rooms, "seed": 1}

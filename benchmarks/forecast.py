@@ -176,7 +176,7 @@ def loading(measured: dict[str, dict]) -> str:
     rows = []
     names = {
         "ours": "Pri3D",
-        "anew": "Pri3D, scans opened for each sample",
+        "reopened": "Pri3D, scans opened for each sample",
         "published": "published method",
         "published_unique_rows": "published method, `np.unique` over rows",
     }

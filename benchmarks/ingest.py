@@ -78,8 +78,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     for peer in ("peer_encoded", "peer_decoded"):
         found[f"times_faster_than_{peer}"] = found[peer]["seconds"] / ours["seconds"]
     found["size"] = {
-        "640x480 colour kept as it is": in_process("sizes", short, 1),
-        "1296x968 colour shrunk to a height of 480": in_process("sizes", wide, 1),
+        "640x480, color unchanged": in_process("sizes", short, 1),
+        "1296x968, color reduced to a height of 480": in_process("sizes", wide, 1),
     }
     found["forecast"] = forecast(found["size"])
     return found

@@ -10,7 +10,7 @@ and depth images (PNG) are opened at full size and resized; all pixels and all v
 and matches are sampled from the result. Color augmentation is the same. Files are in the page cache
 for both. "published_unique_rows" removes duplicate voxels with np.unique over rows.
 
-"anew": the same samples, with every scan opened again for each sample. This is close to a training
+"reopened": the same samples, with every scan opened again for each sample. This is close to a training
 with many more scans than a worker keeps open.
 
 Needs the real scans: a folder with redkitchen/ and livingroom1/ (default $PRI3D_REAL_DATA/scans).
@@ -265,12 +265,12 @@ def one_scan(scan: str, folder: Path, number: int, rounds: int) -> dict:
             "published": [len(side[0]) for side in published_sides],
         },
         "ours": ours,
-        "anew": opened,
+        "reopened": opened,
         "published": published,
         "published_unique_rows": rows,
         "ratio": published["ms_a_sample"] / ours["ms_a_sample"],
         "ratio_unique_rows": rows["ms_a_sample"] / ours["ms_a_sample"],
-        "ratio_anew": published["ms_a_sample"] / opened["ms_a_sample"],
+        "ratio_reopened": published["ms_a_sample"] / opened["ms_a_sample"],
     }
 
 

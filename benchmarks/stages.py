@@ -25,7 +25,7 @@ FRAMES = 66  # average of ScanNet's scans, every 25th frame
 JOBS = {
     "warm": "overlap {folder}/few.h5 {folder}/warm.h5",  # fills numba's cache
     "clouds": "clouds {folder}/wide.sens {folder}/wide.h5 --every 1",
-    "clouds, 640x480 colour": "clouds {folder}/kitchen.sens {folder}/clouds.h5 --every 1",
+    "clouds, 640x480": "clouds {folder}/kitchen.sens {folder}/clouds.h5 --every 1",
     "overlap": "overlap {folder}/clouds.h5 {folder}/overlap.h5",
     "chunks": "chunks {folder}/clouds.h5 {folder}/chunks.h5 --surface {surface}",
     "chunks, fused": "chunks {folder}/clouds.h5 {folder}/fused.h5",
