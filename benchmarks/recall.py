@@ -57,7 +57,7 @@ REAL_SCANS = ("redkitchen", "livingroom1")
 EVALUATE = ["--max-pairs", "100", "--matches", "256", "--radius", "0.04"]
 EVALUATE += ["--threads", "1"]
 QUICK = {"steps": 1, "batch": 1, "matches": 32, "height": 64, "width": 64, "radius_m": 0.1}
-QUICK |= {"network2d": "resnet18_half"}
+QUICK |= {"network2d": "resnet18_half", "precision": "float32"}
 QUICK_EVALUATE = ["--max-pairs", "1", "--matches", "32", "--radius", "0.1"]
 
 
