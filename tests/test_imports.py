@@ -15,13 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pri3d"
 ROOT = PACKAGE.parent
 
-<<<<<<< HEAD
-BASICS = {
-    *("", "errors", "geometry", "store", "artefacts", "config", "classes", "boxes", "selection"),
-}
-=======
 BASICS = {"", "errors", "geometry", "store", "artefacts", "config", "classes", "boxes", "selection"}
->>>>>>> ground
 OFFLINE = BASICS | {"sources", "matching"}
 TORCH = BASICS | {"matching", "transforms", "sparse", "models", "weights", "run", "code_digest"}
 # Part of the package -> the parts it may import besides itself.
@@ -34,7 +28,6 @@ ALLOWED = {
     "boxes": set(),
     "selection": set(),
     "code_digest": set(),
-    "selection": set(),
     "geometry": {"errors"},
     "config": {"errors"},
     "store": {"errors"},
@@ -49,11 +42,7 @@ ALLOWED = {
     "metrics": {"boxes", "errors"},
     "sparse": BASICS,
     "models": BASICS | {"sparse"},
-<<<<<<< HEAD
     "run": BASICS | {"code_digest", "models", "sparse"},
-=======
-    "run": BASICS | {"code_digest", "models"},
->>>>>>> ground
     "weights": BASICS | {"sparse", "models", "run"},
     "pretrain": TORCH | {"sources"},
     "finetune": TORCH | {"datasets", "metrics"},
