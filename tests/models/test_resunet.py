@@ -123,7 +123,9 @@ def test_imagenet_weights_that_cannot_be_fetched_are_a_clear_error(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", weights)
-    with pytest.raises(Pri3DError, match=r"resnet18 cannot be fetched \(no route\); put resnet18-"):
+    with pytest.raises(
+        Pri3DError, match=r"resnet18 cannot be downloaded \(no route\); put resnet18-"
+    ):
         imagenet_weights("resnet18")
 
 
