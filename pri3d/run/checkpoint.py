@@ -35,6 +35,7 @@ class State(TypedDict):
     total: dict[str, float]
     initial_weights: dict[str, dict[str, Any]]
     identity: NotRequired[str]  # not of version 0.1
+    made_from: NotRequired[str]  # of version 0.1
 
 
 def save(folder: Path, state: State, keep: int) -> Path:
