@@ -1,5 +1,5 @@
-# Everything runs in .venv, which the first target that needs it makes: nothing but Python 3.11 or
-# 3.12 (open3d has no wheels for newer ones) and make has to be there.
+# Everything runs in .venv, which the first target makes. Only make and Python 3.11 or 3.12 (open3d
+# has no wheels for newer versions) have to be installed.
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -24,8 +24,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# One thread in each of the two processes: what they start would otherwise want all cores for itself,
-# and threads that wait for each other would do so at the cost of the other process.
+# One thread in each of the two processes: otherwise each would use all cores, and their waiting
+# threads would slow down the other process.
 test: export OMP_NUM_THREADS := 1
 test: export OMP_WAIT_POLICY := PASSIVE
 test: venv
@@ -38,7 +38,7 @@ test-golden: venv
 	$(BIN)/python -m pytest -m golden
 
 # MinkowskiEngine, another engine for sparse convolutions, built for the CPU (docs/sparse.md). Its
-# setup wants an old setuptools, which gets a folder of its own.
+# setup needs an old setuptools, which is installed into a folder of its own.
 minkowski: export MAX_JOBS ?= 2
 minkowski: venv
 	@printf '#include <cblas.h>\nint main() { return 0; }' \
@@ -58,10 +58,13 @@ test-minkowski: venv
 lint: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
-	@$(BIN)/pri3d schema | diff workflow/config.schema.json - \
+	@$(BIN)/pri3d settings --schema | diff workflow/config.schema.json - \
 		|| { echo "workflow/config.schema.json is out of date; run: make schema"; exit 1; }
+	@$(BIN)/pri3d settings --markdown | diff docs/configuration.md - \
+		|| { echo "docs/configuration.md is out of date; run: make schema"; exit 1; }
 
 format: venv
 	$(BIN)/ruff check --fix
@@ -69,21 +72,21 @@ format: venv
 	$(BIN)/snakefmt Snakefile workflow
 
 schema: venv
-	$(BIN)/pri3d schema > workflow/config.schema.json
+	$(BIN)/pri3d settings --schema > workflow/config.schema.json
+	$(BIN)/pri3d settings --markdown > docs/configuration.md
 
-# Needs real scans in $PRI3D_REAL_DATA, and a machine that does nothing else.
+# Needs real scans in $PRI3D_REAL_DATA and an idle machine.
 bench: venv
 	for name in ingest overlap stages loading sparse; do \
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	$(BIN)/python benchmarks/forecast.py --write
 
-# Does pretraining help where labels are few? 107 minutes on two cores; goes on where it was
-# stopped.
+# Does pretraining help when labels are few? 107 minutes on two cores; a stopped run resumes.
 bench-effect: venv
 	$(BIN)/python benchmarks/effect.py --json benchmarks/results/effect.json
 	$(BIN)/python benchmarks/forecast.py --write
 
-# The same of 3D networks: PPKT, PointContrast and their baselines, segmenting clouds. 111 minutes.
+# The same for 3D networks: PPKT, PointContrast and the baselines, segmenting clouds. 111 minutes.
 bench-effect3d: venv
 	$(BIN)/python benchmarks/effect3d.py --json benchmarks/results/effect3d.json
 	$(BIN)/python benchmarks/forecast.py --write

@@ -1,8 +1,8 @@
-"""Boxes in space: where their corners are, and what lies in them.
+"""Oriented 3D boxes: their corners, their hulls, and the points inside.
 
-Axes are upright: x right, y forward, z up, in metres. A box is its centre [3], its full size [3]
-(l, w, h: along its own x, y, z) and its heading in radians, measured from +x towards -y, as VoteNet
-has it (Qi et al., ICCV 2019).
+Axes are upright: x right, y forward, z up, in meters. A box has a center [3], a full size [3]
+(l, w, h along its own x, y, z) and a heading in radians, measured from +x towards -y (the
+convention of VoteNet, Qi et al., ICCV 2019).
 
 Shapes: N boxes, P points.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Boxes(NamedTuple):
-    """center float64 [N, 3], size float64 [N, 3], heading float64 [N]."""
+    """N boxes: center float64 [N, 3], size float64 [N, 3], heading float64 [N]."""
 
     center: np.ndarray
     size: np.ndarray
@@ -21,7 +21,7 @@ class Boxes(NamedTuple):
 
 
 def corners(boxes: Boxes) -> np.ndarray:
-    """float64 [N, 8, 3]: the lower four in order around the box, then the upper four above them."""
+    """Corners float64 [N, 8, 3]: the lower four in order around the box, then the upper four."""
     signs = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)], float) / 2
     footprint = signs[None] * boxes.size[:, None, :2]
     cos, sin = np.cos(boxes.heading)[:, None], np.sin(boxes.heading)[:, None]
@@ -34,8 +34,10 @@ def corners(boxes: Boxes) -> np.ndarray:
     return out
 
 
-def inside(points_P3: np.ndarray, center: np.ndarray, size: np.ndarray, heading: float):
-    """bool [P]: which points lie in a box, its faces included."""
+def inside(
+    points_P3: np.ndarray, center: np.ndarray, size: np.ndarray, heading: float
+) -> np.ndarray:
+    """Mask bool [P] of the points in a box, its faces included."""
     x, y, z = (np.asarray(points_P3, np.float64) - center).T
     cos, sin = np.cos(heading), np.sin(heading)
     along, across = cos * x - sin * y, sin * x + cos * y
@@ -44,6 +46,6 @@ def inside(points_P3: np.ndarray, center: np.ndarray, size: np.ndarray, heading:
 
 
 def hulls(boxes: Boxes) -> np.ndarray:
-    """Axis-aligned hulls, float64 [N, 6]: lowest x, y, z, highest x, y, z."""
-    eight = corners(boxes)
-    return np.concatenate([eight.min(axis=1), eight.max(axis=1)], axis=1)
+    """Axis-aligned hulls, float64 [N, 6]: min x, y, z, then max x, y, z."""
+    corners_N83 = corners(boxes)
+    return np.concatenate([corners_N83.min(axis=1), corners_N83.max(axis=1)], axis=1)

@@ -1,9 +1,9 @@
-"""Object classes: names, numbers and colours of NYU-40, ScanNet's benchmark and NYU-13.
+"""Object classes: names, ids and colors of NYU-40, ScanNet's benchmark and NYU-13.
 
-Label images of this package hold 0 where nothing is annotated (or something else than the classes
-of the task), and k for the k-th class of a `ClassSet`, counted from 1.
+Label images in this package contain k for the k-th class of a `ClassSet`, counted from 1, and 0 for
+pixels that are not annotated or belong to none of the task's classes.
 
-Source of numbers and colours: the benchmark scripts of Dai et al., "ScanNet", CVPR 2017; NYU-13
+Source of ids and colors: the benchmark scripts of Dai et al., "ScanNet", CVPR 2017; NYU-13
 after Couprie et al., "Indoor Semantic Segmentation using Depth Information", ICLR 2013.
 """
 
@@ -55,7 +55,7 @@ NYU40 = (
     "otherprop",
 )
 
-# RGB by nyu40 id, from 0 (nothing).
+# RGB by NYU-40 id, from 0 (not annotated).
 PALETTE40 = np.array(
     [
         (0, 0, 0),
@@ -119,33 +119,33 @@ NYU13 = (
     "wall",
     "window",
 )
-# The NYU-13 id of each NYU-40 id, from 0 (nothing).
-_OF_40 = "12 5 6 1 4 9 10 12 13 6 8 6 13 10 6 13 6 7 7 5"
-_OF_40 += " 7 3 2 6 11 7 7 7 7 7 7 6 7 7 7 7 7 7 6 7"
-NYU13_OF_40 = np.array([0, *map(int, _OF_40.split())], np.uint8)
-# The NYU-40 class whose colour each NYU-13 class is drawn in.
-_DRAWN_AS = (4, 23, 22, 5, 2, 3, 40, 11, 6, 7, 25, 1, 9)
+# NYU-13 id of each NYU-40 id, from 0 (not annotated).
+_NYU13_IDS = "12 5 6 1 4 9 10 12 13 6 8 6 13 10 6 13 6 7 7 5"
+_NYU13_IDS += " 7 3 2 6 11 7 7 7 7 7 7 6 7 7 7 7 7 7 6 7"
+NYU13_OF_40 = np.array([0, *map(int, _NYU13_IDS.split())], np.uint8)
+# The NYU-40 class whose color each NYU-13 class has.
+_COLOR_OF_13 = (4, 23, 22, 5, 2, 3, 40, 11, 6, 7, 25, 1, 9)
 
 
 class ClassSet(NamedTuple):
-    """The classes of a task: names, the ids that files use for them, and colours u8 [K, 3]."""
+    """The K classes of a task: names, their ids in files, and colors u8 [K, 3]."""
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
     colors: np.ndarray
 
     def lut(self) -> np.ndarray:
-        """u8 [65536]: id in a file -> 1..K, and 0 for every id that is none of the classes."""
+        """Lookup table u8 [65536]: id in a file -> 1..K, or 0 for an id of no class."""
         table = np.zeros(1 << 16, np.uint8)
         table[list(self.ids)] = np.arange(1, len(self.ids) + 1)
         return table
 
     def file_ids(self) -> np.ndarray:
-        """u8 [K + 1]: 0..K -> id in a file."""
+        """Lookup table u8 [K + 1]: 0..K -> id in a file."""
         return np.array((0, *self.ids), np.uint8)
 
     def palette(self) -> np.ndarray:
-        """u8 [256, 3]: colour of each value of a label image; 0 and what is no class are black."""
+        """Color u8 [256, 3] of each value in a label image; values of no class are black."""
         table = np.zeros((256, 3), np.uint8)
         table[1 : len(self.names) + 1] = self.colors
         return table
@@ -156,11 +156,11 @@ def _of_nyu40(ids: tuple[int, ...]) -> ClassSet:
 
 
 def _of_nyu13(ids: tuple[int, ...]) -> ClassSet:
-    colors = PALETTE40[[_DRAWN_AS[i - 1] for i in ids]]
+    colors = PALETTE40[[_COLOR_OF_13[i - 1] for i in ids]]
     return ClassSet(tuple(NYU13[i - 1] for i in ids), ids, colors)
 
 
-# By the words in S3DIS's file names; there are two orders in use, so figures are told by name.
+# Names as in S3DIS's files. Two orders are in use, so results are reported by name.
 S3DIS = (
     "ceiling",
     "floor",
@@ -176,12 +176,12 @@ S3DIS = (
     "board",
     "clutter",
 )
-_S3DIS_AS = (22, 2, 1, 38, 37, 9, 8, 7, 5, 6, 10, 30, 40)
-S3DIS13 = ClassSet(S3DIS, tuple(range(1, 14)), PALETTE40[list(_S3DIS_AS)])
+_COLOR_OF_S3DIS = (22, 2, 1, 38, 37, 9, 8, 7, 5, 6, 10, 30, 40)
+S3DIS13 = ClassSet(S3DIS, tuple(range(1, 14)), PALETTE40[list(_COLOR_OF_S3DIS)])
 
-# ScanNet's benchmark: 20 classes for semantics, and those without wall and floor for objects.
+# ScanNet's benchmark: 20 semantic classes; instances have no wall and floor.
 SCANNET20 = _of_nyu40((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39))
 SCANNET18 = _of_nyu40(SCANNET20.ids[2:])
 NYUV2_13 = _of_nyu13(tuple(range(1, 14)))
-# The objects among the 13 (as Pri3D's published code has them).
+# The object classes among the 13, as in Pri3D's published code.
 NYUV2_9 = _of_nyu13((1, 2, 4, 6, 8, 9, 10, 11, 13))

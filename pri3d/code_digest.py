@@ -1,7 +1,7 @@
-"""The digest of a stage's code, so that an edited formula reruns what it feeds, a comment nothing.
+"""Digests of the code behind a rule.
 
-Snakemake sees the text of a rule and not the package behind it; each rule therefore carries the
-digest of its stage as a parameter.
+Snakemake notices changes in the text of a rule, but not in the package. Each rule therefore has the
+digest of its stage as a parameter: an edited formula reruns the stage, an edited comment does not.
 """
 
 import ast
@@ -13,9 +13,9 @@ from pathlib import Path
 PACKAGE = "pri3d"
 ROOT = Path(__file__).parent.parent
 
-# Settings reach a rule as values, which are parameters of their own: a new setting of one stage,
-# or a better description, is no change of the others.
-OUTSIDE = "pri3d.config"
+# Not followed: the values of settings are parameters of the rules, and a new setting of one stage
+# or a better description must not rerun the others.
+EXCLUDED = "pri3d.config"
 
 
 def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
@@ -26,35 +26,47 @@ def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
     return code_digest(module, f"pri3d.pretrain.modes.{mode}")
 
 
-def code_digest(*modules: str) -> str:
-    """SHA-256 (hex) of modules of this package and of every module of it that they import.
+def code_digest(*modules: str, without: str | None = None) -> str:
+    """SHA-256 (hex) of modules and all modules of this package that they import, directly or not.
 
-    Imports are followed wherever they stand, inside functions too; names computed at run time are
-    not seen. Comments, layout, docstrings and `__version__` do not count. A module that does not
-    exist raises ModuleNotFoundError.
+    Imports inside functions count; names computed at run time are not seen. Comments, layout,
+    docstrings and `__version__` do not count.
+
+    Args:
+        modules: names of modules of this package.
+        without: a package that is not followed, because the rule does not call it.
+
+    Raises:
+        ModuleNotFoundError: the package has no such module.
     """
     digest = hashlib.sha256()
-    for name in sorted(set().union(*map(import_closure, modules))):
+    for name in sorted(set().union(*(import_closure(module, without) for module in modules))):
         digest.update(f"{name}\n{_read(name)[1]}\n".encode())
     return digest.hexdigest()
 
 
-def import_closure(module: str) -> set[str]:
-    """The module, the modules of this package that it imports, theirs, and their packages."""
-    if _source(module) is None:
-        raise ModuleNotFoundError(f"{ROOT} has no module {module}")
+def import_closure(module: str, without: str | None = None) -> set[str]:
+    """The module and all modules of this package that it imports, directly or not.
+
+    The packages that contain them are included.
+
+    Raises:
+        ModuleNotFoundError: the package has no such module.
+    """
+    _existing_source(module)
+    excluded = tuple(f"{package}." for package in (EXCLUDED, without) if package)
     seen: set[str] = set()
     queue = [module]
     while queue:
         name = queue.pop()
-        if name not in seen and not f"{name}.".startswith(f"{OUTSIDE}."):
+        if name not in seen and not f"{name}.".startswith(excluded):
             seen.add(name)
             queue += imports(name)
     return seen
 
 
 def imports(module: str) -> set[str]:
-    """Modules of this package that one module imports directly, with the packages they are in."""
+    """The modules of this package that a module imports directly, and the packages they are in."""
     return _read(module)[0]
 
 
@@ -66,13 +78,20 @@ def _source(module: str) -> Path | None:
     return None
 
 
+def _existing_source(module: str) -> Path:
+    source = _source(module)
+    if source is None:
+        raise ModuleNotFoundError(f"{ROOT} has no module {module}")
+    return source
+
+
 @functools.cache
 def _read(module: str) -> tuple[set[str], str]:
-    """What a module imports from this package, and its source without what does not act.
+    """The modules of this package that a module imports, and its source without docstrings.
 
-    Unparsed rather than dumped: the dump of one and the same tree differs between Python versions.
+    The syntax tree is unparsed because its dump differs between Python versions.
     """
-    source = _source(module)
+    source = _existing_source(module)
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     tree, named = ast.parse(source.read_bytes()), {package}
     for node in ast.walk(tree):

@@ -1,57 +1,61 @@
 """Pinhole geometry in numpy, float64 throughout.
 
-Conventions, stated once for the whole project:
+Conventions of the whole project:
 
 - A transform is named `target_from_source`, is a 4x4 matrix and reads right to left:
   ``p_world = world_from_camera @ p_camera``.
-- The camera looks along +z, x points right and y points down, all in metres.
-- An integer pixel coordinate is the *centre* of that pixel: the image covers
+- The camera looks along +z, x points right and y points down, all in meters.
+- An integer pixel coordinate is the *center* of that pixel: the image covers
   ``[-0.5, width - 0.5] x [-0.5, height - 0.5]``, and the pixel that holds (u, v) is
   ``(floor(u + 0.5), floor(v + 0.5))``. `u` counts columns, `v` rows.
 - `K` is the 3x3 intrinsic matrix. Skew is not supported; no source of RGB-D scans uses it.
-- Validity masks travel beside points: a function that can fail for single points returns
-  ``(values, valid)``.
+- A function that can fail for single points returns ``(values, valid)``.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Num, Real
 
 
 class ColorCamera(NamedTuple):
-    """The color camera beside a depth camera: K [3, 3], shape (height, width) of its images, and
-    color_from_depth [4, 4].
-    """
+    """The color camera beside a depth camera; shape: (height, width) of its images."""
 
-    K: np.ndarray
+    K: Real[np.ndarray, "3 3"]
     shape: tuple[int, int]
-    color_from_depth: np.ndarray
+    color_from_depth: Real[np.ndarray, "4 4"]
 
 
 class View(NamedTuple):
     """One posed depth image.
 
-    depth: float64 [H, W] meters along the optical axis, 0 = no measurement; K: [3, 3];
-    world_from_camera: [4, 4], used as given. color: the color camera, if it is known.
+    Attributes:
+        depth: meters along the optical axis, 0 = no measurement.
+        K: intrinsic matrix.
+        world_from_camera: pose, used as given.
+        color: the color camera, if it is known.
     """
 
-    depth: np.ndarray
-    K: np.ndarray
-    world_from_camera: np.ndarray
+    depth: Real[np.ndarray, "height width"]
+    K: Real[np.ndarray, "3 3"]
+    world_from_camera: Real[np.ndarray, "4 4"]
     color: ColorCamera | None = None
 
 
-# Poses in real scans are printed with seven digits and are off orthonormal by up to 4e-4 (singular
-# values), which is 8e-4 in R^T R. A pose with a scale or a shear is an order of magnitude further.
+# Rotations in real scans have seven digits, and singular values that differ from 1 by up to 4e-4,
+# which is 8e-4 in R^T R. With a scale or a shear, the difference is ten times as large or more.
 ORTHONORMAL_TOLERANCE = 5e-3
 
 
-def pose_problem(world_from_camera: np.ndarray) -> str | None:
-    """Why a 4x4 matrix is no camera pose, or None if it is one.
+def pose_problem(world_from_camera: Num[np.ndarray, "4 4"]) -> str | None:
+    """The reason why a 4x4 matrix is not a camera pose, or None if it is one.
 
-    Returns one of "pose_not_finite" (lost tracking is stored as -inf), "pose_zero" (all zeros),
-    "pose_not_rigid" (rotation block not orthonormal within `ORTHONORMAL_TOLERANCE`, a reflection,
-    or a last row other than 0 0 0 1). A good pose is used as given, never orthonormalised.
+    A valid pose is used as given; it is never made orthonormal.
+
+    Returns:
+        "pose_not_finite" (lost tracking is stored as -inf), "pose_zero" (all zeros), or
+        "pose_not_rigid" (rotation not orthonormal within `ORTHONORMAL_TOLERANCE`, a reflection, or
+        a last row other than 0 0 0 1).
     """
     pose = np.asarray(world_from_camera, np.float64)
     if not np.isfinite(pose).all():
@@ -67,14 +71,18 @@ def pose_problem(world_from_camera: np.ndarray) -> str | None:
     return None
 
 
-def transform(target_from_source: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Apply a 4x4 transform to points [..., 3]; float64 [..., 3]."""
+def transform(
+    target_from_source: Real[np.ndarray, "4 4"], points: Real[np.ndarray, "*batch 3"]
+) -> Float[np.ndarray, "*batch 3"]:
+    """Apply a transform to points; the result is float64."""
     matrix = np.asarray(target_from_source, np.float64)
     return np.asarray(points, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def pixel_rays(shape: tuple[int, int], K: np.ndarray) -> np.ndarray:
-    """Viewing rays with z = 1 through every pixel centre: float64 [H, W, 3], camera frame."""
+def pixel_rays(
+    shape: tuple[int, int], K: Real[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "height width 3"]:
+    """Viewing rays with z = 1 through all pixel centers, in the camera frame; float64."""
     height, width = shape
     rays = np.ones((height, width, 3))
     rays[..., 0] = (np.arange(width) - K[0, 2]) / K[0, 0]
@@ -82,11 +90,17 @@ def pixel_rays(shape: tuple[int, int], K: np.ndarray) -> np.ndarray:
     return rays
 
 
-def unproject(depth: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth image to points in the camera frame.
+def unproject(
+    depth: Real[np.ndarray, "height width"], K: Real[np.ndarray, "3 3"]
+) -> tuple[Float[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
+    """Convert a depth image to points in the camera frame.
 
-    depth: [H, W] metres along the optical axis; 0 (and anything not finite) is no measurement.
-    Returns points float64 [H, W, 3] in metres and valid bool [H, W]; invalid points are (0, 0, 0).
+    Args:
+        depth: meters along the optical axis; 0, negative and non-finite values are no measurement.
+        K: intrinsic matrix.
+
+    Returns:
+        points (float64, meters) and valid; invalid points are (0, 0, 0).
     """
     depth = np.asarray(depth, np.float64)
     valid = np.isfinite(depth) & (depth > 0)
@@ -95,12 +109,18 @@ def unproject(depth: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def project(
-    points: np.ndarray, K: np.ndarray, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Camera-frame points [..., 3] to pixel coordinates.
+    points: Real[np.ndarray, "*batch 3"], K: Real[np.ndarray, "3 3"], shape: tuple[int, int]
+) -> tuple[Float[np.ndarray, "*batch 2"], Bool[np.ndarray, "*batch"]]:
+    """Project points in the camera frame to pixel coordinates.
 
-    Returns uv float64 [..., 2] (column, row) and valid bool [...]: in front of the camera and
-    inside the image of `shape` (height, width). Coordinates of invalid points are meaningless.
+    Args:
+        points: meters.
+        K: intrinsic matrix.
+        shape: height and width of the image.
+
+    Returns:
+        uv (float64; column, row) and valid: in front of the camera and inside the image.
+        Coordinates of invalid points are meaningless.
     """
     points = np.asarray(points, np.float64)
     z = points[..., 2]
@@ -114,11 +134,15 @@ def project(
 
 
 def scale_intrinsics(
-    K: np.ndarray, from_shape: tuple[int, int], to_shape: tuple[int, int]
-) -> np.ndarray:
-    """Intrinsics of the same camera for an image resampled to another (height, width).
+    K: Real[np.ndarray, "rows columns"],
+    from_shape: tuple[int | float, int | float],
+    to_shape: tuple[int, int],
+) -> Float[np.ndarray, "rows columns"]:
+    """Intrinsics (3x3 or 4x4) of the same camera for an image resampled to another height, width.
 
-    With pixel centres at integers, the image edges (-0.5 and size - 0.5) stay where they are:
+    Sizes may be fractional, such as those of a crop.
+
+    With pixel centers at integers, the image edges (-0.5 and size - 0.5) stay where they are:
     ``c' = (c + 0.5) * scale - 0.5``.
     """
     scale_x, scale_y = to_shape[1] / from_shape[1], to_shape[0] / from_shape[0]
@@ -130,10 +154,12 @@ def scale_intrinsics(
     return scaled
 
 
-def frustum_corners(K: np.ndarray, shape: tuple[int, int], near: float, far: float) -> np.ndarray:
-    """The eight corners [8, 3] (camera frame, metres) of the view frustum between two depths.
+def frustum_corners(
+    K: Real[np.ndarray, "3 3"], shape: tuple[int, int], near: float, far: float
+) -> Float[np.ndarray, "8 3"]:
+    """Corners (camera frame, meters) of the view frustum between the depths `near` and `far`.
 
-    The frustum is bounded by the image's edges, not by the outermost pixel centres.
+    The frustum is bounded by the image's edges, not by the outermost pixel centers.
     """
     height, width = shape
     u = np.array([-0.5, width - 0.5])

@@ -1,8 +1,8 @@
-"""Artefacts: HDF5 files that are whole or not there, and that notice damage.
+"""Artefacts: HDF5 files that are written atomically and checksummed.
 
-An artefact is written under a temporary name beside its target, flushed to disk, and renamed; a
-reader never sees half of one, whatever was killed when. Every data set carries a Fletcher-32
-checksum, so that a flipped bit is an error and not a number. The root attributes are
+An artefact is written under a temporary name beside its target, flushed to disk, and renamed, so
+that a reader never sees a partial file. Every data set has a Fletcher-32 checksum, so that a
+flipped bit is reported as an error. The root attributes are
 
     format    "pri3d-clouds", "pri3d-overlap", "pri3d-pairs" or "pri3d-chunks"
     schema    1
@@ -12,8 +12,8 @@ checksum, so that a flipped bit is an error and not a number. The root attribute
               nothing that depends on time, machine or number of cores
     complete  true, written last
 
-After the HDF5 data come 40 bytes that HDF5 does not look at, the seal: "pri3dend" and the SHA-256
-of all before. Attributes have no checksum of their own.
+After the HDF5 data come 40 bytes that HDF5 ignores, the seal: "pri3dend" and the SHA-256 of all
+bytes before it. It protects the attributes, which have no checksum of their own.
 """
 
 import contextlib
@@ -38,50 +38,52 @@ from pri3d.errors import Pri3DError
 SCHEMA = 1
 _ENVELOPE = ("schema", "settings", "inputs", "digest", "complete")
 _BLOCK_BYTES = 1 << 24
-
 SEAL = b"pri3dend"
+Shape = tuple[int, ...]
 
-# What h5py raises on a damaged file, depending on where the damage is.
+# Exceptions that h5py raises for a damaged file, depending on where the damage is.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
 class ArtefactWriter:
-    """Adds data sets to an artefact that `publish` opened; each is checksummed."""
+    """Adds data sets and attributes to an artefact that `publish` opened."""
 
-    def __init__(self, file: h5py.File):
+    def __init__(self, file: h5py.File) -> None:
         self.file = file
 
     def attribute(self, name: str, value: Any) -> None:
-        """A root attribute that belongs to the content (and hence to the digest)."""
+        """Add a root attribute to the content, which the digest covers."""
         self.file.attrs[name] = value
 
     def dataset(
-        self, name: str, data: np.ndarray, compress: bool = False, chunks: tuple | None = None
+        self, name: str, data: np.ndarray, compress: bool = False, chunks: Shape | None = None
     ) -> None:
-        """One array, whole. Compression is gzip after a byte shuffle (lossless)."""
+        """Add an array. Compression is gzip after a byte shuffle (lossless)."""
         data = np.asarray(data)
         self._create(name, data.shape, data.dtype, compress, chunks)[...] = data
 
     def empty(
         self,
         name: str,
-        shape: tuple,
-        dtype: Any,
+        shape: Shape,
+        dtype: np.typing.DTypeLike,
         compress: bool = False,
-        chunks: tuple | None = None,
+        chunks: Shape | None = None,
     ) -> h5py.Dataset:
-        """A data set of the given shape to be filled piece by piece."""
+        """Add a data set of the given shape, for the caller to fill."""
         return self._create(name, shape, np.dtype(dtype), compress, chunks)
 
-    def _create(self, name, shape, dtype, compress, chunks) -> h5py.Dataset:
+    def _create(
+        self, name: str, shape: Shape, dtype: np.dtype, compress: bool, chunks: Shape | None
+    ) -> h5py.Dataset:
         if chunks is None:
-            # A file of a few arrays: one chunk a MiB or so keeps the index small.
+            # About one MiB per chunk keeps the index of a file of a few arrays small.
             row = max(1, int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize)
             rows = max(1, min(shape[0] if shape else 1, (1 << 20) // row))
             chunks = tuple(max(1, n) for n in (rows, *shape[1:]))
         if 0 in shape:
-            # HDF5 cannot make a chunk larger than a fixed empty extent; let the extent grow.
-            maxshape = tuple(None if n == 0 else n for n in shape)
+            # HDF5 makes no chunk larger than a fixed empty extent, so the extent may grow.
+            maxshape: tuple[int | None, ...] | None = tuple(None if n == 0 else n for n in shape)
         else:
             maxshape, chunks = None, tuple(min(c, n) for c, n in zip(chunks, shape))
         options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -103,7 +105,10 @@ def publish(
 ) -> Iterator[ArtefactWriter]:
     """Write an artefact atomically: nothing appears at `path` unless the block ends without error.
 
-    settings: what made it, JSON-able. inputs: name -> digest of every file it was made from.
+    Args:
+        path, format: the artefact and its root attribute `format`.
+        settings: settings that made it, JSON-able.
+        inputs: name -> digest of each file that it was made from; read when the block ends.
     """
     path = Path(path)
     with atomic_path(path) as temporary:
@@ -132,11 +137,11 @@ def _disk(path: Path) -> Iterator["_Disk"]:
 
 
 class _Disk(io.FileIO):
-    """A file that keeps a failed write to itself: HDF5 crashes where the disk is full."""
+    """A file that records a failed write and hides it from HDF5, which crashes on a full disk."""
 
     error: OSError | None = None
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")
         try:
             while rest and self.error is None:
@@ -148,9 +153,9 @@ class _Disk(io.FileIO):
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`; renamed to it when the block ends, removed when it fails.
+    """A temporary file beside `path`: renamed to it when the block ends, removed when it fails.
 
-    A killed writer cannot remove its temporary file; the next writer of the same artefact does.
+    The temporary file of a killed writer is removed by the next writer of the same artefact.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,10 +177,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of writers of `path` that live no more.
+    """Remove temporary files of earlier writers of `path` whose processes have ended.
 
-    A writer on another machine cannot be seen from here. It loses its file, and so fails when it
-    renames: an artefact is never torn, and the writer that started last has its way.
+    A writer on another machine is taken for ended. It loses its file and fails when it renames: an
+    artefact is never torn, and the writer that started last succeeds.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
         try:
@@ -183,15 +188,15 @@ def _remove_leftovers(path: Path) -> None:
         except ProcessLookupError:
             leftover.unlink(missing_ok=True)
         except (ValueError, PermissionError):
-            pass  # not one of ours, or alive and somebody else's
+            pass  # not a temporary file of this module, or its writer runs as another user
 
 
 @contextlib.contextmanager
 def sole_writer(folder: str | Path) -> Iterator[None]:
-    """Nobody else writes into a folder while this block runs; Pri3DError when somebody does.
+    """Lock a folder against other writers while the block runs; Pri3DError if one has the lock.
 
-    For folders of many files that belong together. The operating system frees the lock when the
-    process ends, however it ends; child processes do not hold it.
+    The operating system frees the lock when the process ends, however it ends; child processes do
+    not hold it. On file systems without locks nothing is locked.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +204,7 @@ def sole_writer(folder: str | Path) -> Iterator[None]:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # Other errors are those of file systems that have no locks.
+            # Other errors come from file systems without locks.
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise Pri3DError(
                     f"{folder}: another process is writing here; wait until it ends, or end it"
@@ -216,7 +221,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def content_digest(file: h5py.File) -> str:
-    """SHA-256 (hex) over names, types, shapes and values of all content, in name order."""
+    """SHA-256 (hex) of the names, types, shapes and values of all content, in order of names."""
     digest = hashlib.sha256()
     objects: list[tuple[str, h5py.Dataset | h5py.Group]] = [("", file)]
     file.visititems(lambda name, item: objects.append((name, item)))
@@ -243,7 +248,7 @@ def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
 
 
 def _as_bytes(values: Any) -> np.ndarray:
-    """Variable-length strings have no fixed bytes; encode them with their lengths."""
+    """The values; variable-length strings, which have no fixed bytes, with their lengths."""
     array = np.asarray(values)
     if array.dtype.kind == "O":
         encoded = [v if isinstance(v, bytes) else str(v).encode() for v in array.ravel()]
@@ -260,13 +265,14 @@ def _plain(value: Any) -> Any:
 
 
 def open_artefact(path: str | Path, format: str) -> h5py.File:
-    """Open an artefact for reading after checking that it is one, of this format, and complete.
+    """Open a complete artefact of the given format for reading.
 
-    Raises Pri3DError naming the file and what to do.
+    Raises:
+        Pri3DError: the file is missing, damaged, incomplete, or of another format or schema.
     """
     try:
         file = h5py.File(path, "r")
-        found, schema = file.attrs.get("format"), file.attrs.get("schema")
+        stored_format, schema = file.attrs.get("format"), file.attrs.get("schema")
         complete = bool(file.attrs.get("complete", False))
     except FileNotFoundError:
         raise Pri3DError(f"{path}: no such file; run the stage that makes it") from None
@@ -275,8 +281,9 @@ def open_artefact(path: str | Path, format: str) -> h5py.File:
             f"{path}: not a readable HDF5 file (cut or overwritten?); remove it and run again"
         ) from None
     problem = None
-    if found != format:
-        problem = f"holds {found or 'something else'!r}, expected {format!r}; give the right file"
+    if stored_format != format:
+        content = stored_format or "something else"
+        problem = f"holds {content!r}, expected {format!r}; give the right file"
     elif schema != SCHEMA:
         problem = f"has schema {schema}, this version reads {SCHEMA}; remove it and run again"
     elif not complete:
@@ -288,7 +295,7 @@ def open_artefact(path: str | Path, format: str) -> h5py.File:
 
 
 def artefact_digest(path: str | Path) -> str:
-    """The recorded content digest of any artefact."""
+    """The recorded content digest of any artefact; raises Pri3DError if it has none."""
     try:
         with h5py.File(path, "r") as file:
             return str(file.attrs["digest"])
@@ -297,7 +304,7 @@ def artefact_digest(path: str | Path) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 (hex) of a plain file's bytes."""
+    """SHA-256 (hex) of a file's bytes; raises Pri3DError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -306,25 +313,22 @@ def file_digest(path: str | Path) -> str:
 
 
 def check_content(path: str | Path, format: str) -> str:
-    """Read everything back and compare with seal and digest; returns the digest.
-
-    Raises Pri3DError when anything is not what was published.
-    """
-    # Before HDF5 looks at it: damage in its text heap can send the library into an endless loop.
+    """The digest of an artefact; raises Pri3DError unless all of it is as it was published."""
+    # Before HDF5 reads the file: damage in its text heap can put the library in an endless loop.
     _check_seal(path)
     with open_artefact(path, format) as file:
         try:
-            found, recorded = content_digest(file), file.attrs["digest"]
+            computed, recorded = content_digest(file), str(file.attrs["digest"])
         except DAMAGE:
             raise Pri3DError(
                 f"{path}: a data set fails its checksum; remove the file and run again"
             ) from None
-        if found != recorded:
+        if computed != recorded:
             raise Pri3DError(
                 f"{path}: content does not match its digest (edited or damaged?); "
                 "remove the file and run again"
             )
-        return found
+        return computed
 
 
 def _check_seal(path: str | Path) -> None:
@@ -332,10 +336,10 @@ def _check_seal(path: str | Path) -> None:
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):  # mmap refuses an empty file
-        return  # open_artefact says what is wrong
+        return  # open_artefact reports the problem
     length = len(SEAL) + hashlib.sha256().digest_size
     with content, memoryview(content) as data, data[:-length] as body, data[-length:] as seal:
-        # HDF5 cuts the seal off when it opens the file for writing; the digest is left to judge.
+        # HDF5 removes the seal when it opens the file for writing; then only the digest is checked.
         sealed = seal[: len(SEAL)] == SEAL
         if sealed and seal[len(SEAL) :] != hashlib.sha256(body).digest():
             raise Pri3DError(

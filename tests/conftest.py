@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import checked_types
 import pytest
+
+checked_types.install()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """A tiny synthetic scan as artefacts: an empty, painted room seen by a few cameras.
 
-Everything is analytic: depth is where a pixel's ray meets a wall, colour is a function of the place
-on the wall, and the surface is the walls themselves. Colour images come from a second camera beside
-the depth camera, with another size and other intrinsics, as in a real sensor.
+Everything is analytic: depth is where a pixel's ray meets a wall, color is a function of the
+position on the wall, and the surface is the walls themselves. Color images come from a second
+camera beside the depth camera, with another size and other intrinsics, as in a real sensor.
 """
 
 import json
@@ -15,7 +15,7 @@ import simplejpeg
 from pri3d import geometry, store
 from pri3d.artefacts import CHUNKS, CLOUDS, PAIRS
 
-ROOM = np.array([[-0.713, -0.613, -0.507], [0.887, 0.787, 0.693]])  # metres, lowest and highest
+ROOM = np.array([[-0.713, -0.613, -0.507], [0.887, 0.787, 0.693]])  # meters, lowest and highest
 DEPTH_SHAPE, COLOR_SHAPE = (48, 64), (96, 128)
 DEPTH_K = np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
 COLOR_K = np.array([[104.0, 0, 62.5], [0, 104, 48.5], [0, 0, 1]])
@@ -37,7 +37,7 @@ def look(position, target) -> np.ndarray:
 
 
 def cast(K, shape, world_from_camera) -> tuple[np.ndarray, np.ndarray]:
-    """Depth [H, W] (metres) and world points [H, W, 3] of the walls that a camera sees."""
+    """Depth [H, W] (meters) and world points [H, W, 3] of the walls that a camera sees."""
     rays = geometry.pixel_rays(shape, K) @ world_from_camera[:3, :3].T
     origin = world_from_camera[:3, 3]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -46,7 +46,7 @@ def cast(K, shape, world_from_camera) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paint(points) -> np.ndarray:
-    """Colour u8 [..., 3] of places in the world: smooth, and different everywhere."""
+    """Color u8 [..., 3] of points in the world: smooth, and different everywhere."""
     x, y, z = np.moveaxis(np.asarray(points), -1, 0)
     waves = [np.sin(7 * x + 3 * y) + np.sin(11 * z), np.sin(9 * y - 4 * z), np.sin(8 * z + 5 * x)]
     patches = np.sin(np.floor(x * 6) * 12.9 + np.floor(y * 6) * 78.2 + np.floor(z * 6) * 37.7)

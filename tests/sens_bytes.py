@@ -51,14 +51,14 @@ def header(frames: int, **changed) -> bytes:
 
 def field_offsets(name_bytes: int = 4) -> dict[str, tuple[int, str]]:
     """Where each fixed header field lies, with the struct format of it."""
-    found, offset = {}, 0
+    fields, offset = {}, 0
     for name, (form, _) in DEFAULTS.items():
         if name == "name":
             offset += name_bytes
             continue
-        found[name] = (offset, form)
+        fields[name] = (offset, form)
         offset += struct.calcsize(form)
-    return found
+    return fields
 
 
 def frame(pose=EYE, color=b"", depth=b"", times=(0, 0), sizes=None) -> bytes:
@@ -109,5 +109,5 @@ def good_frame(seed: int = 0, pose=EYE) -> bytes:
 
 
 def good_file(frames: int = 3) -> bytes:
-    """A whole file with JPEG colour and zlib depth."""
+    """A whole file with JPEG color and zlib depth."""
     return header(frames) + b"".join(good_frame(seed) for seed in range(frames)) + tail()

@@ -7,7 +7,7 @@ import simplejpeg
 
 from pri3d import store
 
-ROOM = np.array([3.0, 2.4, 2.0])  # metres; the room is [0, 3] x [0, 2.4] x [0, 2]
+ROOM = np.array([3.0, 2.4, 2.0])  # meters; the room is [0, 3] x [0, 2.4] x [0, 2]
 SHIFT = 1000.0
 WALL_COLORS = np.array(
     [[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40], [200, 40, 200], [40, 200, 200]],
@@ -40,7 +40,7 @@ def intrinsics(shape) -> np.ndarray:
 
 
 def raycast(pose: np.ndarray, K: np.ndarray, shape) -> tuple[np.ndarray, np.ndarray]:
-    """Depth [H, W] in metres and the wall (0..5) that each pixel sees."""
+    """Depth [H, W] in meters and the wall (0..5) that each pixel sees."""
     height, width = shape
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(shape)], axis=-1)

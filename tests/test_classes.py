@@ -1,10 +1,10 @@
-"""Names, numbers and colours against the benchmarks' published tables."""
+"""Names, ids and colors against the benchmarks' published tables."""
 
 import numpy as np
 
 from pri3d import classes
 
-# As the benchmark's page lists them: id, name, colour.
+# As the benchmark's page lists them: id, name, color.
 SCANNET = """
 1 wall 174 199 232
 2 floor 152 223 138

@@ -11,6 +11,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from unittest.mock import patch
 
 import h5py
@@ -107,10 +109,10 @@ def test_verify_names_all_that_is_wrong(made, tmp_path):
 
 def test_sens_info(made):
     scan = made / "scans" / "scene0001_00" / "scene0001_00.sens"
-    found = json.loads(good("sens", "info", scan, "--json"))
-    assert found["frames"] == 40
-    assert found["depth"]["height"] == 48
-    assert {"version", "sensor", "frames_readable", "usable", "problems"} <= found.keys()
+    header = json.loads(good("sens", "info", scan, "--json"))
+    assert header["frames"] == 40
+    assert header["depth"]["height"] == 48
+    assert {"version", "sensor", "frames_readable", "usable", "problems"} <= header.keys()
     assert "40" in good("sens", "info", scan)
 
 
@@ -127,11 +129,11 @@ def test_correspondences(made, tmp_path):
         a, b, distance = nearest(*views, 0.05)
     assert len(a) > 0
     good("correspondences", path, i, j, tmp_path / "matches", "--radius", "0.05")
-    with np.load(tmp_path / "matches") as found:
-        np.testing.assert_array_equal(found["a"], a)
-        np.testing.assert_array_equal(found["b"], b)
-        np.testing.assert_array_equal(found["distance"], distance)
-        assert found["a"].shape == (len(distance), 2)
+    with np.load(tmp_path / "matches") as matches:
+        np.testing.assert_array_equal(matches["a"], a)
+        np.testing.assert_array_equal(matches["b"], b)
+        np.testing.assert_array_equal(matches["distance"], distance)
+        assert matches["a"].shape == (len(distance), 2)
     message = bad("correspondences", path, 1, j, tmp_path / "more")
     assert "no frame 1 (not one of the frames that `every` selects)" in message
     assert not (tmp_path / "more").exists()
@@ -183,6 +185,8 @@ def test_help_describes_modes_and_tasks():
 
 def test_version():
     assert good("--version") == f"pri3d {__version__}\n"
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    assert tomllib.loads(project.read_text())["project"]["version"] == __version__
 
 
 def test_help_loads_few_modules():
@@ -251,11 +255,11 @@ def test_settings_reach_the_training(tmp_path, monkeypatch):
     rest = cli.assignments(changed, leave_out=["lr", "steps"])
     assert trained_with(*shlex.split(some), *shlex.split(rest))[5] == changed
     (tmp_path / "my.yaml").write_text("pretrain:\n  lr: 0.5\n  steps: 9\n")
-    pairs, clouds, chunks, out, mode, settings, engine, held_out, _ = trained_with(
+    pairs, clouds, chunks, out, mode, settings, engine, held_out, _, variant = trained_with(
         *("--mode", "view", "--config", "my.yaml", "--set", "steps=3"),
         *("--engine", "minkowski", "--held-out", "a", "--held-out", "b"),
     )
-    assert (engine, held_out) == ("minkowski", ["a", "b"])
+    assert (engine, held_out, variant) == ("minkowski", ["a", "b"], None)
     assert settings == config.Pretrain(lr=0.5, steps=3)
     text = "pretrain: {lr: 0.5}\nvariants: {crd: {lr: 0.2, batch: 4}}\n"
     (tmp_path / "more.yaml").write_text(text)
@@ -264,12 +268,12 @@ def test_settings_reach_the_training(tmp_path, monkeypatch):
     assert (mode, str(out)) == ("view", "results/runs/view")
     (tmp_path / "deep.yaml").write_text("variants: {deep: {mode: geo, lr: 0.3}}\n")
     given = ["--config", "deep.yaml", "--variant", "deep", "--set", "pretrain.batch=6"]
-    *_, out, mode, settings, _, _, _ = trained_with(*given)
-    assert (mode, str(out)) == ("geo", "results/runs/deep")
+    *_, out, mode, settings, _, _, _, variant = trained_with(*given)
+    assert (mode, variant, str(out)) == ("geo", "deep", "results/runs/deep")
     assert settings == config.Pretrain(lr=0.3, batch=6)
     given = ["--mode", "view", "--variant", "unnamed", "--set", "training.threads=3"]
-    *_, out, mode, settings, _, _, _ = trained_with(*given)
-    assert (mode, str(out), settings.threads) == ("view", "results/runs/unnamed", 3)
+    *_, out, mode, settings, _, _, _, variant = trained_with(*given)
+    assert (mode, variant, settings.threads) == ("view", "unnamed", 3)
     assert [str(path) for path in (pairs, clouds, chunks)] == [
         "results/pairs.h5",
         "results/clouds",
@@ -281,13 +285,15 @@ def test_settings_of_a_task_reach_its_finetuning(tmp_path):
     file, out = tmp_path / "more.yaml", tmp_path / "out"
     file.write_text("semseg3d: {batch: 3}\ntasks: {semseg3d_s3dis: {voxel_m: 0.1}}\n")
 
-    def finish(task, data, out, settings, *engine):
+    def finish(task, data, out, *_):
         (out / "metrics.jsonl").write_text("{}\n")
 
     for task, voxel_m in (("semseg3d_s3dis", 0.1), ("semseg3d_scannet", 0.02)):
         with patch("pri3d.finetune.train.run", side_effect=finish) as run:
-            good("finetune", task, "--data", tmp_path, "--out", out, "--config", file)
+            given = ["--data", tmp_path, "--out", out, "--weights-name", "mine"]
+            good("finetune", task, *given, "--config", file)
         assert run.call_args.args[3] == config.Semseg3d(batch=3, voxel_m=voxel_m)
+        assert run.call_args.args[5] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -506,7 +512,7 @@ def test_weights_out_and_in(tmp_path):
     assert (tmp_path / "b.safetensors").exists()
     words = tmp_path / "b.safetensors", tmp_path / "c.pth", "--to", "minkowski"
     assert "has no backbone3d" in bad("export", *words)
-    assert "is no file of weights" in bad("import", __file__, tmp_path / "c.safetensors")
+    assert "is not a file of weights" in bad("import", __file__, tmp_path / "c.safetensors")
     assert pri3d("export", *words[:2], "--to", "caffe")[0] == 2
 
 

@@ -50,8 +50,8 @@ def digest(module):
 def test_the_closure(package, module, expected):
     code_digest._read.cache_clear()
     names = {name.removeprefix("pri3d").removeprefix(".") for name in expected}
-    found = code_digest.import_closure(f"pri3d.{module}")
-    assert {name.removeprefix("pri3d").removeprefix(".") for name in found} == names
+    modules = code_digest.import_closure(f"pri3d.{module}")
+    assert {name.removeprefix("pri3d").removeprefix(".") for name in modules} == names
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,16 @@ def test_the_digest_of_a_mode(module, tmp_path, monkeypatch):
     after = {mode: code_digest.code_of_mode(mode, module) for mode in MODES}
     code_digest._read.cache_clear()
     assert [mode for mode in MODES if before[mode] != after[mode]] == ["crd"]
+
+
+def test_a_package_can_be_left_out(package):
+    path = package / "matching" / "inner.py"
+    before = {out: digest_without("stages.third", out) for out in (None, "pri3d.matching")}
+    path.write_text(path.read_text() + "more = 1\n")
+    assert digest_without("stages.third", None) != before[None]
+    assert digest_without("stages.third", "pri3d.matching") == before["pri3d.matching"]
+
+
+def digest_without(module, without):
+    code_digest._read.cache_clear()
+    return code_digest.code_digest(f"pri3d.{module}", without=without)

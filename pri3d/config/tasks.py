@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 class Kind(NamedTuple):
     """A kind of task. summary: one line for --help. network: the shared network that it finetunes.
     unit: what its data sets consist of, in the plural. submission: `evaluate` writes files for the
-    benchmark of a data set that has one. pictures: `evaluate` and `predict` write pictures.
+    benchmark of a data set that has one. pictures: `evaluate` and `predict` write pictures. probe:
+    `probe` measures frozen features on its tasks.
     """
 
     summary: str
@@ -18,12 +19,13 @@ class Kind(NamedTuple):
     unit: Literal["images", "clouds", "scenes"]
     submission: bool
     pictures: bool
+    probe: bool = False
 
 
 class Task(NamedTuple):
     """One task: the name of its kind, which is its section of the settings, and of its data set."""
 
-    kind: Literal["semseg", "insseg", "semseg3d", "det3d"]
+    kind: str
     dataset: Literal["scannet", "nyuv2", "scannet3d", "s3dis", "sunrgbd"]
 
 
@@ -42,6 +44,7 @@ KINDS: dict[str, Kind] = {
         unit="images",
         submission=True,
         pictures=True,
+        probe=True,
     ),
     "insseg": Kind(
         "instance segmentation of images",

@@ -1,1 +1,1 @@
-"""Which points of two frames, or of a frame and a surface, are the same place."""
+"""Overlap and correspondences: points of two frames, or of a frame and a surface, that coincide."""

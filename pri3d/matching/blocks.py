@@ -1,67 +1,84 @@
-"""A posed depth image prepared for the overlap: as blocks to ask about, and as image to search."""
+"""Preparation of a posed depth image for the overlap: as query blocks and as target image."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Float64, Int32, Int64
 from numba import njit
 
 from pri3d.geometry import View
 from pri3d.matching.kernel import COARSEST, FINEST, LANES, ROWS
 
 _BLOCK = 32  # pixels, edge of a root block
-_FAR = np.float32(1e9)  # metres; an invalid pixel is a point that nothing is near to
+_FAR = np.float32(1e9)  # meters; an invalid pixel is a point this far away
 _CELL = 1 << FINEST
 
 
 class Queries(NamedTuple):
-    """A frame as blocks of 32, 4, 2 and 1 pixels, level after level, siblings adjacent.
+    """A frame as blocks of 32, 4, 2 and 1 pixels, level by level, siblings adjacent.
 
     Node n is lane n % 4 of group n // 4. A block without points has its ball far behind the
     camera, where every test rejects it.
+
+    Attributes:
+        balls: x, y, z (own camera) and radii of each group's four siblings, meters.
+        points: number of valid pixels of each node.
+        start: first node of each level, then the first of a group of empty nodes.
+        pixel: row * width + column of each leaf.
+        reach: L1 norm of the farthest point, meters.
     """
 
-    balls: np.ndarray  # float32 [groups * 16]: four siblings' x, y, z (own camera) and radii, m
-    count: np.ndarray  # int32 [nodes]: valid pixels inside
-    start: np.ndarray  # int64 [5]: first node of each level, then a group of empty nodes
-    pixel: np.ndarray  # int32 [leaves]: row * width + column of a leaf
-    reach: float  # metres, L1 norm of the farthest point
+    balls: Float32[np.ndarray, " 16*groups"]
+    points: Int32[np.ndarray, " nodes"]
+    start: Int64[np.ndarray, "5"]
+    pixel: Int32[np.ndarray, " leaves"]
+    reach: float
 
 
 class Target(NamedTuple):
-    """A frame as the image that is searched."""
+    """A frame as an image that is searched.
 
-    depth: np.ndarray  # float32 [ROWS + H + ROWS, W + LANES], padded with far points
-    ray_x: np.ndarray  # float32 [W + LANES]
-    ray_y: np.ndarray  # float32 [ROWS + H + ROWS]
-    pyramid: np.ndarray  # float32 [T, columns, 2]: lowest, highest depth over 2 x 2 cells
-    near: float  # metres, depth range; 0 and 0 without points
+    Attributes:
+        depth: [ROWS + H + ROWS, W + LANES], padded with far points.
+        ray_x, ray_y: viewing rays of the padded columns and rows.
+        pyramid: min and max depth over 2 x 2 cells, see `_pyramid`.
+        near, far: depth range, meters; 0 and 0 without points.
+        camera_from_world: inverse of the pose.
+        stretch: singular values of the pose's rotation, descending.
+    """
+
+    depth: Float32[np.ndarray, "rows columns"]
+    ray_x: Float32[np.ndarray, " columns"]
+    ray_y: Float32[np.ndarray, " rows"]
+    pyramid: Float32[np.ndarray, "cell_rows cell_columns 2"]
+    near: float
     far: float
-    camera_from_world: np.ndarray  # float64 [4, 4]
-    stretch: np.ndarray  # float64 [3]: singular values of the pose's rotation, descending
+    camera_from_world: Float64[np.ndarray, "4 4"]
+    stretch: Float64[np.ndarray, "3"]
 
 
 def queries(view: View) -> Queries:
-    """The tree of pixel blocks of a posed depth image."""
+    """Build the tree of pixel blocks of a posed depth image."""
     height, width = view.depth.shape
     rows, columns = -(-height // _BLOCK), -(-width // _BLOCK)
     roots = rows * columns + (-rows * columns) % 4
     start = np.cumsum([0, roots, roots * 64, roots * 256, roots * 1024]).astype(np.int64)
-    balls = _aligned(4 * (start[4] + 4)).reshape(-1, 4, 4)
+    balls = _aligned(4 * (int(start[4]) + 4)).reshape(-1, 4, 4)
     balls[...] = np.array([0, 0, -_FAR, 0], np.float32)[:, None]
-    count = np.zeros(start[4] + 4, np.int32)
+    points = np.zeros(start[4] + 4, np.int32)
     pixel = np.zeros(roots * 1024, np.int32)
-    reach = _fill_blocks(view.depth, view.K, rows, columns, balls, count, pixel, start)
-    return Queries(balls.ravel(), count, start, pixel, reach)
+    reach = _fill_blocks(view.depth, view.K, rows, columns, balls, points, pixel, start)
+    return Queries(balls.ravel(), points, start, pixel, reach)
 
 
 def _aligned(size: int) -> np.ndarray:
-    """Uninitialised float32 [size] from the start of a cache line, so that siblings share one."""
+    """Uninitialized float32 [size] that begins a cache line, so that siblings share one."""
     spare = np.empty(size + 16, np.float32)
     return spare[(-spare.ctypes.data // 4) % 16 :][:size]
 
 
 def target(view: View) -> Target:
-    """A posed depth image with its rays and its pyramid of depth ranges."""
+    """Build the searched image of a posed depth image: rays and a pyramid of depth ranges."""
     height, width = view.depth.shape
     depth = np.full((height + 2 * ROWS, width + LANES), _FAR, np.float32)
     columns, rows = np.arange(width + LANES), np.arange(-ROWS, height + ROWS)
@@ -90,12 +107,17 @@ def _fill_target(depth, padded, low, high):
                 high[a, b] = max(high[a, b], z)
 
 
-def _pyramid(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Depth ranges of 2 x 2 neighbouring cells of 4, 8, ... 128 pixels: float32 [T, columns, 2].
+def _pyramid(
+    low: Float32[np.ndarray, "rows columns"], high: Float32[np.ndarray, "rows columns"]
+) -> Float32[np.ndarray, "T columns 2"]:
+    """Min and max depth over 2 x 2 neighboring cells of 4, 8, ... 128 pixels.
 
-    low, high: of the cells of 4 pixels. The levels stand under each other, the one of cells of
-    4 * 2^k pixels from row T - (T >> k) on, T being a power of two. After the coarsest comes
-    "anything", for windows that no cell is as wide as.
+    The levels are stacked along the first axis: cells of 4 * 2^k pixels begin at row T - (T >> k),
+    T being a power of two. After the coarsest level come infinite ranges, for windows wider than
+    every cell.
+
+    Args:
+        low, high: depth ranges of the cells of 4 pixels.
     """
     rows, columns = low.shape
     tall = 2 << max(COARSEST, (rows - 1).bit_length())
@@ -103,7 +125,7 @@ def _pyramid(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     pyramid[...] = -np.inf, np.inf
     for k in range(COARSEST - FINEST + 1):
         rows, columns = low.shape
-        # One row and column more for the neighbour of the last cell, and an even number of them.
+        # One more row and column for the neighbor of the last cell, and an even number of both.
         pad = ((0, 2 - rows % 2), (0, 2 - columns % 2))
         low = np.pad(low, pad, constant_values=np.inf)
         high = np.pad(high, pad, constant_values=0)
@@ -122,10 +144,10 @@ def _pyramid(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fill_blocks(depth, K, rows, columns, balls, count, pixel, start):
-    """Unproject into Z-order and bound every block; returns the farthest point's L1 norm.
+def _fill_blocks(depth, K, rows, columns, balls, points, pixel, start):
+    """Unproject into Z-order and bound every block; returns the L1 norm of the farthest point.
 
-    A ball is that about a block's bounding box.
+    A block's ball encloses its bounding box.
     """
     height, width = depth.shape
     flat = balls.ravel()
@@ -151,7 +173,7 @@ def _fill_blocks(depth, K, rows, columns, balls, count, pixel, start):
                     leaf = start[3] + block * 1024 + p
                     at = (leaf >> 2) * 16 + (leaf & 3)
                     flat[at], flat[at + 4], flat[at + 8] = px, py, d
-                    count[leaf] = 1
+                    points[leaf] = 1
                 else:
                     z[p] = 0
             for quad in range(4):
@@ -163,15 +185,15 @@ def _fill_blocks(depth, K, rows, columns, balls, count, pixel, start):
                     4,
                     start[2] + block * 256 + cell * 4 + quad,
                     flat,
-                    count,
+                    points,
                 )
-            _bound(x, y, z, cell * 16, 16, start[1] + block * 64 + cell, flat, count)
-        _bound(x, y, z, 0, 1024, start[0] + block, flat, count)
+            _bound(x, y, z, cell * 16, 16, start[1] + block * 64 + cell, flat, points)
+        _bound(x, y, z, 0, 1024, start[0] + block, flat, points)
     return reach
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bound(x, y, z, first, size, node, flat, count):
+def _bound(x, y, z, first, size, node, flat, points):
     n = 0
     big = np.float32(1e30)
     x0 = y0 = z0 = big
@@ -193,4 +215,4 @@ def _bound(x, y, z, first, size, node, flat, count):
     far = dx * dx + dy * dy + dz * dz
     at = (node >> 2) * 16 + (node & 3)
     flat[at], flat[at + 4], flat[at + 8], flat[at + 12] = cx, cy, cz, np.sqrt(far)
-    count[node] = n
+    points[node] = n

@@ -5,58 +5,77 @@ within the radius (Pri3D, Hou et al. 2021, section 3.1: 2 cm).
 """
 
 import numpy as np
+from jaxtyping import Float64, Int, Int64
 from numba import njit
 
 from pri3d.geometry import View
 
 
 def nearest(
-    a: View, b: View, radius: float, pixels: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For pixels of A, the pixel of B with the nearest world point closer than `radius` metres.
+    a: View, b: View, radius: float, pixels: Int[np.ndarray, "queries 2"] | None = None
+) -> tuple[Int64[np.ndarray, "n 2"], Int64[np.ndarray, "n 2"], Float64[np.ndarray, " n"]]:
+    """Find, for pixels of A, the pixel of B with the nearest world point within the radius.
 
-    pixels: int [m, 2] (row, column) of A to ask about, in any order; default all of them. Pixels
-    without depth or without a match are left out. Returns (a int64 [n, 2], b int64 [n, 2],
-    distance float64 [n] metres), in the order asked. Of points equally near, the first in row
-    order wins. Poses are used as given: distances are those of world coordinates.
+    Poses are used as given: distances are in world coordinates. Of equally near points, the first
+    in row order is taken.
+
+    Args:
+        a, b: posed depth images.
+        radius: meters; a match is closer than this.
+        pixels: (row, column) of pixels of A, in any order; default all that have depth.
+
+    Returns:
+        Pixels of A that have a match, their matches in B (both row, column), and distances in
+        meters, in the order of `pixels`. Pixels without depth or without a match are left out.
     """
     if pixels is None:
         pixels = np.argwhere(a.depth > 0)
     pixels = np.ascontiguousarray(pixels, np.int64).reshape(-1, 2)
-    found, distance = nearest_of_each(a, b, radius, pixels)
-    hit = found[:, 0] >= 0
-    return pixels[hit], found[hit], distance[hit]
+    matches, distance = nearest_of_each(a, b, radius, pixels)
+    has_match = matches[:, 0] >= 0
+    return pixels[has_match], matches[has_match], distance[has_match]
 
 
 def nearest_of_each(
-    a: View, b: View, radius: float, pixels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `nearest`, for each of pixels int64 [n, 2]: those of B [n, 2], -1 where there is none, and
-    the distances [n].
+    a: View, b: View, radius: float, pixels: Int64[np.ndarray, "n 2"]
+) -> tuple[Int64[np.ndarray, "n 2"], Float64[np.ndarray, " n"]]:
+    """As `nearest`, with one row per given pixel.
+
+    Returns:
+        The matches in B (row, column; -1 without a match) and distances in meters (undefined
+        without a match).
     """
-    found = np.empty((len(pixels), 2), np.int64)
+    matches = np.empty((len(pixels), 2), np.int64)
     distance = np.empty(len(pixels))
     rotation = b.world_from_camera[:3, :3]
     b_from_a = np.linalg.inv(b.world_from_camera) @ a.world_from_camera
-    # A pose need not be exactly orthonormal: a distance d in B's camera is d^T (R^T R) d in the
-    # world, and at least d times the smallest singular value.
+    # A pose need not be exactly orthonormal: the squared length of d in B's camera is
+    # d^T (R^T R) d in the world, and the length at least d times the smallest singular value.
     shrink = np.linalg.svd(rotation, compute_uv=False)[-1]
     _search(
-        *(a.depth, np.asarray(a.K, np.float64), b.depth, np.asarray(b.K, np.float64)),
-        *(b_from_a, rotation.T @ rotation, radius, radius / shrink * (1 + 1e-9)),
-        *(pixels, found, distance),
+        a.depth,
+        np.asarray(a.K, np.float64),
+        b.depth,
+        np.asarray(b.K, np.float64),
+        b_from_a,
+        rotation.T @ rotation,
+        radius,
+        radius / shrink * (1 + 1e-9),
+        pixels,
+        matches,
+        distance,
     )
-    return found, distance
+    return matches, distance
 
 
 @njit(cache=True, nogil=True)
-def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found, distance):
+def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, matches, distance):
     height, width = b_depth.shape
     camera = (b_K[0, 2], b_K[1, 2], 1 / b_K[0, 0], 1 / b_K[1, 1])
     ball = (metric[0, 0], metric[1, 1], metric[2, 2])
     mixed = (2 * metric[0, 1], 2 * metric[0, 2], 2 * metric[1, 2])
     for k in range(len(pixels)):
-        found[k, 0] = found[k, 1] = -1
+        matches[k, 0] = matches[k, 1] = -1
         row, column = pixels[k, 0], pixels[k, 1]
         depth = a_depth[row, column]
         if not (depth > 0 and depth < np.inf):
@@ -70,14 +89,14 @@ def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found,
         best, near = radius * radius, reach
         u0, u1, v0, v1 = _window(x, y, z, near, b_K, height, width)
         if z > 1.01 * reach and u0 <= u1 and v0 <= v1:
-            # The pixel straight ahead is hardly ever far off, and bounds where a nearer one can be.
+            # The pixel that the point projects to is rarely far off, and bounds the search.
             u = np.intp(x / z * b_K[0, 0] + b_K[0, 2] + 0.5)
             v = np.intp(y / z * b_K[1, 1] + b_K[1, 2] + 0.5)
             u, v = min(max(u, u0), u1), min(max(v, v0), v1)
             if b_depth[v, u] > 0:
                 squared = _squared(x, y, z, u, v, b_depth[v, u], camera, ball, mixed)
                 if squared < best:
-                    # A little more, so that the search finds this pixel too, or one before it.
+                    # A little more, so that the search also finds this pixel, or one before it.
                     best = min(best, squared * (1 + 1e-9) + 1e-30)
                     near = np.sqrt(best) / radius * reach * (1 + 1e-9)
                     u0, u1, v0, v1 = _window(x, y, z, near, b_K, height, width)
@@ -88,14 +107,14 @@ def _search(a_depth, a_K, b_depth, b_K, m, metric, radius, reach, pixels, found,
                     squared = _squared(x, y, z, u, v, q, camera, ball, mixed)
                     if squared < best:
                         best = squared
-                        found[k, 0], found[k, 1] = v, u
+                        matches[k, 0], matches[k, 1] = v, u
         distance[k] = np.sqrt(best)
 
 
 @njit(cache=True, nogil=True)
 def _window(x, y, z, reach, K, height, width):
-    """Columns and rows (first and last) in which a point closer than `reach` to (x, y, z) can be:
-    exact bounds of a ball's projection, or the whole image where the camera may be inside it.
+    """First and last column and row in which a point closer than `reach` to (x, y, z) can be:
+    the exact bounds of the ball's projection, or the whole image if it may contain the camera.
     """
     if not z > 1.01 * reach:
         return 0, width - 1, 0, height - 1

@@ -1,10 +1,9 @@
-"""How many pixels of one depth image have a neighbour in another: the compiled part.
+"""Compiled part of the overlap: count the pixels of a depth image with a neighbor in another.
 
-Numba cannot vectorise a loop that looks values up at computed places, since it must assume that
-what it writes overlaps what it reads. `Lanes` therefore lets an intrinsic be written as plain
-arithmetic on sixteen numbers at a time; LLVM turns it into whatever vector instructions the
-processor has. Everything stands in this one module because numba's cache notices a change in the
-module of a compiled function only.
+Numba cannot vectorize a loop that reads from computed positions, since it has to assume that its
+output overlaps its input. With `Lanes`, an intrinsic is written as plain arithmetic on sixteen
+numbers at a time, which LLVM translates to the vector instructions of the processor. Everything is
+in one module because numba's cache only notices changes in the module of a compiled function.
 """
 
 import numpy as np
@@ -15,8 +14,8 @@ from numba.extending import intrinsic
 
 LANES = 16
 FINEST, COARSEST = 2, 7  # pyramid levels: cells of 4 to 128 pixels
-_AHEAD = 3  # steps of 16 blocks between asking for them and using them
-ROWS = 4  # rows of a band; a target's depth is padded by as many above and below
+_AHEAD = 3  # blocks are prefetched this many steps of 16 before they are used
+ROWS = 4  # rows of a band; a target's depth is padded by this number of rows above and below
 _F32, _I32 = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _MASK = ir.VectorType(ir.IntType(1), LANES)
@@ -84,14 +83,21 @@ class Lanes:
         return self._of(self.builder.call(function, arguments))
 
     def times_plus(self, factor, summand):
+        """self * factor + summand."""
         return self._call("fmuladd", factor, summand)
 
     def times_minus(self, factor, subtrahend):
+        """self * factor - subtrahend."""
         negative = self._of(self.builder.fneg(self._with(subtrahend)))
         return self._call("fmuladd", factor, negative)
 
-    def least(self, other):
-        return (self < other).where(self, other)
+    def minimum(self, other):
+        if self._is_float:
+            return (self < other).where(self, other)
+        return self._call("smin", other)
+
+    def maximum(self, other):
+        return self._call("smax", other)  # of int vectors
 
     def sqrt(self):
         return self._call("sqrt")
@@ -101,12 +107,6 @@ class Lanes:
 
     def clip(self, low, high):
         return self._call("maxnum", low)._call("minnum", high)
-
-    def at_most(self, other):
-        return self._call("smin", other)
-
-    def at_least(self, other):
-        return self._call("smax", other)
 
     def to_int(self):
         return self._of(self.builder.fptosi(self.value, _INTS))
@@ -118,7 +118,7 @@ class Lanes:
         return self._of(self.builder.bitcast(self.value, _INTS))
 
     def where(self, yes, no):
-        """For a mask: yes in its lanes, no elsewhere."""
+        """Of a mask: `yes` in its lanes, `no` elsewhere."""
         like = yes if isinstance(yes, Lanes) else no
         return self._of(self.builder.select(self.value, like._with(yes), like._with(no)))
 
@@ -130,7 +130,7 @@ class Lanes:
         return self.builder.call(function, [self.value])
 
     def to_bits(self):
-        """For a mask: the lanes as the low 16 bits of an int32 (an LLVM value)."""
+        """Of a mask: the lanes as the low 16 bits of an int32 (an LLVM value)."""
         return self.builder.zext(self.builder.bitcast(self.value, ir.IntType(LANES)), _I32)
 
 
@@ -157,16 +157,16 @@ def _pointer(context, builder, array_type, array):
 
 
 def _load(builder, data, index, width=LANES):
-    """Neighbours from data[index] on: `Lanes`, or an LLVM vector where narrower."""
-    place = builder.gep(data, [index])
+    """Consecutive values from data[index] on: `Lanes`, or an LLVM vector if narrower."""
+    pointer = builder.gep(data, [index])
     kind = ir.VectorType(data.type.pointee, width)
-    loaded = builder.load(builder.bitcast(place, kind.as_pointer()))
+    loaded = builder.load(builder.bitcast(pointer, kind.as_pointer()))
     loaded.align = 4
     return Lanes(builder, loaded) if width == LANES else loaded
 
 
 def _load_groups(builder, data, starts) -> Lanes:
-    """Four neighbours from each of four places."""
+    """Four consecutive values from each of four positions."""
     parts = [_load(builder, data, start, 4) for start in starts]
 
     def join(a, b, width):
@@ -178,47 +178,52 @@ def _load_groups(builder, data, starts) -> Lanes:
 
 
 def _store(builder, lanes: Lanes, data, index) -> None:
-    place = builder.gep(data, [index])
-    stored = builder.store(lanes.value, builder.bitcast(place, lanes.value.type.as_pointer()))
+    pointer = builder.gep(data, [index])
+    stored = builder.store(lanes.value, builder.bitcast(pointer, lanes.value.type.as_pointer()))
     stored.align = 4
 
 
 def _gather_pairs(builder, data, index: Lanes) -> tuple[Lanes, Lanes]:
-    """data[2 * index] and data[2 * index + 1] of floats, with one load for both."""
+    """data[2 * index] and data[2 * index + 1] of floats, loaded together."""
     twice = builder.bitcast(data, ir.IntType(64).as_pointer())
     pairs = builder.bitcast(_gather(builder, twice, index).value, ir.VectorType(_F32, 2 * LANES))
     nothing = ir.Constant(pairs.type, ir.Undefined)
-    firsts, seconds = (ir.Constant(_INTS, list(range(part, 2 * LANES, 2))) for part in (0, 1))
-    return tuple(
-        Lanes(builder, builder.shuffle_vector(pairs, nothing, picks)) for picks in (firsts, seconds)
-    )
+
+    def every_second(first):
+        picks = ir.Constant(_INTS, list(range(first, 2 * LANES, 2)))
+        return Lanes(builder, builder.shuffle_vector(pairs, nothing, picks))
+
+    return every_second(0), every_second(1)
 
 
-def _prefetch(builder, place) -> None:
-    """Ask for a cache line that is read soon."""
+def _prefetch(builder, pointer) -> None:
+    """Prefetch a cache line that is read soon."""
     byte = ir.IntType(8).as_pointer()
     numbers = [ir.Constant(_I32, n) for n in (0, 3, 1)]  # read, keep in all caches, data
     kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.bitcast(place, byte), *numbers])
+    builder.call(function, [builder.bitcast(pointer, byte), *numbers])
 
 
 def _gather(builder, data, index: Lanes) -> Lanes:
-    """data[index] lane by lane; every index must be inside.
+    """data[index] lane by lane; every index must be in range.
 
-    Sixteen plain loads: no slower than the processors' own gather instructions.
+    Sixteen plain loads are no slower than the gather instructions of processors.
     """
     gathered = ir.Constant(ir.VectorType(data.type.pointee, LANES), ir.Undefined)
     for lane in range(LANES):
         position = ir.Constant(_I32, lane)
-        place = builder.gep(data, [builder.extract_element(index.value, position)])
-        gathered = builder.insert_element(gathered, builder.load(place), position)
+        pointer = builder.gep(data, [builder.extract_element(index.value, position)])
+        gathered = builder.insert_element(gathered, builder.load(pointer), position)
     return Lanes(builder, gathered)
 
 
 @intrinsic
 def _scan_band(typingctx, depth, ray_x, ray_y, stride, row, column, x, y, z, inner2, outer2):
-    """Four rows of 16 pixels against (x, y, z): whether one is nearer than inner (1), outer (2)."""
+    """Compare four rows of 16 pixels with (x, y, z).
+
+    Returns 1 if one is nearer than the inner radius, plus 2 if one is nearer than the outer one.
+    """
     f32 = types.float32
     signature = types.int32(
         depth, ray_x, ray_y, types.intp, types.intp, types.intp, f32, f32, f32, f32, f32
@@ -230,18 +235,18 @@ def _scan_band(typingctx, depth, ray_x, ray_y, stride, row, column, x, y, z, inn
         x, y, z, inner2, outer2 = (_spread(builder, value) for value in args[6:])
         ray_u = _load(builder, ray_x, column)
         start = builder.add(builder.mul(row, stride), column)
-        least = None
+        nearest = None
         for _ in range(ROWS):
-            found = _load(builder, depth, start)
+            pz = _load(builder, depth, start)
             ray_v = _spread(builder, builder.load(builder.gep(ray_y, [row])))
-            dx, dy, dz = found.times_minus(ray_u, x), found.times_minus(ray_v, y), found - z
+            dx, dy, dz = pz.times_minus(ray_u, x), pz.times_minus(ray_v, y), pz - z
             squared = dz.times_plus(dz, dy.times_plus(dy, dx * dx))
-            least = squared if least is None else least.least(squared)
+            nearest = squared if nearest is None else nearest.minimum(squared)
             start = builder.add(start, stride)
             row = builder.add(row, ir.Constant(row.type, 1))
         none = ir.Constant(ir.IntType(32), 0)
-        near = builder.icmp_unsigned("!=", (least < inner2).to_bits(), none)
-        some = builder.icmp_unsigned("!=", (least < outer2).to_bits(), none)
+        near = builder.icmp_unsigned("!=", (nearest < inner2).to_bits(), none)
+        some = builder.icmp_unsigned("!=", (nearest < outer2).to_bits(), none)
         near, some = (builder.zext(flag, ir.IntType(32)) for flag in (near, some))
         return builder.or_(near, builder.shl(some, ir.Constant(ir.IntType(32), 1)))
 
@@ -250,7 +255,7 @@ def _scan_band(typingctx, depth, ray_x, ray_y, stride, row, column, x, y, z, inn
 
 @njit(cache=True, nogil=True)
 def _matches_exactly(p, q_depth, q_K, q_pose, t_depth, t_K, t_pose, u0, u1, v0, v1, radius):
-    """Whether pixel p of the query has a target point in the window closer than radius; float64."""
+    """Whether pixel p of the query matches a point in the target's window; in float64."""
     width = q_depth.shape[1]
     row, column = p // width, p % width
     z = q_depth[row, column]
@@ -275,17 +280,17 @@ def _matches_exactly(p, q_depth, q_K, q_pose, t_depth, t_K, t_pose, u0, u1, v0, 
 
 
 @intrinsic
-def _place(
+def _classify(
     typingctx, groups, step, balls, count, depth, pyramid, f, stride, tall, wide, ball, window, size
 ):
-    """Move 16 blocks (four groups of siblings) into the target's camera; decide the easy ones.
+    """Transform 16 blocks (four groups of siblings) to the target's camera; decide the clear cases.
 
-    Returns the number of points in accepted blocks, and from bit 32 on the lanes to be scanned,
-    from bit 48 on the lanes to be split. `ball` and `window` receive what a scan needs.
+    Returns the number of points in accepted blocks, the lanes to be scanned from bit 32 on, and
+    the lanes to be split from bit 48 on. Writes the inputs of a scan to `ball` and `window`.
     """
     # f: target_from_query (12), fx fy cx cy, 1/fx 1/fy, nearest and farthest depth, radius +
-    # margin, radius - margin, largest and smallest camera distance of a world metre, stretch of the
-    # query's pose, last column, last row, and the ball above which a block is split unseen.
+    # margin, radius - margin, largest and smallest camera distance of a world meter, stretch of the
+    # query's pose, last column, last row, and the ball above which a block is split without a scan.
     whole = types.int32
     signature = types.int64(
         *(groups, types.intp, balls, count, depth, pyramid, f, whole, whole, whole),
@@ -303,24 +308,24 @@ def _place(
             return _spread(builder, builder.load(builder.gep(data(6), [index(number)])))
 
         def put(values, number, row):
-            place = builder.add(builder.mul(args[12], index(row)), builder.mul(args[1], index(16)))
-            _store(builder, values, data(number), place)
+            start = builder.add(builder.mul(args[12], index(row)), builder.mul(args[1], index(16)))
+            _store(builder, values, data(number), start)
 
         first = builder.mul(args[1], index(4))
         starts = [
             builder.load(builder.gep(data(0), [builder.add(first, index(k))])) for k in range(4)
         ]
 
-        # The blocks of a later step, whose places nothing else lets the processor foresee. What
-        # the list holds beyond its end is never read, only asked for.
+        # Prefetch the blocks of a later step, whose addresses the processor cannot predict. Values
+        # beyond the end of the list are prefetched, but never read.
         for k in range(4):
             later = builder.add(first, index(_AHEAD * 4 + k))
             group = builder.load(builder.gep(data(0), [later]))
             _prefetch(builder, builder.gep(data(2), [builder.mul(group, index(16))]))
 
         def siblings(number, stride, offset):
-            places = [builder.add(builder.mul(g, index(stride)), index(offset)) for g in starts]
-            return _load_groups(builder, data(number), places)
+            firsts = [builder.add(builder.mul(g, index(stride)), index(offset)) for g in starts]
+            return _load_groups(builder, data(number), firsts)
 
         bx, by, bz, radius = (siblings(2, 16, 4 * axis) for axis in range(4))
         points = siblings(3, 4, 0)
@@ -340,59 +345,57 @@ def _place(
         ahead = pz > outer + 1e-3
         depth_of = ahead.where(pz, 1e3)
 
-        # the target's point in the pixel that the centre falls into
+        # the target's point in the pixel that contains the projected center
         one = _constant(px, 1.0)
         per_z = one / depth_of
         column = ((px * per_z).times_plus(fx, cx)).clip(0.0, u_max)
         row = ((py * per_z).times_plus(fy, cy)).clip(0.0, v_max)
         column, row = (column + 0.5).to_int(), (row + 0.5).to_int()
-        found = _gather(builder, data(4), (row + ROWS) * _spread(builder, args[7]) + column)
-        dx = found * ((column.to_float() - cx) * ray_scale_x) - px
-        dy = found * ((row.to_float() - cy) * ray_scale_y) - py
-        dz = found - pz
+        target_z = _gather(builder, data(4), (row + ROWS) * _spread(builder, args[7]) + column)
+        dx = target_z * ((column.to_float() - cx) * ray_scale_x) - px
+        dy = target_z * ((row.to_float() - cy) * ray_scale_y) - py
+        dz = target_z - pz
         accepted = ahead & (dx.times_plus(dx, dy.times_plus(dy, dz * dz)) < inner2)
 
-        # exact bounds of the ball's projection; a hundredth of a pixel covers their rounding
+        # exact bounds of the ball's projection, plus a hundredth of a pixel for rounding errors
         span = depth_of * depth_of - outer * outer
         per_span = one / span
         half_u = (px.times_plus(px, span).sqrt() * outer * per_span).times_plus(fx, 0.01)
         half_v = (py.times_plus(py, span).sqrt() * outer * per_span).times_plus(fy, 0.01)
         mid_u = (px * depth_of * per_span).times_plus(fx, cx)
         mid_v = (py * depth_of * per_span).times_plus(fy, cy)
-        u0 = (mid_u - half_u).clip(-1.0, u_max + 1.0).ceil().to_int().at_least(0)
-        v0 = (mid_v - half_v).clip(-1.0, v_max + 1.0).ceil().to_int().at_least(0)
+        u0 = (mid_u - half_u).clip(-1.0, u_max + 1.0).ceil().to_int().maximum(0)
+        v0 = (mid_v - half_v).clip(-1.0, v_max + 1.0).ceil().to_int().maximum(0)
         u1 = ((mid_u + half_u).clip(-1.0, u_max) + 1.0).to_int() - 1
         v1 = ((mid_v + half_v).clip(-1.0, v_max) + 1.0).to_int() - 1
         outside = (u0 > u1) | (v0 > v1)
 
-        # depth range over the window: a table entry covers 2 x 2 cells, so four entries cover the
-        # window in cells no narrower than half of it, and each of them can miss the ball
-        wide = ((u1 - u0).at_least(v1 - v0)).at_least(4)
-        power = ((wide.to_float().float_bits() >> 23) - 127).at_most(COARSEST + 1)
+        # depth range over the window: an entry of the pyramid covers 2 x 2 cells, so four entries
+        # of cells at least half as wide as the window cover it, and each of them can miss the ball
+        wide = ((u1 - u0).maximum(v1 - v0)).maximum(4)
+        power = ((wide.to_float().float_bits() >> 23) - 127).minimum(COARSEST + 1)
         tall, columns = _spread(builder, args[8]), _spread(builder, args[9])
         base = tall - (tall >> (power - FINEST))
         inside = ahead & ~outside
         left, top = u0 >> power, v0 >> power
-        right, bottom = ((u1 >> power) - 1).at_least(left), ((v1 >> power) - 1).at_least(top)
+        right, bottom = ((u1 >> power) - 1).maximum(left), ((v1 >> power) - 1).maximum(top)
         front, back = pz - outer, pz + outer
         missed = outside
         for across in (left, right):
             for down in (top, bottom):
                 cell = inside.where((base + down) * columns + across, 0)
-                lowest, highest = _gather_pairs(builder, data(5), cell)
-                miss = (lowest > back) | (highest < front)
+                min_z, max_z = _gather_pairs(builder, data(5), cell)
+                miss = (min_z > back) | (max_z < front)
                 missed = miss if across is left and down is top else missed & miss
-        gone = (back < near) | (front > far) | (ahead & (outside | missed))
+        rejected = (back < near) | (front > far) | (ahead & (outside | missed))
 
-        rest = ~(accepted | gone)
+        rest = ~(accepted | rejected)
         split = rest & (~ahead | (radius > big))
-        (
-            put(px, 10, 0),
-            put(py, 10, 1),
-            put(pz, 10, 2),
-            put(outer * outer, 10, 3),
-            put(inner2, 10, 4),
-        )
+        put(px, 10, 0)
+        put(py, 10, 1)
+        put(pz, 10, 2)
+        put(outer * outer, 10, 3)
+        put(inner2, 10, 4)
         put(ahead.where(u0, 0), 11, 0)
         put(ahead.where(u1, u_max.to_int()), 11, 1)
         put(ahead.where(v0, 0), 11, 2)
@@ -412,10 +415,10 @@ def count_pair(
     balls, count, start, pixel, f, depth, ray_x, ray_y, pyramid,
     groups, ball, window, undecided, q_depth, q_K, q_pose, t_depth, t_K, t_pose, radius,
 ):  # fmt: skip
-    """Pixels of the query (q) with a point of the target (t) closer than radius, metres.
+    """Count the pixels of the query (q) with a point of the target (t) within the radius (meters).
 
-    Breadth first over the query's blocks, one list of sibling groups a level. `groups`, `ball`,
-    `window` and `undecided` are scratch memory.
+    Breadth first over the query's blocks, with one list of sibling groups per level. `groups`,
+    `ball`, `window` and `undecided` are scratch memory.
     """
     stride = depth.shape[1]
     flat, ranges = depth.ravel(), pyramid.ravel()
@@ -434,7 +437,7 @@ def count_pair(
             n += 1
         rest = 0
         for step in range(n // 4):
-            result = _place(
+            result = _classify(
                 groups[side], step, balls, count, flat, ranges, f, np.int32(stride),
                 np.int32(pyramid.shape[0]), np.int32(pyramid.shape[1]), ball, window, ball.shape[1],
             )  # fmt: skip
@@ -457,8 +460,8 @@ def count_pair(
                 outer2, inner2 = ball[3, k], ball[4, k]
                 u0, u1 = np.intp(window[0, k]), np.intp(window[1, k])
                 v0, v1 = np.intp(window[2, k]), np.intp(window[3, k])
-                # Bands from the middle outwards; the first and the last may stand over the window,
-                # where no point is near, or over the image, which is padded.
+                # Bands from the middle outwards; the first and the last may extend beyond the
+                # window, where no point is near, or beyond the image, which is padded.
                 bands = (v1 - v0 + ROWS) // ROWS
                 row = v0 - (ROWS * bands - (v1 - v0 + 1)) // 2 + ROWS * ((bands - 1) // 2)
                 hop = ROWS

@@ -1,26 +1,31 @@
 """The overlap of the published preprocessing script, for comparison with published pair lists.
 
-Each cloud is thinned to the mean point of every 5 cm voxel, and a point counts when the other
-thinned cloud has one within 7.5 cm. Pri3D's release then takes the larger of the two directions;
-the paper defines overlap otherwise (see `overlap`).
+Each cloud is thinned to the mean point of every 5 cm voxel. A point matches if the other thinned
+cloud has a point within 7.5 cm. Pri3D's release then takes the larger of the two directions; the
+paper has another definition (see `overlap`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from jaxtyping import Float, Real, UInt32
 from scipy.spatial import cKDTree
 
 VOXEL_M = 0.05
 RADIUS_M = 0.075
 
 
-def thin(points: np.ndarray, voxel: float = VOXEL_M) -> np.ndarray:
-    """Mean point of every occupied voxel: float64 [M, 3] from [N, 3], metres.
+def thin(
+    points: Real[np.ndarray, "n 3"], voxel_m: float = VOXEL_M
+) -> Float[np.ndarray, "voxels 3"]:
+    """Mean point (float64, meters) of every occupied voxel.
 
-    The grid starts half a voxel below the cloud's lowest corner, as open3d's down-sampling does.
+    The grid begins half a voxel below the cloud's lowest corner, as in open3d's down-sampling.
     """
     points = np.asarray(points, np.float64)
     if len(points) == 0:
         return np.zeros((0, 3))
-    cells = np.floor((points - (points.min(axis=0) - voxel / 2)) / voxel).astype(np.int64)
+    cells = np.floor((points - (points.min(axis=0) - voxel_m / 2)) / voxel_m).astype(np.int64)
     extent = cells.max(axis=0) + 1
     keys = (cells[:, 0] * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]
     _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
@@ -29,11 +34,18 @@ def thin(points: np.ndarray, voxel: float = VOXEL_M) -> np.ndarray:
 
 
 def count_thinned_matches(
-    clouds: list[np.ndarray], radius: float = RADIUS_M
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points of each thinned cloud and, for all ordered pairs, those with a point of the other.
+    clouds: Sequence[Real[np.ndarray, "_ 3"]], radius: float = RADIUS_M
+) -> tuple[UInt32[np.ndarray, " frames"], UInt32[np.ndarray, "frames frames"]]:
+    """Count the points and the matches of thinned clouds, for all ordered pairs.
 
-    clouds: world points [N, 3] of each frame, metres. Returns points u32 [F], matches u32 [F, F].
+    Args:
+        clouds: world points of each frame, meters.
+        radius: meters.
+
+    Returns:
+        points: number of points of each thinned cloud.
+        matches: number of points of cloud i (row) with a point of cloud j (column) closer than the
+            radius; 0 on the diagonal.
     """
     thinned = [thin(cloud) for cloud in clouds]
     frames = len(thinned)

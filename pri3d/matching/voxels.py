@@ -1,39 +1,50 @@
 """Voxels of a surface, and the nearest of them to any point.
 
-A voxel is named by three integers, floor(p / voxel_m); its centre is (v + 0.5) * voxel_m. The
-look-up is a binary search among the sorted voxels, as chunks store them: a point asks the columns
-of cells around it whose centres can be closer than the radius, and the true distance to a centre
-decides (Pri3D, Hou et al. 2021, section 3.2: a pixel corresponds to an occupied voxel within 2 cm
-of its world point).
+A voxel has three integer coordinates, floor(p / voxel_m); its center is (v + 0.5) * voxel_m. The
+look-up is a binary search among the sorted voxels, as chunks store them: it visits the columns of
+cells around a point whose centers can be closer than the radius, and compares the true distances
+to their centers (Pri3D, Hou et al. 2021, section 3.2: a pixel corresponds to an occupied voxel
+within 2 cm of its world point).
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int, Int32, Int64, Integer, Real, UInt8, UInt32
 from numba import njit
 
 from pri3d.errors import Pri3DError
 
-_BITS = 21  # of each axis in a key
+_BITS = 21  # bits per axis in a key
 _LIMIT = 1 << (_BITS - 1)  # voxel coordinates lie in [-_LIMIT, _LIMIT): 20 km each way at 2 cm
-NEAR = 1 << 15  # cells; sparse tensors take twice as many
+NEAR = 1 << 15  # voxels; the limit of sparse tensors is almost twice as far
 
 
 class VoxelTable(NamedTuple):
-    """Voxels in order: their numbers `keys` int64 [V], and where each stood, `rows` int64 [V]."""
+    """Voxels in order: `keys`, which sort as (x, y, z), and the row that each voxel came from."""
 
-    keys: np.ndarray
-    rows: np.ndarray
+    keys: Int64[np.ndarray, " voxels"]
+    rows: Int64[np.ndarray, " voxels"]
 
 
 def voxelize(
-    points: np.ndarray, color: np.ndarray, voxel_m: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Occupied voxels of a point set with their mean colours.
+    points: Real[np.ndarray, "n 3"], color: UInt8[np.ndarray, "n 3"], voxel_m: float
+) -> tuple[Int32[np.ndarray, "voxels 3"], UInt8[np.ndarray, "voxels 3"]]:
+    """Compute the occupied voxels of a point set and their mean colors.
 
-    points: [N, 3] metres, finite; color: u8 [N, 3]. Returns voxel int32 [V, 3], unique and sorted
-    by x, then y, then z, and color u8 [V, 3], the mean rounded to nearest (halves up). The order
-    of the points does not matter. Raises Pri3DError where a point is too far out to be numbered.
+    The order of the points does not matter.
+
+    Args:
+        points: meters, finite.
+        color: RGB of the points.
+        voxel_m: edge of a voxel, meters.
+
+    Returns:
+        Voxels, unique and sorted by x, then y, then z, and their mean colors, rounded to nearest
+        (halves up).
+
+    Raises:
+        Pri3DError: a point is more than 2^20 voxels from the origin on an axis.
     """
     cells = np.floor(np.asarray(points, np.float64) / voxel_m)
     _check_range(cells)
@@ -41,7 +52,7 @@ def voxelize(
         _pack(cells.astype(np.int64)), return_inverse=True, return_counts=True
     )
     mean = np.empty((len(keys), 3), np.uint8)
-    for channel in range(3):  # sums of bytes are exact in float64, so in any order the same
+    for channel in range(3):  # sums of bytes are exact in float64, in any order
         total = np.bincount(inverse, color[:, channel], minlength=len(keys)).astype(np.int64)
         mean[:, channel] = (2 * total + count) // (2 * count)
     mask = (1 << _BITS) - 1
@@ -49,10 +60,11 @@ def voxelize(
     return np.stack(axes, axis=1).astype(np.int32), mean
 
 
-def build_table(voxel: np.ndarray) -> VoxelTable:
-    """The look-up table of voxel int [V, 3]; of equal voxels the lowest row counts.
+def build_table(voxel: Integer[np.ndarray, "voxels 3"]) -> VoxelTable:
+    """Build the look-up table of voxels; of equal voxels, the lowest row is kept.
 
-    Raises Pri3DError for coordinates outside [-2^20, 2^20).
+    Raises:
+        Pri3DError: a coordinate is outside [-2^20, 2^20).
     """
     voxel = np.asarray(voxel).reshape(-1, 3)
     if not _pack_all(np.ascontiguousarray(voxel), keys := np.empty(len(voxel), np.int64)):
@@ -63,13 +75,19 @@ def build_table(voxel: np.ndarray) -> VoxelTable:
 
 
 def nearest_voxel(
-    table: VoxelTable, points: np.ndarray, voxel_m: float, radius: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The occupied voxel whose centre is nearest to each point and closer than the radius.
+    table: VoxelTable, points: Real[np.ndarray, "n 3"], voxel_m: float, radius: float
+) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Find the occupied voxel whose center is nearest to each point and closer than the radius.
 
-    points: [n, 3] metres; voxel_m, radius: metres. Returns row int64 [n] (-1 = none; equally near:
-    the lowest row) and distance float64 [n] in metres (inf = none). A point that is not finite has
-    none.
+    Args:
+        table: the voxels.
+        points: meters; a point that is not finite has no voxel.
+        voxel_m: edge of a voxel, meters.
+        radius: meters.
+
+    Returns:
+        Rows of the voxels (-1 without a voxel; of equally near voxels, the lowest row) and
+        distances in meters (inf without a voxel).
     """
     points = np.ascontiguousarray(points, np.float64).reshape(-1, 3)
     rows = np.empty(len(points), np.int64)
@@ -78,11 +96,16 @@ def nearest_voxel(
     return rows, distance
 
 
-def unique_voxels(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows int64 [M] of the first of equal voxels, sorted by x, then y, then z, and for each row of
-    voxel int [V, 3] the position among them, int64 [V].
+def unique_voxels(
+    voxel: Integer[np.ndarray, "voxels 3"],
+) -> tuple[Int64[np.ndarray, " unique"], Int64[np.ndarray, " voxels"]]:
+    """Find the unique voxels, sorted by x, then y, then z.
 
-    Raises Pri3DError for coordinates outside [-2^20, 2^20).
+    Returns:
+        The row where each unique voxel first occurs, and the position of each row among them.
+
+    Raises:
+        Pri3DError: a coordinate is outside [-2^20, 2^20).
     """
     _check_range(voxel)
     keys = _pack(np.asarray(voxel, np.int64))
@@ -90,20 +113,27 @@ def unique_voxels(voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, of_row
 
 
-def shift_to_origin(voxel: np.ndarray, stride: int = 16) -> np.ndarray:
-    """Voxels int64 [V, 3]; those of a cloud far from the origin, such as in the coordinates of a
-    site, are moved as one, so that the lowest lie in 0..stride-1. Cells of all strides that divide
-    `stride` stay the same cells.
+def shift_to_origin(
+    voxel: Int[np.ndarray, "voxels 3"], stride: int = 16
+) -> Int[np.ndarray, "voxels 3"]:
+    """Shift a cloud that is far from the origin (`NEAR`), such as one in site coordinates.
+
+    The shift is a multiple of `stride`, so that voxels share the same cells at all strides that
+    divide it; the lowest voxels then lie in 0 .. stride - 1.
     """
     if not len(voxel) or np.abs(voxel).max() < NEAR:
         return voxel
     return voxel - voxel.min(axis=0) // stride * stride
 
 
-def rows_in_box(axes: list[np.ndarray], box: np.ndarray) -> np.ndarray:
-    """Rows u32, ascending, of the voxels in a box [2, 3] of lowest and highest voxel, both inside.
+def rows_in_box(
+    axes: list[Integer[np.ndarray, " voxels"]], box: Integer[np.ndarray, "2 3"]
+) -> UInt32[np.ndarray, " rows"]:
+    """Find the voxels in a box, in ascending order of rows.
 
-    axes: x, y and z of the voxels, each [V]; they are sorted by x, so x is a range.
+    Args:
+        axes: x, y and z of the voxels, which are sorted by x.
+        box: min and max voxel, both inside.
     """
     x, y, z = axes
     start, stop = np.searchsorted(x, box[0, 0]), np.searchsorted(x, box[1, 0], side="right")
@@ -118,19 +148,20 @@ def _check_range(cells: np.ndarray) -> None:
         row = int(outside.argmax())
         raise Pri3DError(
             f"surface point {row}: its voxel {tuple(cells[row].tolist())} is outside "
-            f"+-{_LIMIT} voxels; check the surface's unit (metres) or take larger voxels"
+            f"+-{_LIMIT} voxels; check the surface's unit "
+            "(metres) or take larger voxels"  # stored text
         )
 
 
 def _pack(voxel: np.ndarray) -> np.ndarray:
-    """One int64 a voxel whose order is that of (x, y, z)."""
+    """Keys int64 of voxels, which sort as (x, y, z)."""
     x, y, z = (voxel + _LIMIT).T
     return (x << 2 * _BITS) | (y << _BITS) | z
 
 
 @njit(cache=True, nogil=True)
 def _pack_all(voxel, keys):
-    """`_pack` without temporary arrays; false where a coordinate is out of range."""
+    """`_pack` without temporary arrays; false if a coordinate is out of range."""
     for row in range(len(voxel)):
         x, y, z = (np.int64(voxel[row, 0]), np.int64(voxel[row, 1]), np.int64(voxel[row, 2]))
         if min(x, y, z) < -_LIMIT or max(x, y, z) >= _LIMIT:
@@ -146,7 +177,7 @@ def _key(x, y, z):
 
 @njit(cache=True, nogil=True)
 def _first_from(keys, start, stop, key):
-    """Position in keys[start:stop] of the first that is not below key."""
+    """Position of the first of keys[start:stop] that is not below key."""
     while start < stop:
         middle = (start + stop) >> 1
         if keys[middle] < key:
@@ -158,7 +189,7 @@ def _first_from(keys, start, stop, key):
 
 @njit(cache=True, nogil=True)
 def _cells(u, reach):
-    """First and last cell along an axis whose centre is within reach of u, all in voxels."""
+    """First and last cell along an axis whose center is within reach of u, all in voxels."""
     low = max(np.int64(np.ceil(u - reach - 0.5)), -_LIMIT)
     high = min(np.int64(np.floor(u + reach - 0.5)), _LIMIT - 1)
     return low, high
@@ -166,7 +197,7 @@ def _cells(u, reach):
 
 @njit(cache=True, nogil=True)
 def _nearest(keys, row_of, points, voxel_m, radius, rows, distance):
-    # The slack admits to the test what rounding might keep from it; the test itself is exact.
+    # The slack keeps candidates that rounding might exclude; the test itself is exact.
     slack = 1 + 1e-12
     reach = radius / voxel_m * slack + 1e-9
     for i in range(len(points)):
@@ -184,24 +215,24 @@ def _nearest(keys, row_of, points, voxel_m, radius, rows, distance):
         for cx in range(x_low, x_high + 1):
             dx = x - (cx + 0.5) * voxel_m
             # A slab of voxels with this x, in which each column is a run.
-            place, end = np.int64(-1), np.int64(len(keys))
+            position, end = np.int64(-1), np.int64(len(keys))
             for cy in range(y_low, y_high + 1):
                 dy = y - (cy + 0.5) * voxel_m
                 if dx * dx + dy * dy > bound:
                     continue
-                if place < 0:
-                    place = _first_from(keys, 0, end, _key(cx, cy, z_low))
-                    end = _first_from(keys, place, end, _key(cx, y_high, z_high) + 1)
+                if position < 0:
+                    position = _first_from(keys, 0, end, _key(cx, cy, z_low))
+                    end = _first_from(keys, position, end, _key(cx, y_high, z_high) + 1)
                 else:
-                    place = _first_from(keys, place, end, _key(cx, cy, z_low))
+                    position = _first_from(keys, position, end, _key(cx, cy, z_low))
                 last = _key(cx, cy, z_high)
-                while place < end and keys[place] <= last:
-                    cz = (keys[place] & ((1 << _BITS) - 1)) - _LIMIT
+                while position < end and keys[position] <= last:
+                    cz = (keys[position] & ((1 << _BITS) - 1)) - _LIMIT
                     dz = z - (cz + 0.5) * voxel_m
                     square = dx * dx + dy * dy + dz * dz
                     if square <= bound:
-                        row, d = row_of[place], np.sqrt(square)
+                        row, d = row_of[position], np.sqrt(square)
                         if d < radius and (d < best or (d == best and row < best_row)):
                             best_row, best, bound = row, d, square * slack
-                    place += 1
+                    position += 1
         rows[i], distance[i] = best_row, best

@@ -1,1 +1,1 @@
-"""What a scan is: `.sens` files, surfaces, folders of scans and the procedural demo."""
+"""Readers of scans: `.sens` files, their images, surfaces, and folders of scans."""

@@ -1,4 +1,4 @@
-"""What `pri3d sens info` tells about a scan, and `pri3d sens export` writes out of it."""
+"""The output of `pri3d sens info`, and the files that `pri3d sens export` writes."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,25 +9,29 @@ from tqdm import tqdm
 
 from pri3d import geometry
 from pri3d.sources import images
-from pri3d.sources.sens import DamagedFrame, SensFile, valid_depth
-from pri3d.sources.sens_header import camera_problem
+from pri3d.sources.sens import DamagedFrame, Problem, SensFile, valid_depth
+from pri3d.sources.sens_header import SensHeader, camera_problem
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """Everything worth knowing about a scan, as plain JSON-able values.
+    """Summarize a scan as JSON-able values; decodes every frame, so that `problems` is complete.
 
-    Decodes every frame, so that `problems` is complete: `frames_readable` is the number of frames
-    whose two images decode, `usable` of those that `pri3d clouds --every 1` keeps, and `unusable`
-    counts the readable others by reason. Raises Pri3DError when the header cannot be read.
+    Returns:
+        Properties of the header, and `frames_readable`, the number of frames whose two images
+        decode; `usable`, the number of frames that `pri3d clouds --every 1` keeps; `unusable`,
+        reason -> number of the other readable frames; `problems`, the damage in the file.
+
+    Raises:
+        Pri3DError: the header cannot be read.
     """
     with SensFile(path) as sens:
         header = sens.header
         problems = list(sens.problems)
-        readable, unusable = 0, Counter()
+        readable, unusable = 0, Counter[str]()
         for frame in tqdm(range(len(sens)), desc="reading frames", unit="frame", disable=None):
             depth, damage = _decode(sens, frame)
             problems += damage
-            if damage:
+            if depth is None or damage:
                 continue
             readable += 1
             reason = geometry.pose_problem(sens.world_from_camera(frame))
@@ -49,13 +53,14 @@ def info(path: str | Path) -> dict[str, Any]:
             "imu_records": sens.imu_records,
             "usable": usable,
             "unusable": dict(sorted(unusable.items())),
-            "problems": sorted(problems, key=_place),
+            "problems": sorted(problems, key=_position),
         }
 
 
-def _decode(sens: SensFile, frame: int) -> tuple[np.ndarray | None, list[dict]]:
+def _decode(sens: SensFile, frame: int) -> tuple[np.ndarray | None, list[Problem]]:
     """The depth image, and the problems of both images."""
-    depth, problems = None, []
+    depth: np.ndarray | None = None
+    problems: list[Problem] = []
     try:
         sens.color(frame, min_height=1)  # the cheapest decoding that notices damage
     except DamagedFrame as error:
@@ -67,7 +72,7 @@ def _decode(sens: SensFile, frame: int) -> tuple[np.ndarray | None, list[dict]]:
     return depth, problems
 
 
-def _camera(header: Any, which: str) -> dict[str, Any]:
+def _camera(header: SensHeader, which: str) -> dict[str, Any]:
     height, width = getattr(header, f"{which}_shape")
     return {
         "compression": getattr(header, f"{which}_compression"),
@@ -78,37 +83,37 @@ def _camera(header: Any, which: str) -> dict[str, Any]:
     }
 
 
-def _place(problem: dict) -> tuple[int, int]:
+def _position(problem: Problem) -> tuple[int, int]:
     return (-1 if problem["frame"] is None else problem["frame"], problem["offset"])
 
 
-def format_info(found: dict[str, Any]) -> str:
-    """The result of `info` for people, a few lines."""
+def format_info(summary: dict[str, Any]) -> str:
+    """The result of `info` as text, a few lines."""
     lines = [
-        f"sensor    {found['sensor'] or '(no name)'}, format version {found['version']}",
-        f"frames    {found['frames']}, readable {found['frames_readable']}, "
-        f"usable {found['usable']}" + _listed(found["unusable"]),
+        f"sensor    {summary['sensor'] or '(no name)'}, format version {summary['version']}",
+        f"frames    {summary['frames']}, readable {summary['frames_readable']}, "
+        f"usable {summary['usable']}" + _listed(summary["unusable"]),
     ]
     for which in ("color", "depth"):
-        camera = found[which]
+        camera = summary[which]
         K = camera["intrinsic"]
         line = (
             f"{which}     {camera['width']}x{camera['height']} {camera['compression']}, "
             f"fx {K[0][0]:.2f} fy {K[1][1]:.2f} cx {K[0][2]:.2f} cy {K[1][2]:.2f} pixels"
         )
         if which == "depth":
-            line += f", metres = value / {camera['shift']:g}"
+            line += f", meters = value / {camera['shift']:g}"
         if not np.array_equal(camera["extrinsic"], np.eye(4)):
             line += ", with an extrinsic"
         lines.append(line)
-    lines.append(f"IMU       {found['imu_records']} records")
-    lines.append(f"problems  {len(found['problems']) or 'none'}")
-    lines += ["          " + format_problem(problem) for problem in found["problems"]]
+    lines.append(f"IMU       {summary['imu_records']} records")
+    lines.append(f"problems  {len(summary['problems']) or 'none'}")
+    lines += ["          " + format_problem(problem) for problem in summary["problems"]]
     return "\n".join(lines)
 
 
-def format_problem(problem: dict) -> str:
-    """A problem record in words."""
+def format_problem(problem: Problem) -> str:
+    """A problem record as a phrase."""
     frame = "file" if problem["frame"] is None else f"frame {problem['frame']}"
     return f"{frame}, byte {problem['offset']}: {problem['reason']}"
 
@@ -118,14 +123,19 @@ def _listed(counts: dict[str, int]) -> str:
     return f" (not: {text})" if text else ""
 
 
-def export(path: str | Path, out_dir: str | Path, every: int = 1) -> list[dict]:
-    """Write every n-th frame as files, laid out and named as ScanNet's exporter does.
+def export(path: str | Path, out_dir: str | Path, every: int = 1) -> list[Problem]:
+    """Write every n-th frame as files, in the layout of ScanNet's exporter.
 
-    color/<i>.jpg (the scan's own bytes where it stores JPEG), depth/<i>.png (16 bit, as stored),
+    color/<i>.jpg (the scan's own bytes if it stores JPEG), depth/<i>.png (16 bit, as stored),
     pose/<i>.txt (world_from_camera, -inf where tracking was lost), and intrinsic/ with
-    intrinsic_color.txt, extrinsic_color.txt, intrinsic_depth.txt, extrinsic_depth.txt.
-    A damaged image is left out; returns the problems, each {"frame", "offset", "reason"}.
-    Raises Pri3DError when the header cannot be read.
+    intrinsic_color.txt, extrinsic_color.txt, intrinsic_depth.txt, extrinsic_depth.txt. Damaged
+    images are left out.
+
+    Returns:
+        The problems of the file and of the exported frames.
+
+    Raises:
+        Pri3DError: the header cannot be read.
     """
     out_dir = Path(out_dir)
     with SensFile(path) as sens:
@@ -150,7 +160,7 @@ def export(path: str | Path, out_dir: str | Path, every: int = 1) -> list[dict]:
 def _write_color(sens: SensFile, frame: int, out_dir: Path) -> None:
     data = sens.color_bytes(frame)
     if sens.header.color_compression == "jpeg":
-        sens.decode_color(frame, data, min_height=1)  # raises when it is damaged
+        sens.decode_color(frame, data, min_height=1)  # raises if it is damaged
     else:
         data = images.encode_color(sens.decode_color(frame, data))
     (out_dir / "color" / f"{frame}.jpg").write_bytes(data)
@@ -161,5 +171,5 @@ def _write_depth(sens: SensFile, frame: int, out_dir: Path) -> None:
 
 
 def _write_matrix(path: Path, matrix: np.ndarray) -> None:
-    """Nine digits: every float32 comes back exactly."""
+    """Nine digits preserve every float32 exactly."""
     np.savetxt(path, matrix, fmt="%.9g")

@@ -1,4 +1,4 @@
-"""Which scans a folder holds."""
+"""Find the scans in a folder."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,19 +9,23 @@ SURFACE_SUFFIX = "_vh_clean_2.ply"
 
 
 class Scan(NamedTuple):
-    """The files of one scan; surface is None where there is none."""
+    """The files of one scan; surface is None if the scan has none."""
 
     sens: Path
     surface: Path | None
 
 
 def find_scans(root: str | Path) -> dict[str, Scan]:
-    """Scene id -> Scan of every scan under `root`, sorted by id.
+    """Find all scans under `root`, in ScanNet's layout or flat.
 
-    Both layouts are looked for: ScanNet's `<root>/<scene>/<scene>.sens` and flat
-    `<root>/<scene>.sens`; the scene id is the file's stem. A surface is
-    `<scene>_vh_clean_2.ply` beside the `.sens`. Hidden files do not count.
-    Raises Pri3DError when the folder is missing, holds no scan, or holds a scene twice.
+    A scan is `<root>/<scene>/<scene>.sens` or `<root>/<scene>.sens`; the scene id is the file's
+    stem. Its surface is `<scene>_vh_clean_2.ply` beside the `.sens` file. Hidden files are ignored.
+
+    Returns:
+        Scene id -> Scan, sorted by id.
+
+    Raises:
+        Pri3DError: the folder is missing, contains no scan, or contains a scene twice.
     """
     root = Path(root)
     if not root.is_dir():

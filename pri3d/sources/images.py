@@ -1,8 +1,7 @@
-"""Colour and depth images: encoded bytes to pixels and back.
+"""Color and depth images: encoded bytes to pixels and back.
 
-RGB is u8 [H, W, 3], depth u16 [H, W]. The decoders take the size that the image must have and
-raise ValueError with a plain reason when the bytes are damaged or of another size; they allocate
-by what the bytes declare only after that agrees with what is expected.
+RGB is u8 [H, W, 3], depth u16 [H, W]. The decoders are given the size that the image must have, and
+compare it with the size that the bytes declare before they allocate memory.
 """
 
 import io
@@ -13,29 +12,39 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-# Of every JPEG that this project makes. Chroma at half resolution (4:2:0), as cameras store it.
+# Quality of all JPEG files written here; chroma at half resolution (4:2:0), as from cameras.
 JPEG_QUALITY = 90
 
 
 def decode_color(
     data: bytes, compression: str, shape: tuple[int, int], min_height: int | None = None
 ) -> np.ndarray:
-    """Decode one image of `shape` (height, width) that is compressed as "raw", "png" or "jpeg".
+    """Decode a color image.
 
-    min_height: the caller has no use for more rows than this. A JPEG is then decoded straight at
-    the smallest of libjpeg's scales that is not below it, which is faster; other compressions
-    ignore it. Returns u8 [H, W, 3]. Raises ValueError saying what is wrong with the bytes.
+    Args:
+        data: the encoded image.
+        compression: "raw", "png" or "jpeg".
+        shape: height and width that the image must have.
+        min_height: rows that the caller needs. A JPEG is then decoded at the smallest of libjpeg's
+            scales with at least this height, which is faster; other compressions ignore it.
+
+    Returns:
+        u8 [H, W, 3].
+
+    Raises:
+        ValueError: the bytes are damaged or the image has another size.
     """
     if compression == "jpeg":
         return _decode_jpeg(data, shape, min_height)
     if compression == "png":
         return _decode_png(data, shape)
     if compression != "raw":
-        raise ValueError(f"colour compression {compression!r} cannot be decoded")
+        raise ValueError(f"colour compression {compression!r} cannot be decoded")  # stored text
     height, width = shape
     if len(data) != height * width * 3:
         raise ValueError(
-            f"the raw colour image has {len(data)} bytes instead of {height * width * 3}"
+            f"the raw colour image has {len(data)} bytes "  # stored text
+            f"instead of {height * width * 3}"
         )
     return np.frombuffer(data, np.uint8).reshape(height, width, 3).copy()
 
@@ -56,30 +65,39 @@ def _decode_png(data: bytes, shape: tuple[int, int]) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             _check_size((image.height, image.width), shape)
-            image.verify()  # checksums of the chunks, which decoding alone passes over
+            image.verify()  # the checksums of PNG chunks, which decoding does not check
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             return np.array(image.convert("RGB"))
-    except Exception as error:  # damaged PNGs make Pillow raise half a dozen unrelated types
+    except Exception as error:  # Pillow raises many unrelated types for damaged PNG files
         raise ValueError(f"the PNG image does not decode ({error})") from None
 
 
-def _check_size(found: tuple[int, int], expected: tuple[int, int]) -> None:
-    if found != tuple(expected):
+def _check_size(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+    if shape != tuple(expected):
         raise ValueError(
-            f"it is {found[1]}x{found[0]} instead of {expected[1]}x{expected[0]} pixels"
+            f"it is {shape[1]}x{shape[0]} instead of {expected[1]}x{expected[0]} pixels"
         )
 
 
 def decode_depth(data: bytes, compression: str, shape: tuple[int, int]) -> np.ndarray:
-    """Decode one depth image of `shape` that is compressed as "raw" or "zlib": u16 [H, W].
+    """Decode a depth image.
 
-    Raises ValueError saying what is wrong with the bytes.
+    Args:
+        data: the encoded image.
+        compression: "raw" or "zlib".
+        shape: height and width that the image must have.
+
+    Returns:
+        u16 [H, W].
+
+    Raises:
+        ValueError: the bytes are damaged or the image has another size.
     """
     size = shape[0] * shape[1] * 2
     if compression == "zlib":
         inflater = zlib.decompressobj()
         try:
-            data = inflater.decompress(data, size + 1)  # bounded, whatever the stream holds
+            data = inflater.decompress(data, size + 1)  # bounded, whatever the stream contains
         except zlib.error as error:
             raise ValueError(f"the depth image does not inflate ({error})") from None
         if len(data) > size:
@@ -94,17 +112,17 @@ def decode_depth(data: bytes, compression: str, shape: tuple[int, int]) -> np.nd
 
 
 def encode_depth(depth: np.ndarray) -> bytes:
-    """u16 [H, W] to the payload of a `.sens` depth frame compressed as "zlib"."""
+    """Encode u16 [H, W] as the payload of a `.sens` depth frame with "zlib" compression."""
     return zlib.compress(np.ascontiguousarray(depth, "<u2").tobytes())
 
 
 def encode_color(rgb: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """u8 [H, W, 3] to a JPEG file; the same pixels always give the same bytes."""
+    """Encode u8 [H, W, 3] as a JPEG file; the same pixels always give the same bytes."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", "420")
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """u8 [H, W, 3] or u16 [H, W] to a PNG file."""
+    """Encode u8 [H, W, 3] or u16 [H, W] as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
@@ -113,7 +131,7 @@ def encode_png(image: np.ndarray) -> bytes:
 def area_resize(rgb: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Shrink u8 [H, W, C] to `shape` (height, width); a pixel is the mean of the area it covers.
 
-    Exact also for ratios that are no integers, and independent of threads and machine.
+    Exact for any ratio, and independent of threads and machine.
     """
     rows = _average_rows(rgb, shape[0])
     both = _average_rows(rows.transpose(1, 0, 2), shape[1]).transpose(1, 0, 2)
@@ -121,7 +139,7 @@ def area_resize(rgb: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _average_rows(image: np.ndarray, count: int) -> np.ndarray:
-    """Area average of [H, W, C] along the first axis: float32 [count, W, C]."""
+    """Area average of [H, W, C] along the first axis, float32 [count, W, C]."""
     height = image.shape[0]
     edges = np.arange(count + 1) * (height / count)
     taps = np.floor(edges[:-1]).astype(np.int64)[:, None] + np.arange(math.ceil(height / count) + 1)

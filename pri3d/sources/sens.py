@@ -2,14 +2,14 @@
 
 After the header (see `sens_header`), little-endian and packed:
 
-    each frame: f32[4, 4] world_from_camera; u64 colour and depth time (microseconds); u64 colour
+    each frame: f32[4, 4] world_from_camera; u64 color and depth time (microseconds); u64 color
     and depth bytes; the two payloads
-    version 4 then has u64 number of IMU records and 128 bytes for each (may be missing: 0 records)
+    version 4 then has u64 number of IMU records and 128 bytes per record (or nothing)
 
-The reader indexes a file by hopping from frame header to frame header and reads a payload only
-when asked for it. It believes no size before the file has room for it. A frame that is damaged
-costs that frame: it is a problem record ``{"frame", "offset", "reason"}`` (frame number or None
-for the file as a whole, byte offset, a phrase), and every whole frame stays readable.
+The reader indexes a file by its frame headers and reads a payload only when it is requested. It
+checks every size against the size of the file. A damaged frame becomes a problem record
+``{"frame", "offset", "reason"}`` (frame number, or None for the file as a whole; byte offset; a
+phrase), and all other frames stay readable.
 """
 
 import os
@@ -19,6 +19,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self, TypedDict
 
 import numpy as np
 
@@ -49,7 +50,7 @@ _COLOR, _DEPTH = 0, 1  # the order of the payloads
 
 @dataclass
 class SensFrame:
-    """One frame as it is stored: pose [4, 4], the two encoded payloads, times in microseconds."""
+    """One frame as stored: pose [4, 4], the two encoded images, times in microseconds."""
 
     world_from_camera: np.ndarray
     color: bytes
@@ -61,9 +62,9 @@ class SensFrame:
 def valid_depth(
     depth: np.ndarray, depth_shift: float, max_depth_m: float | None = None
 ) -> np.ndarray:
-    """Stored depth u16 [H, W] with 0 for every pixel that is no point.
+    """Stored depth u16 [H, W] with 0 for every pixel that gives no point.
 
-    No point are 0, 65535 (how some sources say "invalid"), and what lies beyond max_depth_m.
+    These are 0, 65535 (which some sources use for invalid pixels), and depths beyond max_depth_m.
     """
     invalid = depth == 65535
     if max_depth_m is not None:
@@ -71,38 +72,52 @@ def valid_depth(
     return np.where(invalid, np.uint16(0), depth)
 
 
+class Problem(TypedDict):
+    """What is damaged: frame number (None for the file as a whole), byte offset, and a phrase."""
+
+    frame: int | None
+    offset: int
+    reason: str
+
+
 class DamagedFrame(Pri3DError):
     """One frame cannot be used; the others can."""
 
-    def __init__(self, path: Path, frame: int, offset: int, reason: str):
+    def __init__(self, path: Path, frame: int, offset: int, reason: str) -> None:
         super().__init__(
             f"{path}: frame {frame} at byte {offset}: {reason}; skip it or fetch the scan again"
         )
-        self.problem = {"frame": frame, "offset": offset, "reason": reason}
+        self.problem: Problem = {"frame": frame, "offset": offset, "reason": reason}
 
 
 class SensFile:
     """A `.sens` file opened for reading; a context manager.
 
-    header: SensHeader. frames: the header's count. len(): the frames that are whole in the file,
-    numbered from 0 without gaps. problems: what is wrong with the file's structure. lost: why the
-    frames from len() on are not there, "cut" (the file ends) or "unreachable" (the payload sizes
-    of frame len() are damaged, so that nothing behind it can be found), else None.
-    imu_records: number of records in the tail.
+    `len()` is the number of complete frames in the file, numbered from 0 without gaps.
 
-    Raises Pri3DError when the header cannot be trusted or names an encoding without a decoder.
+    Attributes:
+        header: properties that all frames share.
+        frames: number of frames according to the header.
+        problems: damage to the file's structure.
+        lost: why frames from len() on are missing: "cut" (the file ends), "unreachable" (the
+            payload sizes of frame len() are damaged, so that no later frame can be found), or None.
+        imu_records: number of IMU records.
+
+    Raises:
+        Pri3DError: the file cannot be read, its header is damaged, or it has an encoding without a
+            decoder.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._descriptor = -1
         try:
-            # Asking first: opening a pipe or a device could block or worse.
+            # Checked first: opening a pipe or a device could block.
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise Pri3DError(f"{path}: not a regular file; give a .sens file")
             self._descriptor = os.open(path, os.O_RDONLY)
             self._size = os.fstat(self._descriptor).st_size
-            if hasattr(os, "posix_fadvise"):  # no read-ahead: the payloads between stay on disk
+            if hasattr(os, "posix_fadvise"):  # no read-ahead of the payloads between headers
                 os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             data = os.pread(self._descriptor, MAX_HEADER_BYTES, 0)
             self.header, self.frames, length = parse_header(self.path, data, self._size)
@@ -115,16 +130,17 @@ class SensFile:
             self.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def close(self) -> None:
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
@@ -133,7 +149,7 @@ class SensFile:
 
     def _index_frames(self) -> None:
         self._offset = array("Q")
-        self.problems: list[dict] = []
+        self.problems: list[Problem] = []
         self.lost: str | None = None
         heads = bytearray()
         offset = len(self.header_bytes)
@@ -194,31 +210,31 @@ class SensFile:
         self.problems.append({"frame": frame, "offset": offset, "reason": reason})
 
     def _payload_limits(self) -> tuple[int, int]:
-        """More bytes than any sane encoder makes of one colour and one depth image."""
+        """More bytes than any encoder writes for one color and one depth image."""
         (color_h, color_w), (depth_h, depth_w) = self.header.color_shape, self.header.depth_shape
         return 6 * color_h * color_w + (1 << 16), 4 * depth_h * depth_w + (1 << 16)
 
     # --- frames ------------------------------------------------------------------------------
 
     def world_from_camera(self, frame: int) -> np.ndarray:
-        """The pose as stored, float64 [4, 4]; lost tracking is -inf, see geometry.pose_problem."""
-        with np.errstate(invalid="ignore"):  # a damaged pose can hold a signalling NaN
+        """The pose as stored, float64 [4, 4]; -inf where tracking was lost."""
+        with np.errstate(invalid="ignore"):  # a damaged pose can contain a signaling NaN
             return self._heads["world_from_camera"][frame].astype(np.float64)
 
     def times(self, frame: int) -> tuple[int, int]:
-        """Colour and depth time stamps in microseconds; often 0, never an order."""
+        """Color and depth time stamps in microseconds; often 0, and not always ascending."""
         return int(self._heads["color_time"][frame]), int(self._heads["depth_time"][frame])
 
     def color_bytes(self, frame: int) -> bytes:
-        """The encoded colour image."""
+        """The encoded color image; raises DamagedFrame if it cannot be read."""
         return self._payload(frame, _COLOR)
 
     def depth_bytes(self, frame: int) -> bytes:
-        """The encoded depth image."""
+        """The encoded depth image; raises DamagedFrame if it cannot be read."""
         return self._payload(frame, _DEPTH)
 
     def frame(self, frame: int) -> SensFrame:
-        """Everything of a frame, still encoded, as `write_sens` takes it."""
+        """A frame with encoded images, for `write_sens`; raises DamagedFrame."""
         return SensFrame(
             self._heads["world_from_camera"][frame],
             self.color_bytes(frame),
@@ -227,18 +243,23 @@ class SensFile:
         )
 
     def color(self, frame: int, min_height: int | None = None) -> np.ndarray:
-        """The colour image, u8 [H, W, 3]; may be smaller with min_height, see images.decode_color.
+        """The color image, u8 [H, W, 3]; may be smaller with min_height (images.decode_color).
 
-        Raises DamagedFrame, as `depth` does.
+        Raises:
+            DamagedFrame: the image cannot be read or decoded.
         """
         return self.decode_color(frame, self.color_bytes(frame), min_height)
 
     def depth(self, frame: int) -> np.ndarray:
-        """The depth image as stored, u16 [H, W]; metres are value / depth_shift, 0 is none."""
+        """The depth image as stored, u16 [H, W]; meters are value / depth_shift, 0 = no depth.
+
+        Raises:
+            DamagedFrame: the image cannot be read or decoded.
+        """
         return self.decode_depth(frame, self.depth_bytes(frame))
 
     def decode_color(self, frame: int, data: bytes, min_height: int | None = None) -> np.ndarray:
-        """`color` for a caller that has `color_bytes` already."""
+        """`color` for a caller that has `color_bytes`; raises DamagedFrame."""
         try:
             return images.decode_color(
                 data, self.header.color_compression, self.header.color_shape, min_height
@@ -247,26 +268,26 @@ class SensFile:
             raise self._damaged(frame, _COLOR, str(error)) from None
 
     def decode_depth(self, frame: int, data: bytes) -> np.ndarray:
-        """`depth` for a caller that has `depth_bytes` already."""
+        """`depth` for a caller that has `depth_bytes`; raises DamagedFrame."""
         try:
             return images.decode_depth(data, self.header.depth_compression, self.header.depth_shape)
         except ValueError as error:
             raise self._damaged(frame, _DEPTH, str(error)) from None
 
     def imu_bytes(self) -> bytes | None:
-        """The IMU records as stored, 128 bytes each; None where the file has no tail."""
+        """The IMU records as stored, 128 bytes per record; None if the file has none."""
         if self._imu_offset is None:
             return None
         return os.pread(self._descriptor, self.imu_records * _IMU_BYTES, self._imu_offset)
 
     def index_bytes(self) -> bytes:
-        """The header and all frame headers: what was read to open the file."""
+        """The header and all frame headers, which were read to open the file."""
         return self.header_bytes + self._heads.tobytes()
 
     def _payload(self, frame: int, which: int) -> bytes:
         offset, size = self._extent(frame, which)
         if size > self._payload_limits()[which]:
-            what = ("colour", "depth")[which]
+            what = ("colour", "depth")[which]  # stored text
             raise self._damaged(frame, which, f"a {what} image of {size} bytes is not possible")
         try:
             data = os.pread(self._descriptor, size, offset)
@@ -292,9 +313,18 @@ def write_sens(
 ) -> None:
     """Write a scan; nothing appears at `path` unless all of it was written.
 
-    frames: taken one at a time, payloads written as they are. imu: the records, 128 bytes each;
-    None leaves the tail out, and version 3 never has one. What `SensFile` reads of a sound file
-    (`header`, `frame(i)` for each i, `imu_bytes()`) writes the same bytes again.
+    Written again with the `header`, every `frame(i)` and the `imu_bytes()` of a `SensFile`, an
+    undamaged file has the same bytes.
+
+    Args:
+        path: the file.
+        header: properties that all frames share.
+        frames: read one at a time; payloads are written as they are.
+        imu: the IMU records, 128 bytes per record; None writes no number of records. Version 3
+            has no IMU records.
+
+    Raises:
+        ValueError: `imu` is not a multiple of 128 bytes.
     """
     if imu and len(imu) % _IMU_BYTES:
         raise ValueError(f"imu has {len(imu)} bytes, not a multiple of {_IMU_BYTES}")

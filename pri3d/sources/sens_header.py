@@ -1,7 +1,7 @@
-"""The header of a `.sens` file: its fields, what they may hold, and its bytes.
+"""The header of a `.sens` file: its fields, their valid values, and its bytes.
 
-Little-endian and packed: u32 version; u64 length and bytes of the sensor's name; f32[4, 4] colour
-intrinsic and extrinsic, depth intrinsic and extrinsic; i32 colour and depth compression; u32 colour
+Little-endian and packed: u32 version; u64 length and bytes of the sensor's name; f32[4, 4] color
+intrinsic and extrinsic, depth intrinsic and extrinsic; i32 color and depth compression; u32 color
 width, height, depth width, height; f32 depth shift; u64 number of frames.
 """
 
@@ -16,11 +16,11 @@ from pri3d.errors import Pri3DError
 
 COLOR_TYPES = {"unknown": -1, "raw": 0, "png": 1, "jpeg": 2}
 DEPTH_TYPES = {"unknown": -1, "raw": 0, "zlib": 1, "occi": 2}
-# The ones that can be decoded. "occi" is a vendor's codec without a published decoder.
+# Those that can be decoded. "occi" is a vendor's codec without a published decoder.
 READABLE = {"raw", "png", "jpeg", "zlib"}
 
-# What a file may claim before it counts as damaged: two and a half hours at 30 Hz, and an image
-# somewhat larger than an 8K video frame.
+# A file that claims more counts as damaged: two and a half hours at 30 Hz, and an image somewhat
+# larger than an 8K video frame.
 MAX_FRAMES = 1 << 18
 MAX_SIDE = 1 << 14
 MAX_PIXELS = 1 << 25
@@ -40,12 +40,18 @@ def _identity() -> np.ndarray:
 
 @dataclass
 class SensHeader:
-    """What a `.sens` file says about all of its frames.
+    """The properties that all frames of a `.sens` file share.
 
-    Shapes are (height, width) in pixels. Intrinsics and extrinsics are 4x4 float32; an extrinsic
-    takes points of that camera to a frame common to both cameras, normally identity. Poses are
-    used as those of the depth camera. Depth in metres is the stored value / depth_shift. `sensor`
-    keeps bytes that are no UTF-8 as surrogate escapes.
+    Attributes:
+        color_shape, depth_shape: (height, width) in pixels.
+        color_intrinsic, depth_intrinsic: float32 [4, 4].
+        color_extrinsic, depth_extrinsic: float32 [4, 4], from this camera to the frame common to
+            both cameras; normally identity. Poses are taken as poses of the depth camera.
+        color_compression: "raw", "png" or "jpeg".
+        depth_compression: "raw" or "zlib".
+        depth_shift: meters are stored depth divided by this.
+        sensor: name; bytes that are not UTF-8 are kept as surrogate escapes.
+        version: 3 or 4.
     """
 
     color_shape: tuple[int, int]
@@ -62,9 +68,8 @@ class SensHeader:
 
 
 def camera_problem(header: SensHeader) -> str | None:
-    """Why depth of this scan cannot be placed in the world and in the colour image, or None."""
-    for which in ("colour", "depth"):
-        name = "color" if which == "colour" else "depth"
+    """The reason why the cameras of a scan cannot be used, or None if they can."""
+    for which, name in (("colour", "color"), ("depth", "depth")):  # stored text
         K = getattr(header, f"{name}_intrinsic").astype(np.float64)[:3, :3]
         focal = np.abs([K[0, 0], K[1, 1]])
         if focal.min() < 1 or focal.max() > 1e6:
@@ -77,10 +82,19 @@ def camera_problem(header: SensHeader) -> str | None:
 
 
 def parse_header(path: Path, data: bytes, file_bytes: int) -> tuple[SensHeader, int, int]:
-    """The header, the number of frames it claims, and its length in bytes.
+    """Read a header.
 
-    data: the first MAX_HEADER_BYTES of the file (all of a shorter one); file_bytes: its size.
-    Raises Pri3DError with the byte offset of the first field that cannot be.
+    Args:
+        path: for error messages.
+        data: the first MAX_HEADER_BYTES of the file, or all of a shorter file.
+        file_bytes: size of the file.
+
+    Returns:
+        The header, the number of frames it claims, and its length in bytes.
+
+    Raises:
+        Pri3DError: the file is no `.sens` file, or a field has an impossible value; with its byte
+            offset.
     """
 
     def refuse(offset: int, what: str) -> Pri3DError:
@@ -107,11 +121,12 @@ def parse_header(path: Path, data: bytes, file_bytes: int) -> tuple[SensHeader, 
     color_name = _name_of(color, COLOR_TYPES)
     depth_name = _name_of(depth, DEPTH_TYPES)
     if color_name not in READABLE:
-        raise refuse(start + 256, f"colour compression {color_name} ({color}) has no decoder")
+        what = f"colour compression {color_name} ({color})"  # stored text
+        raise refuse(start + 256, f"{what} has no decoder")
     if depth_name not in READABLE:
         raise refuse(start + 260, f"depth compression {depth_name} ({depth}) has no decoder")
     for offset, what, width, height in (
-        (start + 264, "colour", color_w, color_h),
+        (start + 264, "colour", color_w, color_h),  # stored text
         (start + 272, "depth", depth_w, depth_h),
     ):
         if not 0 < width <= MAX_SIDE or not 0 < height <= MAX_SIDE or width * height > MAX_PIXELS:

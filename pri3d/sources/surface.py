@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from pri3d.artefacts import Clouds
 from pri3d.errors import Pri3DError
 from pri3d.sources import images
 
-_GREY = 128
+if TYPE_CHECKING:
+    import plyfile
+
+_GRAY = 128
 _HEADER_LIMIT = 1 << 20  # bytes; real headers have a few hundred
 _TYPE_BYTES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
@@ -23,9 +26,12 @@ _TYPE_BYTES = {
 
 
 class Surface(NamedTuple):
-    """Points of a surface: points float64 [N, 3] metres, world; color u8 [N, 3].
+    """Points of a surface.
 
-    dropped: how many vertices of the source were left out because they were not finite.
+    Attributes:
+        points: float64 [N, 3], meters, world.
+        color: u8 [N, 3].
+        dropped: number of vertices that were left out because they were not finite.
     """
 
     points: np.ndarray
@@ -34,13 +40,17 @@ class Surface(NamedTuple):
 
 
 def read_ply(path: str | Path, keep_all: bool = False) -> Surface:
-    """The vertices of a PLY file (ASCII or binary, float or double); faces are ignored.
+    """Read the vertices of a PLY file (ASCII or binary, float or double); faces are ignored.
 
-    Vertices without red, green and blue are grey (128); colours given as floats are taken as
-    0..1. keep_all: those that are not finite stay too, so that rows are the file's. Raises
-    Pri3DError for a file that is damaged, cut, claims more than it holds, or has no finite vertex.
+    Vertices without red, green and blue are gray (128); float colors have the range 0..1.
+
+    Args:
+        path: the file.
+        keep_all: keep vertices that are not finite, so that rows equal those of the file.
+
+    Raises:
+        Pri3DError: the file is damaged, cut, claims more than it contains, or has no finite vertex.
     """
-    import plyfile
 
     try:
         vertex = _vertices(path)
@@ -49,8 +59,8 @@ def read_ply(path: str | Path, keep_all: bool = False) -> Surface:
         if {"red", "green", "blue"} <= names:
             color = np.stack([_as_u8(vertex[name]) for name in ("red", "green", "blue")], axis=1)
         else:
-            color = np.full(points.shape, _GREY, np.uint8)
-    except (plyfile.PlyParseError, ValueError, KeyError, TypeError, MemoryError) as error:
+            color = np.full(points.shape, _GRAY, np.uint8)
+    except _damage() as error:
         raise _damaged(path, " ".join(str(error).split())) from None
     finite = np.isfinite(points).all(axis=1)
     if not finite.any():
@@ -63,24 +73,34 @@ def read_ply(path: str | Path, keep_all: bool = False) -> Surface:
 
 
 def read_vertex_labels(path: str | Path) -> np.ndarray:
-    """The property `label` of every vertex of a PLY file. Raises Pri3DError as `read_ply` does."""
-    import plyfile
+    """Read the property `label` of every vertex of a PLY file.
+
+    Raises:
+        Pri3DError: the file is damaged, cut, claims more than it contains, or has no labels.
+    """
 
     try:
         return np.asarray(_vertices(path)["label"])
-    except (plyfile.PlyParseError, ValueError, KeyError, TypeError, MemoryError) as error:
+    except _damage() as error:
         raise _damaged(path, " ".join(str(error).split())) from None
 
 
-def _vertices(path: str | Path):
+def _vertices(path: str | Path) -> "plyfile.PlyElement":
     import plyfile
 
     triangles = _check_header(Path(path))
-    try:  # lists of known length are mapped instead of read one by one
+    try:  # lists of a known length are memory-mapped, not read one by one
         data = plyfile.PlyData.read(str(path), known_list_len=triangles)
     except plyfile.PlyElementParseError:
         data = plyfile.PlyData.read(str(path))
     return data["vertex"]
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Exceptions that plyfile raises for a damaged file."""
+    import plyfile
+
+    return plyfile.PlyParseError, ArithmeticError, ValueError, KeyError, TypeError, MemoryError
 
 
 def _damaged(path: str | Path, what: str) -> Pri3DError:
@@ -95,7 +115,7 @@ def _as_u8(values: np.ndarray) -> np.ndarray:
 
 
 def _check_header(path: Path) -> dict[str, dict[str, int]]:
-    """Refuse a file whose header claims more than its size allows, before anything allocates by it.
+    """Refuse a file whose header claims more than its size allows, before memory is allocated.
 
     Returns the list properties of every element as if all lists had three entries (triangles).
     """
@@ -109,43 +129,49 @@ def _check_header(path: Path) -> dict[str, dict[str, int]]:
     if not head.startswith(b"ply") or end is None:
         raise _damaged(path, "no PLY header")
     text = False
-    least: dict[str, list[int]] = {}  # element -> [count, fewest bytes of one]
+    min_bytes: dict[str, list[int]] = {}  # element -> [count, min bytes per row]
     lists: dict[str, dict[str, int]] = {}
     for line in re.split(r"[\r\n]+", head[: end.start()].decode("latin-1")):
         match line.split():
             case ["format", encoding, _]:
                 text = encoding == "ascii"
-            case ["element", name, count] if count.isdecimal() and name not in least:
-                least[name] = [int(count), 0]
+            case ["element", name, count] if count.isdecimal() and name not in min_bytes:
+                min_bytes[name] = [int(count), 0]
                 lists[name] = {}
             case ["property", "list", length, kind, name] if (
-                least and length in _TYPE_BYTES and kind in _TYPE_BYTES
+                min_bytes and length in _TYPE_BYTES and kind in _TYPE_BYTES
             ):
-                element = list(least)[-1]
-                least[element][1] += 2 if text else _TYPE_BYTES[length]
+                element = list(min_bytes)[-1]
+                min_bytes[element][1] += 2 if text else _TYPE_BYTES[length]
                 lists[element][name] = 3
-            case ["property", kind, _] if least and kind in _TYPE_BYTES:
-                least[list(least)[-1]][1] += 2 if text else _TYPE_BYTES[kind]
+            case ["property", kind, _] if min_bytes and kind in _TYPE_BYTES:
+                min_bytes[list(min_bytes)[-1]][1] += 2 if text else _TYPE_BYTES[kind]
             case ["element" | "property", *_]:
                 raise _damaged(path, f"bad header line {line!r}")
     left = size - end.end() + 1  # the last line of a text file may lack its newline
-    for name, (count, row_bytes) in least.items():
+    for name, (count, row_bytes) in min_bytes.items():
         if count and (not row_bytes or count * row_bytes > left):
             raise _damaged(
                 path, f"its header claims {count} of element {name!r}, the file has {size} bytes"
             )
         left -= count * row_bytes
-    if "vertex" not in least:
+    if "vertex" not in min_bytes:
         raise _damaged(path, "no vertices")
     return {name: known for name, known in lists.items() if known}
 
 
 def fuse(clouds: Clouds, voxel_m: float) -> Surface:
-    """The surface of a scan from its own kept depth frames: TSDF fusion and marching cubes.
+    """Fuse the surface of a scan from its kept depth frames: TSDF fusion and marching cubes.
 
-    voxel_m: edge of a TSDF voxel in metres; the truncation is three of them. Poses are used as
-    given. The result does not depend on the number of threads (apart from the order of points).
-    Raises Pri3DError when nothing comes out.
+    Poses are used as given. The result does not depend on the number of threads, except for the
+    order of points.
+
+    Args:
+        clouds: the scan.
+        voxel_m: edge of a TSDF voxel, meters; the truncation distance is three voxels.
+
+    Raises:
+        Pri3DError: the fused surface is empty, or a stored color image is damaged.
     """
     import open3d as o3d
     from threadpoolctl import threadpool_limits
@@ -158,8 +184,8 @@ def fuse(clouds: Clouds, voxel_m: float) -> Surface:
         sdf_trunc=3 * voxel_m,
         color_type=o3d.pipelines.integration.TSDFVolumeColorType.RGB8,
     )
-    # open3d starts its threads anew for every block of voxels: two take longer than one, and on a
-    # busy machine ten times as long.
+    # open3d starts new threads for every block of voxels: two threads take longer than one, and on
+    # a busy machine ten times as long.
     with threadpool_limits(1):
         for row in range(len(clouds)):
             depth = clouds.depth(row)
@@ -182,12 +208,15 @@ def fuse(clouds: Clouds, voxel_m: float) -> Surface:
 
 
 def color_of_depth(clouds: Clouds, row: int, depth: np.ndarray) -> np.ndarray:
-    """Colour of every depth pixel: u8 [H, W, 3], looked up in the frame's colour image.
+    """Color of every depth pixel, u8 [H, W, 3], looked up in the frame's color image.
 
-    The depth point is moved into the colour camera and takes the nearest pixel there (at the
-    border the outermost one); grey (128) without depth or without a colour image.
+    The depth point is transformed to the color camera and has the color of the nearest pixel there
+    (at the border, of the outermost one); gray (128) without depth or without a color image.
+
+    Raises:
+        Pri3DError: the stored color image is damaged.
     """
-    color = np.full((*depth.shape, 3), _GREY, np.uint8)
+    color = np.full((*depth.shape, 3), _GRAY, np.uint8)
     jpeg = clouds.color_jpeg(row)
     if not jpeg:
         return color

@@ -1,1 +1,1 @@
-"""Sparse 3D convolution: coordinates, kernel maps, layers and their engines."""
+"""Sparse 3D convolution: coordinates, kernel maps, layers, and engines that compute them."""

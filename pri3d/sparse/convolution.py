@@ -1,35 +1,57 @@
 """Layers on sparse tensors, with parameter names and shapes as in MinkowskiEngine.
 
 Weights are `kernel` [size**3, in, out], or [in, out] for a kernel of size and stride 1; `bias` is
-[1, out]. The parameters of a batch norm lie one level deeper, under `bn`.
+[1, out]. The parameters of a batch norm are one level deeper, under `bn`.
 
-What computes a convolution is its layer's `convolve`, a function of an engine module:
+A layer computes its convolution with its attribute `convolve`, a function of an engine module:
 
     convolve(x, kernel_KIO, size, stride=1, dilation=1, transposed=False) -> features
 
-on the cells that the output has, at `x.stride * stride`, or `x.stride // stride` if transposed, in
-the order of rows of `x.cache.levels` there. Weights are the same for all engines.
+The features belong to the output cells, at `x.stride * stride`, or `x.stride // stride` if
+transposed, in the order of rows of that level in `x.cache.levels`. Weights are the same for all
+engines.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
+from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pri3d.errors import Pri3DError
 from pri3d.sparse.coordinates import SparseTensor
 from pri3d.sparse.engine_torch import convolve
 
+log = logging.getLogger(__name__)
+
+
+class Convolve(Protocol):
+    """The function of an engine that computes a convolution."""
+
+    def __call__(
+        self,
+        x: SparseTensor,
+        kernel_KIO: Tensor,
+        size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        transposed: bool = False,
+    ) -> Tensor: ...
+
 
 class SparseConv(nn.Module):
-    """Convolution of cells; with `stride` s the output lies on the s times coarser grid.
+    """Sparse convolution; with stride s, the output cells are on the s times coarser grid.
 
-    A kernel of size 1 and stride 1 acts on every row by itself. Weights are drawn from a normal
+    A kernel of size 1 and stride 1 acts on each row independently. Weights are drawn from a normal
     distribution with variance 2 / (size**3 * out_channels) (He et al. 2015, fan out); biases are 0.
     """
+
+    convolve: Convolve
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -43,7 +65,7 @@ class SparseConv(nn.Module):
         super().__init__()
         self.convolve = convolve
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
-        shape = (in_channels, out_channels)
+        shape: tuple[int, ...] = (in_channels, out_channels)
         if kernel_size > 1 or stride > 1:
             shape = (kernel_size**3, *shape)
         self.kernel = nn.Parameter(torch.empty(shape))
@@ -58,10 +80,14 @@ class SparseConv(nn.Module):
 
 
 class SparseConvTranspose(nn.Module):
-    """Transposed convolution, back to the `stride` times finer cells that the tensor came from.
+    """Transposed sparse convolution, back to the `stride` times finer cells of the tensor's cache.
 
-    Raises ValueError if the tensor's cache has no cells at that stride. Initialised as SparseConv.
+    Weights are initialized as in `SparseConv`. The forward pass raises ValueError if the cache has
+    no cells at the finer stride.
     """
+
+    convolve: Convolve
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -90,44 +116,53 @@ class SparseConvTranspose(nn.Module):
 
 
 def engine_for(setting: str, device: torch.device) -> str:
-    """The engine that setting `sparse.engine` means on a device: `auto` is "triton" on a GPU, else
-    "torch". Where Triton does not run on the GPU it says so, and is "torch".
+    """The name of the engine for a device.
+
+    Args:
+        setting: `sparse.engine` of the settings. "auto" selects "triton" on a GPU if Triton works
+            there (otherwise "torch", with a warning), and "torch" on a CPU.
+        device: where the network is.
     """
     if setting != "auto":
         return setting
     if device.type != "cuda":
         return "torch"
     try:
-        # Imported only where it is wanted: it needs Triton.
-        from pri3d.sparse.engine_triton import check
+        from pri3d.sparse.engine_triton import check  # imports Triton
 
         check(device)
     except Pri3DError as error:
-        print(f"{error}; goes on with torch, several times slower", file=sys.stderr)
+        log.warning("%s; using torch, which is several times slower", error)
         return "torch"
     return "triton"
 
 
 def use_engine(network: nn.Module, engine: str) -> None:
-    """Have all sparse convolutions of a network computed by an engine.
+    """Set the engine of all sparse convolutions of a network.
 
-    engine: "torch", "triton" or "minkowski" (see `engine_for`). Raises Pri3DError where Triton or
-    MinkowskiEngine is asked for and not installed.
+    Args:
+        network: its layers are changed in place.
+        engine: "torch", "triton" or "minkowski" (see `engine_for`).
+
+    Raises:
+        Pri3DError: Triton or MinkowskiEngine is requested and not installed.
     """
-    chosen = convolve
+    function: Convolve = convolve
     if engine == "minkowski":
-        # Imported only where it is wanted: it needs MinkowskiEngine.
-        from pri3d.sparse.engine_minkowski import convolve as chosen
+        from pri3d.sparse.engine_minkowski import convolve as minkowski_convolve
+
+        function = minkowski_convolve
     elif engine == "triton":
-        # Imported only where it is wanted: it needs Triton.
-        from pri3d.sparse.engine_triton import convolve as chosen
+        from pri3d.sparse.engine_triton import convolve as triton_convolve
+
+        function = triton_convolve
     for layer in network.modules():
         if isinstance(layer, SparseConv | SparseConvTranspose):
-            layer.convolve = chosen
+            layer.convolve = function
 
 
 class SparseBatchNorm(nn.Module):
-    """Batch norm over all rows of a batch."""
+    """Batch normalization over all rows of a batch."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -138,19 +173,21 @@ class SparseBatchNorm(nn.Module):
 
 
 def relu(x: SparseTensor) -> SparseTensor:
-    """Rectify the features, in place: no layer here needs what it overwrites."""
+    """Rectify the features in place; no layer here needs the overwritten values."""
     return x.with_features(nn.functional.relu(x.features, inplace=True))
 
 
 def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
-    """The sum of two tensors on the same cells."""
+    """Sum of two tensors on the same cells."""
     return x.with_features(x.features + y.features)
 
 
 def concatenate(x: SparseTensor, y: SparseTensor) -> SparseTensor:
-    """The channels of two tensors on the same cells, x first."""
+    """Concatenate the channels of two tensors on the same cells, x first."""
     return x.with_features(torch.cat([x.features, y.features], dim=1))
 
 
-def _plus_bias(features_NC: Tensor, bias: Tensor | None) -> Tensor:
+def _plus_bias(
+    features_NC: Float[Tensor, "n channels"], bias: Float[Tensor, "1 channels"] | None
+) -> Float[Tensor, "n channels"]:
     return features_NC if bias is None else features_NC + bias

@@ -2,35 +2,38 @@
 
 Shapes: N rows (occupied cells), C channels, 4 = batch index, x, y, z.
 
-A cell is known by its *key*, a number that is linear in the coordinates, so that the key of a
-neighbour is the cell's key plus a constant and sorted keys can be searched without a hash table.
-Coordinates at stride s are multiples of s (finer ones were rounded down, also negative ones).
+A cell is identified by its *key*, a number that is linear in the coordinates: the key of a neighbor
+is the cell's key plus a constant, and sorted keys can be searched without a hash table.
+Coordinates at stride s are multiples of s; finer ones, also negative ones, are rounded down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 
 AXIS_BITS = 17
-# Neighbours are searched by adding to keys; this margin is what an offset may add on any axis
-# before the key of a cell outside the grid could equal that of another cell.
+# The largest offset that may be added to a coordinate: with a larger one, the key of a cell outside
+# the grid could equal the key of another cell.
 MAX_OFFSET = 2**12
 MAX_COORDINATE = 2 ** (AXIS_BITS - 1) - MAX_OFFSET - 1
 MAX_BATCH = 2**11
 
 
-def key_of(coordinates_N4: Tensor) -> Tensor:
-    """The keys of (batch, x, y, z) rows (or the key difference of offsets): int64 [N]."""
+def key_of(coordinates_N4: Int[Tensor, "n 4"]) -> Int64[Tensor, " n"]:
+    """Keys of (batch, x, y, z) rows, or key differences of offsets."""
     batch, x, y, z = coordinates_N4.long().unbind(1)
     return ((batch * 2**AXIS_BITS + x) * 2**AXIS_BITS + y) * 2**AXIS_BITS + z
 
 
-def coordinates_of(keys_N: Tensor) -> Tensor:
-    """The rows (batch, x, y, z) of keys, int64 [N, 4]: the inverse of `key_of`."""
+def coordinates_of(keys_N: Int64[Tensor, " n"]) -> Int64[Tensor, "n 4"]:
+    """Rows (batch, x, y, z) of keys; the inverse of `key_of`."""
     half, size = 2 ** (AXIS_BITS - 1), 2**AXIS_BITS
     columns = []
     for _ in range(3):
@@ -45,29 +48,37 @@ def coordinates_of(keys_N: Tensor) -> Tensor:
 class Level:
     """The cells of one stride. `keys` are sorted; `rows[i]` is the row of the cell `keys[i]`."""
 
-    coordinates_N4: Tensor
-    keys: Tensor
-    rows: Tensor
+    coordinates_N4: Int[Tensor, "n 4"]
+    keys: Int64[Tensor, " n"]
+    rows: Int64[Tensor, " n"]
 
 
 @dataclass
 class Cache:
-    """What all sparse tensors of one forward pass share: levels by stride, and kernel maps."""
+    """Shared by all sparse tensors of one forward pass: levels by stride, and kernel maps."""
 
     levels: dict[int, Level] = field(default_factory=dict)
-    kernel_maps: dict[tuple, object] = field(default_factory=dict)
+    # KernelMap by (stride, size, factor, dilation); engines add objects of their own.
+    kernel_maps: dict[tuple[int | str, ...], Any] = field(default_factory=dict)
 
 
 @dataclass
 class SparseTensor:
-    """Features [N, C] on cells [N, 4] (integer: batch index, x, y, z), in any order of rows.
+    """Features on the occupied cells of an integer grid, in any order of rows.
 
-    Coordinates at `stride` s are multiples of s. Layers hand the `cache` on, so that coordinates
-    are sorted once and kernel maps are built once per forward pass.
+    Layers pass the cache to their output, so that coordinates are sorted once and kernel maps are
+    built once per forward pass.
 
-    Raises ValueError if shapes, types or devices do not fit together, if a cell occurs twice (see
-    `merge_duplicates`), if a coordinate is beyond +-61,439 cells (1.2 km at 2 cm) or a batch index
-    outside 0..2047.
+    Attributes:
+        coordinates: integers [N, 4]: batch index, x, y, z; multiples of the stride.
+        features: [N, C].
+        stride: of the grid, in cells of the finest grid.
+        cache: levels and kernel maps.
+
+    Raises:
+        ValueError: shapes or types do not fit, a cell occurs twice (see `merge_duplicates`), a
+            coordinate is beyond +-61,439 cells (1.2 km at 2 cm), or a batch index is outside
+            0..2047.
     """
 
     coordinates: Tensor
@@ -94,14 +105,14 @@ class SparseTensor:
         return SparseTensor(coordinates, features_NC, stride, self.cache)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SparseTensor:
-        """The tensor on a device; kernel maps are built anew there."""
+        """The tensor on a device; kernel maps are built there again."""
         cache = Cache()
         level = self.cache.levels[self.stride]
-        moved = (
-            tensor.to(device, non_blocking=non_blocking)
-            for tensor in (level.coordinates_N4, level.keys, level.rows)
+        cache.levels[self.stride] = Level(
+            coordinates_N4=level.coordinates_N4.to(device, non_blocking=non_blocking),
+            keys=level.keys.to(device, non_blocking=non_blocking),
+            rows=level.rows.to(device, non_blocking=non_blocking),
         )
-        cache.levels[self.stride] = Level(*moved)
         return SparseTensor(
             cache.levels[self.stride].coordinates_N4,
             self.features.to(device, non_blocking=non_blocking),
@@ -110,17 +121,23 @@ class SparseTensor:
         )
 
 
-def collate(clouds: Sequence[tuple[Tensor, Tensor]]) -> SparseTensor:
-    """One batch from several clouds of (integer coordinates [N, 3], features [N, C]).
+def collate(clouds: Sequence[tuple[Tensor | np.ndarray, Tensor | np.ndarray]]) -> SparseTensor:
+    """Make one batch from several clouds.
 
-    Row order is kept: the rows of cloud b follow those of cloud b - 1 and have batch index b.
-    Tensors and numpy arrays are taken. Raises ValueError as `SparseTensor` does.
+    The order of rows is kept: the rows of cloud b follow those of cloud b - 1 and have batch index
+    b.
+
+    Args:
+        clouds: (integer coordinates [N, 3], features [N, C]) of each cloud.
+
+    Raises:
+        ValueError: there are no clouds, or `SparseTensor` refuses the coordinates.
     """
     if not clouds:
         raise ValueError("collate: no clouds")
     coordinates, features = [], []
-    for batch, (coordinates_N3, features_NC) in enumerate(clouds):
-        coordinates_N3 = torch.as_tensor(coordinates_N3)
+    for batch, (cells, features_NC) in enumerate(clouds):
+        coordinates_N3 = torch.as_tensor(cells)
         if coordinates_N3.ndim != 2 or coordinates_N3.shape[1] != 3:
             raise ValueError(
                 f"collate: cloud {batch} has coordinates of shape {list(coordinates_N3.shape)}; "
@@ -132,18 +149,36 @@ def collate(clouds: Sequence[tuple[Tensor, Tensor]]) -> SparseTensor:
     return SparseTensor(torch.cat(coordinates), torch.cat(features))
 
 
-def collate_counted(voxel_V3: Tensor, features_VC: Tensor, counts: Sequence[int]) -> SparseTensor:
-    """One batch from clouds that lie one after another; counts: rows of each."""
-    return collate(list(zip(voxel_V3.split(counts), features_VC.split(counts))))
+def collate_counted(
+    voxel_V3: Int[Tensor, "voxels 3"],
+    features_VC: Float[Tensor, "voxels channels"],
+    counts: Sequence[int],
+) -> SparseTensor:
+    """Make one batch from concatenated clouds; counts: number of rows of each.
+
+    Raises:
+        ValueError: as `collate`.
+    """
+    sizes = list(counts)
+    return collate(list(zip(voxel_V3.split(sizes), features_VC.split(sizes))))
 
 
 def merge_duplicates(
-    coordinates_N4: Tensor, features_NC: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    coordinates_N4: Int[Tensor, "n 4"], features_NC: Float[Tensor, "n channels"]
+) -> tuple[
+    Int[Tensor, "cells 4"],
+    Float[Tensor, "cells channels"],
+    Int64[Tensor, " cells"],
+    Int64[Tensor, " n"],
+]:
     """Average the features of rows that share a cell.
 
-    Returns coordinates [M, 4], mean features [M, C], first int64 [M] (the row where each cell
-    occurred first; cells keep that order) and cell int64 [N] (the cell of every row).
+    Returns:
+        coordinates of the cells, in the order in which they first occur; their mean features; the
+        row where each cell first occurs; and the cell of each row.
+
+    Raises:
+        ValueError: the coordinates are not integers or out of range.
     """
     keys, sorted_cell = torch.unique(_checked_keys(coordinates_N4), return_inverse=True)
     n_rows, n_cells = len(sorted_cell), len(keys)
@@ -160,7 +195,7 @@ def merge_duplicates(
 
 
 def coarser_level(cache: Cache, stride: int, factor: int) -> Level:
-    """The level at `stride * factor`, made (rows in order of their keys) if it is not there yet."""
+    """The level at `stride * factor`; if it is new, its rows are in the order of their keys."""
     coarse = stride * factor
     if coarse not in cache.levels:
         fine_N4 = cache.levels[stride].coordinates_N4
@@ -173,7 +208,7 @@ def coarser_level(cache: Cache, stride: int, factor: int) -> Level:
     return cache.levels[coarse]
 
 
-def _checked_keys(coordinates_N4: Tensor) -> Tensor:
+def _checked_keys(coordinates_N4: Shaped[Tensor, "n 4"]) -> Int64[Tensor, " n"]:
     if coordinates_N4.dtype not in (torch.int16, torch.int32, torch.int64):
         raise ValueError(f"sparse tensor: {coordinates_N4.dtype} coordinates; expected integers")
     if len(coordinates_N4):
@@ -193,7 +228,7 @@ def _checked_keys(coordinates_N4: Tensor) -> Tensor:
     return key_of(coordinates_N4)
 
 
-def _checked_level(coordinates_N4: Tensor, stride: int) -> Level:
+def _checked_level(coordinates_N4: Shaped[Tensor, "n 4"], stride: int) -> Level:
     if stride < 1 or bool((coordinates_N4[:, 1:] % stride).any()):
         raise ValueError(f"sparse tensor: coordinates are no multiples of the stride {stride}")
     keys, rows = _checked_keys(coordinates_N4).sort()

@@ -1,14 +1,14 @@
 """The products of sparse convolutions on a CPU, in float32.
 
-A block of pairs (see `kernel_map`) has the products of one offset: rows of features, wherever they
-lie, times one matrix, added to other rows. Doing it row by row needs no gathered copies, and keeps
-what is added up in registers: for some rows at once (`ROWS`) and `LANES` output channels, every
-vector of weights is loaded once for all of these rows. numba has no vectors of its own, so that the
-innermost loops are written in LLVM's language, which fits them to any CPU.
+A block of pairs (see `kernel_map`) has the products of one offset: rows of features times one
+matrix, added to other rows. Row by row, this needs no gathered copies and keeps the sums in
+registers: for `ROWS` rows and `LANES` output channels at a time, every vector of weights is loaded
+once. numba has no vector types, so the innermost loops are generated as LLVM IR, which LLVM
+compiles for any CPU.
 
-What is added to a row is added in the order of its pairs and of its channels: sums are the same to
-the bit, whatever the number of threads. Each product is summed by itself before it is added: errors
-of rounding grow with the length of a sum.
+Products are added to a row in the order of its pairs and channels, so that sums are bit-identical
+for any number of threads. Each product is summed on its own before it is added, because rounding
+errors grow with the length of a sum.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
@@ -30,16 +31,21 @@ from torch.nn.functional import pad
 from pri3d.sparse.kernel_map import Pairs
 
 LANES = 16
-# As many sums as fit into the registers: 32 of 16 numbers with AVX-512, 16 of 8 otherwise.
+# Sums that fit into the registers: 32 of 16 numbers with AVX-512, otherwise 16 of 8.
 ROWS = 8 if binding.get_host_cpu_features().get("avx512f") else 4
-SMALL = 1 << 22  # multiplications that are not worth a second thread
+SMALL = 1 << 22  # fewer multiplications than this use one thread
 
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _INT = types.intp
 
 
-def add_products(x_NI: Tensor, kernel_KIO: Tensor, pairs: Pairs, out_MO: Tensor) -> None:
-    """``out[near] += x[far] @ kernel[k]`` for all pairs, in place; float32, rows contiguous."""
+def add_products(
+    x_NI: Float32[Tensor, "n in_channels"],
+    kernel_KIO: Float32[Tensor, "offsets in_channels out_channels"],
+    pairs: Pairs,
+    out_MO: Float32[Tensor, "m out_channels"],
+) -> None:
+    """``out[near] += x[far] @ kernel[k]`` for all pairs, in position; float32, rows contiguous."""
     if short := -kernel_KIO.shape[2] % LANES:
         wider = pad(out_MO, (0, short))
         add_products(x_NI, pad(kernel_KIO, (0, short)), pairs, wider)
@@ -49,8 +55,13 @@ def add_products(x_NI: Tensor, kernel_KIO: Tensor, pairs: Pairs, out_MO: Tensor)
     _in_threads(_add_products, arrays, pairs, kernel_KIO.shape[1:], pairs.groups)
 
 
-def add_weight_gradients(x_NI: Tensor, grad_MO: Tensor, pairs: Pairs, grad_KIO: Tensor) -> None:
-    """``grad_kernel[k] += x[far].T @ grad[near]`` for all pairs, in place; float32."""
+def add_weight_gradients(
+    x_NI: Float32[Tensor, "n in_channels"],
+    grad_MO: Float32[Tensor, "m out_channels"],
+    pairs: Pairs,
+    grad_KIO: Float32[Tensor, "offsets in_channels out_channels"],
+) -> None:
+    """``grad_kernel[k] += x[far].T @ grad[near]`` for all pairs, in position; float32."""
     if short := -grad_MO.shape[1] % LANES:
         wider = pad(grad_KIO, (0, short))
         add_weight_gradients(x_NI, pad(grad_MO, (0, short)), pairs, wider)
@@ -67,9 +78,9 @@ def _in_threads(
     sizes: Sequence[int],
     bounds: np.ndarray,
 ) -> None:
-    """Call one of the compiled functions for ranges of `bounds` that fill it together.
+    """Call a compiled function for consecutive ranges of `bounds`, in several threads.
 
-    sizes: channels in and out.
+    sizes: numbers of input and output channels.
     """
     flat = [tensor.detach().view(-1).numpy() for tensor in (*arrays, pairs.near, pairs.far)]
 
@@ -81,39 +92,42 @@ def _in_threads(
     if threads == 1 or cost < SMALL or len(bounds) < 3:
         work(bounds[0], bounds[-1])
         return
-    # More parts than threads: they do not all take the same time.
+    # More parts than threads, since parts take different times.
     cuts = np.linspace(0, len(bounds) - 1, min(4 * threads, len(bounds) - 1) + 1).astype(int)
     list(_pool(threads, os.getpid()).map(work, bounds[cuts[:-1]], bounds[cuts[1:]]))
 
 
 @functools.lru_cache(maxsize=1)
 def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
-    """Kept, for starting threads takes as long as a small convolution; a fork has its own."""
+    """A pool that is kept, since starting threads takes as long as a small convolution.
+
+    A forked process has its own pool.
+    """
     return ThreadPoolExecutor(threads)
 
 
 def _add_rows(rows: int):
-    """The intrinsic that does `rows` pairs, from pair p on, for the channels from `lane` on."""
+    """An intrinsic that adds the products of `rows` pairs from p on, for LANES channels."""
 
     @intrinsic
     def add_rows(typing, x, kernel, out, near, far, p, matrix, n_in, n_out, lane):
         def generate(context, builder, signature, arguments):
             x, kernel, out, near, far = _pointers(context, builder, signature, arguments, 5)
             p, matrix, n_in, n_out, lane = arguments[5:]
-            sums, features, places = [], [], []
+            sums, features, positions = [], [], []
             for row in range(rows):
                 pair = builder.add(p, _number(row))
-                place = builder.add(builder.mul(_index(builder, near, pair), n_out), lane)
+                position = builder.add(builder.mul(_index(builder, near, pair), n_out), lane)
                 sums.append(_zero(builder))
-                places.append(place)
+                positions.append(position)
                 features.append(builder.mul(_index(builder, far, pair), n_in))
             with cgutils.for_range(builder, n_in) as loop:
-                place = builder.add(matrix, builder.mul(loop.index, n_out))
-                weights = _load(builder, kernel, builder.add(place, lane))
+                position = builder.add(matrix, builder.mul(loop.index, n_out))
+                weights = _load(builder, kernel, builder.add(position, lane))
                 for total, first in zip(sums, features):
                     value = builder.load(builder.gep(x, [builder.add(first, loop.index)]))
                     _add_scaled(builder, total, value, weights)
-            _add_sums(builder, out, places, sums)
+            _add_sums(builder, out, positions, sums)
             return context.get_dummy_value()
 
         return types.void(x, kernel, out, near, far, *[_INT] * 5), generate
@@ -122,28 +136,28 @@ def _add_rows(rows: int):
 
 
 def _add_outer(rows: int):
-    """The intrinsic that adds n pairs up in `rows` rows of a matrix, for LANES channels."""
+    """An intrinsic that adds n pairs to `rows` rows of a matrix, for LANES channels."""
 
     @intrinsic
     def add_outer(typing, x, grad, out, near, far, p, n, matrix, n_in, n_out, row, lane):
         def generate(context, builder, signature, arguments):
             x, grad, out, near, far = _pointers(context, builder, signature, arguments, 5)
             p, n, matrix, n_in, n_out, row, lane = arguments[5:]
-            sums, places = [], []
+            sums, positions = [], []
             for i in range(rows):
-                place = builder.mul(builder.add(row, _number(i)), n_out)
-                place = builder.add(builder.add(matrix, place), lane)
+                position = builder.mul(builder.add(row, _number(i)), n_out)
+                position = builder.add(builder.add(matrix, position), lane)
                 sums.append(_zero(builder))
-                places.append(place)
+                positions.append(position)
             with cgutils.for_range(builder, n) as loop:
                 pair = builder.add(p, loop.index)
-                place = builder.add(builder.mul(_index(builder, near, pair), n_out), lane)
-                values = _load(builder, grad, place)
+                position = builder.add(builder.mul(_index(builder, near, pair), n_out), lane)
+                values = _load(builder, grad, position)
                 first = builder.add(builder.mul(_index(builder, far, pair), n_in), row)
                 for i, total in enumerate(sums):
                     value = builder.load(builder.gep(x, [builder.add(first, _number(i))]))
                     _add_scaled(builder, total, value, values)
-            _add_sums(builder, out, places, sums)
+            _add_sums(builder, out, positions, sums)
             return context.get_dummy_value()
 
         return types.void(x, grad, out, near, far, *[_INT] * 7), generate
@@ -152,17 +166,17 @@ def _add_outer(rows: int):
 
 
 def _pointers(context, builder, signature, arguments, n: int) -> list:
-    """Where the data of the first n arguments, one-dimensional arrays, begin."""
+    """Pointers to the data of the first n arguments, which are one-dimensional arrays."""
     kinds = zip(signature.args[:n], arguments[:n])
     return [context.make_array(kind)(context, builder, value).data for kind, value in kinds]
 
 
 def _number(value: int):
-    return ir.Constant(ir.IntType(types.intp.bitwidth), value)
+    return ir.Constant(ir.IntType(types.intp.bitwidth), value)  # type: ignore[attr-defined]
 
 
-def _index(builder, array, place):
-    return builder.sext(builder.load(builder.gep(array, [place])), _number(0).type)
+def _index(builder, array, position):
+    return builder.sext(builder.load(builder.gep(array, [position])), _number(0).type)
 
 
 def _zero(builder):
@@ -172,20 +186,20 @@ def _zero(builder):
     return variable
 
 
-def _vector_at(builder, array, place):
-    return builder.bitcast(builder.gep(array, [place]), _VECTOR.as_pointer())
+def _vector_at(builder, array, position):
+    return builder.bitcast(builder.gep(array, [position]), _VECTOR.as_pointer())
 
 
-def _load(builder, array, place):
-    value = builder.load(_vector_at(builder, array, place))
-    value.align = 4  # that of float32, not of the vector
+def _load(builder, array, position):
+    value = builder.load(_vector_at(builder, array, position))
+    value.align = 4  # of float32, not of the vector
     return value
 
 
-def _add_sums(builder, out, places, sums) -> None:
-    for total, place in zip(sums, places):
-        value = builder.fadd(_load(builder, out, place), builder.load(total))
-        builder.store(value, _vector_at(builder, out, place)).align = 4
+def _add_sums(builder, out, positions, sums) -> None:
+    for total, position in zip(sums, positions):
+        value = builder.fadd(_load(builder, out, position), builder.load(total))
+        builder.store(value, _vector_at(builder, out, position)).align = 4
 
 
 def _add_scaled(builder, total, scale, vector) -> None:

@@ -1,7 +1,7 @@
 """Sparse convolutions by MinkowskiEngine 0.5.4 (Choy et al., CVPR 2019), on the CPU.
 
-Its coordinate manager lives in the cache of a tensor and is given our cells of every level in our
-order, so that features have the same rows as with the other engines.
+Its coordinate manager is kept in the cache of a tensor, with the cells of each level in the order
+of our rows, so that features have the same rows as with the other engines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 from pri3d.errors import Pri3DError
 from pri3d.sparse.coordinates import Cache, SparseTensor, coarser_level
 
-collections.Sequence = collections.abc.Sequence  # looked for where Python 3.9 had it
+# MinkowskiEngine imports it from where Python 3.9 had it.
+collections.Sequence = collections.abc.Sequence  # type: ignore[attr-defined]
 try:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The MinkowskiEngine was compiled with CPU_ONLY flag")
@@ -27,7 +28,7 @@ except ImportError as error:
         "choose torch"
     ) from None
 finally:
-    del collections.Sequence
+    del collections.Sequence  # type: ignore[attr-defined]
 
 
 def convolve(
@@ -40,8 +41,10 @@ def convolve(
 ) -> Tensor:
     """Sparse convolution of a tensor: features [n_outputs, O] (see `convolution`).
 
-    float32 or float64, whichever the weights have, also under autocast. Raises Pri3DError for
-    tensors that are not on the CPU.
+    The type, float32 or float64, is that of the weights, also under autocast.
+
+    Raises:
+        Pri3DError: the tensor is not on the CPU.
     """
     if x.features.device.type != "cpu":
         raise Pri3DError(
@@ -74,7 +77,7 @@ def _manager(cache: Cache) -> ME.CoordinateManager:
 
 
 def _key(cache: Cache, stride: int) -> ME.CoordinateMapKey:
-    """The manager's name for a level. Rows keep their order: none occurs twice."""
+    """The manager's key of a level. Rows keep their order because no cell occurs twice."""
     name = ("minkowski", stride)
     if name not in cache.kernel_maps:
         cells_N4 = cache.levels[stride].coordinates_N4.int().contiguous()

@@ -1,18 +1,20 @@
-"""The arithmetic of sparse convolutions; CPU and CUDA; float64, float32, bf16.
+"""Sparse convolutions with torch, on CPU and CUDA, in float64, float32 and bf16.
 
-On a CPU, float32 and narrower go to `engine_cpu`. Everything else is plain torch: for every block
-of pairs (`kernel_map`), gather the input rows, multiply them by the offset's matrix, add the
-products to the output rows. Autograd keeps the features and the weights only, none of the gathered
-rows.
+On a CPU, float32 and narrower types are computed by `engine_cpu`. Everything else is plain torch:
+for every block of pairs (`kernel_map`), gather the input rows, multiply them by the offset's
+matrix, and add the products to the output rows. Autograd keeps only the features and the weights,
+none of the gathered rows.
 
-Blocks depend on the cells alone; an output row takes its products in their order, and occurs at
-most once in each. So the order of sums is fixed. (Matrix products are the library's; their last
-bits may depend on the number of threads.)
+The order of sums is fixed: blocks depend on the cells only, and an output row occurs at most once
+per block. (The last bits of torch's matrix products may depend on the number of threads.)
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -23,24 +25,32 @@ from pri3d.sparse.kernel_map import KernelMap, Pairs, kernel_map
 
 def convolve(
     x: SparseTensor,
-    kernel_KIO: Tensor,
+    kernel_KIO: Float[Tensor, "offsets in_channels out_channels"],
     size: int,
     stride: int = 1,
     dilation: int = 1,
     transposed: bool = False,
-) -> Tensor:
+) -> Float[Tensor, "n_outputs out_channels"]:
     """Sparse convolution of a tensor: features [n_outputs, O] (see `convolution`).
 
-    Under autocast the products run in autocast's type; sums over offsets are always formed in
-    float32 or better, and the result has the type of the products.
+    Under autocast the products have autocast's type; sums over offsets are formed in float32 or
+    float64, and the result has the type of the products.
     """
-    return SparseConvolution.apply(*prepared(x, kernel_KIO, size, stride, dilation, transposed))
+    arguments = prepare(x, kernel_KIO, size, stride, dilation, transposed)
+    return SparseConvolution.apply(*arguments)
 
 
-def prepared(
-    x: SparseTensor, kernel_KIO: Tensor, size: int, stride: int, dilation: int, transposed: bool
-) -> tuple[Tensor, Tensor, KernelMap]:
-    """Features and kernel in the type of the products, and the map, of what `convolve` is given."""
+def prepare(
+    x: SparseTensor,
+    kernel_KIO: Float[Tensor, "offsets in_channels out_channels"],
+    size: int,
+    stride: int,
+    dilation: int,
+    transposed: bool,
+) -> tuple[
+    Float[Tensor, "n in_channels"], Float[Tensor, "offsets in_channels out_channels"], KernelMap
+]:
+    """Features and kernel in the type of the products, and the kernel map."""
     if transposed:
         rows = kernel_map(x.cache, x.stride // stride, size, stride, dilation).transposed()
     else:
@@ -57,7 +67,7 @@ class SparseConvolution(torch.autograd.Function):
     """(features [N, I], kernel [K, I, O], map) -> features [n_outputs, O]."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.rows = rows
         with torch.autocast(x.device.type, enabled=False):
@@ -65,7 +75,7 @@ class SparseConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_out: Tensor):
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, kernel = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             grad_x, grad_kernel = _backward(
@@ -121,8 +131,8 @@ def _add_weight_gradients(x: Tensor, grad: Tensor, pairs: Pairs, grad_kernel: Te
         return
     for k, start, end in pairs.blocks_B3.tolist():
         x_k, grad_k = (
-            rows.index_select(0, places[start:end])
-            for rows, places in ((x, pairs.far), (grad, pairs.near))
+            rows.index_select(0, positions[start:end])
+            for rows, positions in ((x, pairs.far), (grad, pairs.near))
         )
         grad_kernel[k] += x_k.t() @ grad_k
 

@@ -1,19 +1,19 @@
 """Sparse convolutions by Triton kernels on CUDA; float32, bf16, float16.
 
-A kernel map is a *neighbour table*: the input row that each offset meets at every output cell, or
--1. Cells that have the same offsets occupied stand together (for kernels of up to 31 offsets), so
-that a tile of cells skips what none of them has. One program computes a tile of output rows and
-channels, for all offsets: it gathers input rows, multiplies them by the offset's matrix on the
-tensor cores and adds up in registers, so that a product is never written to memory. Gradients of
-the features are the same kernel on the map of the transposed convolution. For gradients of the
-weights the cells are cut into parts, whose sums are added up in a fixed order: results do not
-differ from run to run.
+A kernel map is a *neighbor table*: the input row of each offset at every output cell, or -1. Cells
+with the same occupied offsets are adjacent (for kernels of up to 31 offsets), so that a tile of
+cells skips the offsets that none of its cells has. One program computes a tile of output rows and
+channels for all offsets: it gathers input rows, multiplies them by the offset's matrix on the
+tensor cores and adds them in registers, so that no product is written to memory. Gradients of the
+features use the same kernel on the map of the transposed convolution. For gradients of the weights,
+the cells are cut into parts, whose sums are added in a fixed order: results do not differ from run
+to run.
 
-Products of float32 are formed from three of tf32, with errors like those of float32; of one where
-`torch.backends.cuda.matmul.allow_tf32` is set. float64 goes to `engine_torch`.
+A float32 product is computed from three tf32 products, with errors like those of float32, or from
+one if `torch.backends.cuda.matmul.allow_tf32` is set. float64 is computed by `engine_torch`.
 
-The ways are known: implicit products over sorted bit masks from spconv 2 and TorchSparse++ (Tang et
-al., MICRO 2023), float32 from tf32 from Ootomo and Yokota (IJHPCA 2022).
+The methods are known: implicit products over sorted bit masks from spconv 2 and TorchSparse++ (Tang
+et al., MICRO 2023), float32 from tf32 from Ootomo and Yokota (IJHPCA 2022).
 
 Shapes: N output cells, K offsets, I and O channels in and out.
 """
@@ -21,9 +21,10 @@ Shapes: N output cells, K offsets, I and O channels in and out.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int32, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -41,8 +42,8 @@ except ImportError as error:
         "choose torch"
     ) from None
 
-SEARCHED = 256  # cells a program of the search
-# Programs that a gradient of weights is cut into, about: a few for every multiprocessor.
+SEARCHED = 256  # cells per program of the search
+# Approximate number of programs for the gradient of weights: a few per multiprocessor.
 PARTS = 1024
 
 
@@ -56,30 +57,35 @@ def convolve(
 ) -> Tensor:
     """Sparse convolution of a tensor: features [n_outputs, O] (see `convolution`).
 
-    Types as with `engine_torch`. Raises Pri3DError for tensors that are not on a GPU.
+    Types as in `engine_torch`.
+
+    Raises:
+        Pri3DError: the tensor is not on a GPU.
     """
     if x.features.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise Pri3DError(
             f"sparse.engine: Triton computes on a GPU, not on {x.features.device}; choose torch"
         )
-    prepared = engine_torch.prepared(x, kernel_KIO, size, stride, dilation, transposed)
-    if prepared[0].dtype == torch.float64:
-        return engine_torch.SparseConvolution.apply(*prepared)
-    return _SparseConvolution.apply(*prepared)
+    arguments = engine_torch.prepare(x, kernel_KIO, size, stride, dilation, transposed)
+    if arguments[0].dtype == torch.float64:
+        return engine_torch.SparseConvolution.apply(*arguments)
+    return _SparseConvolution.apply(*arguments)
 
 
 def check(device: torch.device) -> None:
-    """Raises Pri3DError where Triton does not run on a GPU: before Ampere, and where it cannot
-    compile its launcher."""
+    """Check that Triton works on a GPU.
+
+    Raises:
+        Pri3DError: the GPU is older than Ampere, or Triton cannot compile its launcher.
+    """
     if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
         raise Pri3DError("sparse.engine: Triton's kernels need an NVIDIA GPU, Ampere or newer")
     try:
-        nothing = torch.zeros(1, dtype=torch.int64, device=device)
-        with torch.cuda.device_of(nothing):
-            _search[(1, 1)](
-                *(nothing, nothing, nothing, nothing, nothing.int(), 1, 1), STEPS=1, TILE=SEARCHED
-            )
-    except Exception as error:  # of the compiler, the driver, the file system
+        zero = torch.zeros(1, dtype=torch.int64, device=device)
+        with torch.cuda.device_of(zero):
+            table = zero.int()
+            _search[(1, 1)](zero, zero, zero, zero, table, 1, 1, STEPS=1, TILE=SEARCHED)
+    except Exception as error:  # from the compiler, the driver or the file system
         lines = str(error).splitlines() or [type(error).__name__]
         raise Pri3DError(
             f"sparse.engine: Triton cannot compile here ({lines[0]}); it needs a C compiler and "
@@ -88,16 +94,15 @@ def check(device: torch.device) -> None:
 
 
 class Table(NamedTuple):
-    """The n-th cell's input row under offset k, int32 [K, n_outputs], and its own row, int64
-    [n_outputs]."""
+    """A neighbor table: input row of each offset and cell, or -1, and output row of each cell."""
 
-    far_KN: Tensor
-    rows_N: Tensor
+    far_KN: Int32[Tensor, "offsets n_outputs"]
+    rows_N: Int64[Tensor, " n_outputs"]
 
 
 class _SparseConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, rows: KernelMap) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.rows = rows
         with torch.cuda.device_of(x):
@@ -105,7 +110,7 @@ class _SparseConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_out: Tensor):
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, kernel = ctx.saved_tensors
         grad_out = grad_out.contiguous()
         grad_x = grad_kernel = None
@@ -164,17 +169,18 @@ def _weight_gradients(x: Tensor, grad: Tensor, rows: KernelMap) -> Tensor:
 
 
 def _table(rows: KernelMap) -> Table:
-    """The neighbour table of a map; kept in it."""
+    """The neighbor table of a map, which keeps it."""
     if "table" not in rows.by_output:
         table = _searched(rows)
         n_offsets = len(table.far_KN)
-        if n_offsets < 32:  # an int32 holds which of them are occupied
+        if n_offsets < 32:  # the occupied offsets fit into the bits of an int32
             bits = 1 << torch.arange(n_offsets, dtype=torch.int32, device=table.far_KN.device)
             occupied = ((table.far_KN >= 0) * bits[:, None]).sum(dim=0, dtype=torch.int32)
             order = occupied.argsort(stable=True)
             table = Table(table.far_KN[:, order], table.rows_N[order])
         rows.by_output["table"] = table
-    return rows.by_output["table"]
+    cached: Table = rows.by_output["table"]
+    return cached
 
 
 def _searched(rows: KernelMap) -> Table:
@@ -191,7 +197,7 @@ def _searched(rows: KernelMap) -> Table:
 
 
 def _tile(channels: int) -> int:
-    """The power of two that holds them, at least 16, which is what the tensor cores take."""
+    """The next power of two, at least 16, the minimum of the tensor cores."""
     return max(16, triton.next_power_of_2(channels))
 
 
@@ -208,13 +214,13 @@ def _search(
     k = tl.program_id(1)
     inside = n < n_near
     wanted = tl.load(near_keys + n, mask=inside, other=0) + tl.load(differences + k)
-    smaller = tl.zeros([TILE], tl.int32)  # keys known to be smaller than the wanted
+    smaller = tl.zeros([TILE], tl.int32)  # number of keys known to be smaller than the wanted key
     for step in tl.static_range(STEPS):
         probe = smaller + (1 << (STEPS - 1 - step))
         key = tl.load(far_keys + probe - 1, mask=inside & (probe <= n_far), other=0)
         smaller = tl.where((probe <= n_far) & (key < wanted), probe, smaller)
-    there = inside & (smaller < n_far)
-    hit = there & (tl.load(far_keys + smaller, mask=there, other=0) == wanted)
+    exists = inside & (smaller < n_far)
+    hit = exists & (tl.load(far_keys + smaller, mask=exists, other=0) == wanted)
     row = tl.load(far_rows + smaller, mask=hit, other=-1).to(tl.int32)
     tl.store(table + k.to(tl.int64) * n_near + n, row, mask=inside)
 
@@ -242,8 +248,8 @@ def _multiply(
                 b = tl.load(weights + begin * stride_i, mask=in_weights, other=0)
                 total = tl.dot(a, b, total, input_precision=PRECISION)
     row = tl.load(rows + n, mask=inside, other=0)
-    places = out + row[:, None] * N_OUT + o[None, :]
-    tl.store(places, total.to(out.dtype.element_ty), mask=inside[:, None] & (o < N_OUT)[None, :])
+    pointers = out + row[:, None] * N_OUT + o[None, :]
+    tl.store(pointers, total.to(out.dtype.element_ty), mask=inside[:, None] & (o < N_OUT)[None, :])
 
 
 @triton.jit(do_not_specialize=["n_near"])
@@ -263,12 +269,12 @@ def _multiply_transposed(
         if tl.max(far) >= 0:
             hit = far >= 0
             row = tl.load(rows + n, mask=hit, other=0)
-            x_places = x + far.to(tl.int64)[None, :] * N_IN + i[:, None]
-            a = tl.load(x_places, mask=hit[None, :] & (i < N_IN)[:, None], other=0)
-            grad_places = grad + row[:, None] * N_OUT + o[None, :]
-            b = tl.load(grad_places, mask=hit[:, None] & (o < N_OUT)[None, :], other=0)
+            x_pointers = x + far.to(tl.int64)[None, :] * N_IN + i[:, None]
+            a = tl.load(x_pointers, mask=hit[None, :] & (i < N_IN)[:, None], other=0)
+            grad_pointers = grad + row[:, None] * N_OUT + o[None, :]
+            b = tl.load(grad_pointers, mask=hit[:, None] & (o < N_OUT)[None, :], other=0)
             total = tl.dot(a, b, total, input_precision=PRECISION)
     weights = tl.num_programs(0) // (tiles_i * tiles_o)
     base = sums + ((part * weights + k).to(tl.int64) * N_IN) * N_OUT
-    places = base + i[:, None] * N_OUT + o[None, :]
-    tl.store(places, total, mask=(i < N_IN)[:, None] & (o < N_OUT)[None, :])
+    pointers = base + i[:, None] * N_OUT + o[None, :]
+    tl.store(pointers, total, mask=(i < N_IN)[:, None] & (o < N_OUT)[None, :])

@@ -1,1 +1,1 @@
-"""clouds -> overlap -> pairs -> chunks: one module a stage, from files to one artefact."""
+"""The stages clouds, overlap, pairs and chunks: one module per stage, files to artefact."""

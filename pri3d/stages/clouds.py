@@ -1,19 +1,21 @@
-"""`<scene>.sens` -> `clouds/<scene>.h5`: every n-th frame, as what determines its depth cloud.
+"""Stage clouds: `<scene>.sens` -> `clouds/<scene>.h5`: depth, color, pose of every n-th frame.
 
-A frame is kept when it has all that is used later: a rigid pose, depth, and colour that decodes.
-Every other selected frame is counted under one reason, looked for in this order:
+A frame is kept if it has a rigid pose, depth, and a color image that decodes. Every other selected
+frame is counted under the first of these reasons that applies:
 
     cut                 the file ends before or inside the frame
-    unreachable         payload sizes here or before are damaged, so the frame cannot be found
+    unreachable         payload sizes of this or an earlier frame are damaged, so that the frame
+                        cannot be found
     pose_not_finite     lost tracking; also pose_zero, pose_not_rigid (see geometry.pose_problem);
-                        what has depth and colour is stored apart, for trainings on single frames
+                        if the frame has depth and color, it is stored apart, for training on
+                        single frames
     depth_unreadable    the depth image is damaged
-    no_depth            not one valid depth pixel
-    color_unreadable    the colour image is damaged; the frame could train nothing, and one view
-                        fewer takes nothing away from its neighbours
+    no_depth            no valid depth pixel
+    color_unreadable    the color image is damaged: no training could use the frame
 
-Frames are read, checked and stored one at a time; what is not selected is never read. The digest of
-the input covers what was read: header, frame headers and the payloads of the frames looked at.
+Frames are read, checked and stored one at a time; frames that are not selected are not read. The
+digest of the input covers the bytes that were read: header, frame headers, and payloads of the
+selected frames.
 """
 
 import hashlib
@@ -35,8 +37,14 @@ _COLOR_CHUNK_BYTES = 1 << 16
 
 
 class Kept(NamedTuple):
-    """A frame as it is stored: pose, depth u16 [H, W] with 0 for no point, a JPEG file; what is
-    wrong with the pose, or None."""
+    """A frame to be stored.
+
+    Attributes:
+        world_from_camera: pose.
+        depth: u16 [H, W], 0 = no point.
+        color: a JPEG file.
+        pose_problem: reason why the pose cannot be used, or None.
+    """
 
     world_from_camera: np.ndarray
     depth: np.ndarray
@@ -45,18 +53,27 @@ class Kept(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A frame that is not stored: its reason, and what is damaged where it is damaged."""
+    """A frame that is not kept: its reason, and a description of the damage, or ""."""
 
     number: int
     reason: str
-    what: str
+    damage: str
 
 
 def run(scan: Path, out: Path, settings: config.Frames, keep_going: bool = False) -> None:
-    """Write the artefact of one scan.
+    """Write the `clouds` artefact of one scan.
 
-    keep_going: a scan that cannot be read at all gives an artefact without frames whose status
-    says why, instead of a Pri3DError. A scan of which no frame is kept is an artefact either way.
+    A scan without a single usable frame gives an artefact without frames.
+
+    Args:
+        scan: a `.sens` file.
+        out: the artefact.
+        settings: section `frames` of the settings.
+        keep_going: for a scan that cannot be read, write an artefact without frames whose status
+            has the reason, and raise nothing.
+
+    Raises:
+        Pri3DError: the scan cannot be read, or its cameras cannot be used.
     """
     scan = Path(scan)
     try:
@@ -72,16 +89,17 @@ def run(scan: Path, out: Path, settings: config.Frames, keep_going: bool = False
 
 def _write(sens: SensFile, out: Path, settings: config.Frames) -> None:
     header = sens.header
-    # A count that cannot be is not believed; whatever else is missing stands in the ledger.
+    # An impossible count is replaced; all other missing frames are counted in the ledger.
     count = sens.frames if sens.frames <= MAX_FRAMES else len(sens)
     selected = range(0, count, settings.every)
     color_shape = _stored_shape(header.color_shape, settings.color_height)
     digest = hashlib.sha256(sens.index_bytes())
-    inputs: dict[str, str] = {}  # filled in when everything was read
+    inputs: dict[str, str] = {}  # filled when all frames have been read
     poses: list[np.ndarray] = []
     dropped: list[Dropped] = []
     with store.publish(out, artefacts.CLOUDS, settings.model_dump(), inputs) as writer:
-        frames, unposed = _Frames(writer, "frames", header.depth_shape), None
+        frames = _Frames(writer, "frames", header.depth_shape)
+        unposed: _Frames | None = None
         progress = tqdm(selected, desc=f"clouds {sens.path.stem}", unit="frame", disable=None)
         for number in progress:
             frame = _read_frame(sens, number, settings, color_shape, digest)
@@ -106,33 +124,44 @@ def _write(sens: SensFile, out: Path, settings: config.Frames) -> None:
 
 
 def _read_frame(
-    sens: SensFile, number: int, settings: config.Frames, color_shape: tuple[int, int], digest
+    sens: SensFile,
+    number: int,
+    settings: config.Frames,
+    color_shape: tuple[int, int],
+    digest: "hashlib._Hash",
 ) -> Kept | Dropped:
-    """One selected frame; feeds the payloads that it reads to `digest`."""
+    """Read one selected frame and update `digest` with its payloads."""
     if number >= len(sens):
-        return Dropped(number, sens.lost, "")
+        return Dropped(number, sens.lost or "cut", "")
     pose = sens.world_from_camera(number)
-    lost = geometry.pose_problem(pose)
+    pose_problem = geometry.pose_problem(pose)
     try:
         data = sens.depth_bytes(number)
         digest.update(data)
         depth = sens.decode_depth(number, data)
     except DamagedFrame as error:
-        return Dropped(number, lost or "depth_unreadable", "" if lost else error.problem["reason"])
+        return _damaged(number, pose_problem, "depth_unreadable", error)
     depth = valid_depth(depth, sens.header.depth_shift, settings.max_depth_m)
     if not depth.any():
-        return Dropped(number, lost or "no_depth", "")
+        return Dropped(number, pose_problem or "no_depth", "")
     try:
         data = sens.color_bytes(number)
         digest.update(data)
         color = _stored_color(sens, number, data, color_shape)
     except DamagedFrame as error:
-        return Dropped(number, lost or "color_unreadable", "" if lost else error.problem["reason"])
-    return Kept(pose, depth, color, lost)
+        return _damaged(number, pose_problem, "color_unreadable", error)
+    return Kept(pose, depth, color, pose_problem)
+
+
+def _damaged(number: int, pose_problem: str | None, reason: str, error: DamagedFrame) -> Dropped:
+    """A frame with a damaged image; a problem of its pose is the first reason."""
+    if pose_problem:
+        return Dropped(number, pose_problem, "")
+    return Dropped(number, reason, error.problem["reason"])
 
 
 def _stored_shape(shape: tuple[int, int], color_height: int) -> tuple[int, int]:
-    """(height, width) of the stored colour images: the scan's own, unless it is taller."""
+    """(height, width) of the stored color images: the scan's own, unless it is taller."""
     height, width = shape
     if not color_height or height <= color_height:
         return shape
@@ -140,10 +169,14 @@ def _stored_shape(shape: tuple[int, int], color_height: int) -> tuple[int, int]:
 
 
 def _stored_color(sens: SensFile, number: int, data: bytes, color_shape: tuple[int, int]) -> bytes:
-    """The JPEG file to store; raises DamagedFrame. Bytes are kept as they are where they can be."""
+    """The JPEG file to store: the scan's own bytes, or resized or encoded again if necessary.
+
+    Raises:
+        DamagedFrame: the image does not decode.
+    """
     if color_shape == sens.header.color_shape:
         if sens.header.color_compression == "jpeg":
-            sens.decode_color(number, data, min_height=1)  # cheap, and notices damage
+            sens.decode_color(number, data, min_height=1)  # cheap, and detects damage
             return data
         return images.encode_color(sens.decode_color(number, data))
     rgb = sens.decode_color(number, data, min_height=color_shape[0])
@@ -151,8 +184,7 @@ def _stored_color(sens: SensFile, number: int, data: bytes, color_shape: tuple[i
 
 
 class _Frames:
-    """A group of the artefact that takes frames one after another; its two large data sets grow,
-    since no count is known before."""
+    """Adds frames to a group of the artefact; the number of frames need not be known before."""
 
     def __init__(self, writer: store.ArtefactWriter, group: str, shape: tuple[int, int]) -> None:
         self.writer, self.group = writer, group
@@ -160,7 +192,9 @@ class _Frames:
             f"{group}/depth", (0, *shape), np.uint16, True, chunks=(1, *shape)
         )
         self.color = writer.empty(f"{group}/color", (0,), np.uint8, chunks=(_COLOR_CHUNK_BYTES,))
-        self.index, self.points, self.offsets = [], [], [0]
+        self.index: list[int] = []
+        self.points: list[int] = []
+        self.offsets = [0]
 
     def add(self, number: int, frame: Kept) -> None:
         start, stop = self.offsets[-1], self.offsets[-1] + len(frame.color)
@@ -169,10 +203,11 @@ class _Frames:
         self.color.resize(stop, axis=0)
         self.color[start:stop] = np.frombuffer(frame.color, np.uint8)
         self.index.append(number)
-        self.points.append(np.count_nonzero(frame.depth))
+        self.points.append(int(np.count_nonzero(frame.depth)))
         self.offsets.append(stop)
 
     def finish(self) -> None:
+        """Write the small data sets, when all frames have been added."""
         self.writer.dataset(f"{self.group}/index", np.array(self.index, np.uint32))
         self.writer.dataset(f"{self.group}/points", np.array(self.points, np.uint32))
         self.writer.dataset(f"{self.group}/color_offset", np.array(self.offsets, np.uint64))
@@ -207,10 +242,10 @@ def _status(sens: SensFile, frames_in: int, kept: int, dropped: list[Dropped]) -
     damaged = [frame for frame in dropped if frame.reason in _DAMAGE]
     if damaged:
         first = damaged[0]
-        what = first.what or (sens.problems[0]["reason"] if sens.problems else first.reason)
+        reason = sens.problems[0]["reason"] if sens.problems else first.reason
         return (
             f"partial: {len(damaged)} of {frames_in} frames are damaged or missing, "
-            f"the first is frame {first.number}: {what}"
+            f"the first is frame {first.number}: {first.damage or reason}"
         )
     if sens.problems:
         problem = sens.problems[0]
@@ -223,10 +258,10 @@ def _status(sens: SensFile, frames_in: int, kept: int, dropped: list[Dropped]) -
 
 
 def _write_failed(scan: Path, out: Path, settings: config.Frames, error: Pri3DError) -> None:
-    """The artefact of a scan that cannot be read: no frames, and a status that says why."""
-    nothing = SensHeader((0, 0), (0, 0), np.eye(4), np.eye(4))
-    # The folder is left out: the same file gives the same artefact wherever it lies.
-    sentence = str(error).replace(str(scan), scan.name)
+    """Write the artefact of a scan that cannot be read: no frames, and the reason as status."""
+    empty = SensHeader((0, 0), (0, 0), np.eye(4), np.eye(4))
+    # Without the folder: the same file gives the same artefact, wherever it is stored.
+    message = str(error).replace(str(scan), scan.name)
     with store.publish(out, artefacts.CLOUDS, settings.model_dump(), {"scan": "unread"}) as writer:
         writer.dataset("frames/depth", np.zeros((0, 0, 0), np.uint16))
         writer.dataset("frames/color", np.zeros(0, np.uint8))
@@ -234,7 +269,7 @@ def _write_failed(scan: Path, out: Path, settings: config.Frames, error: Pri3DEr
         writer.dataset("frames/points", np.zeros(0, np.uint32))
         writer.dataset("frames/color_offset", np.zeros(1, np.uint64))
         _write_tables(writer, [], [])
-        _write_header(writer, scan.stem, nothing, (0, 0))
+        _write_header(writer, scan.stem, empty, (0, 0))
         writer.attribute("frames_in_scan", np.uint64(0))
         writer.attribute("frames_in", 0)
-        writer.attribute("status", f"failed: {sentence}")
+        writer.attribute("status", f"failed: {message}")

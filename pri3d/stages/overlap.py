@@ -1,4 +1,4 @@
-"""clouds -> overlap: for all ordered pairs of a scan's frames, how many points correspond."""
+"""Stage overlap: `clouds/<scene>.h5` -> `overlap/<scene>.h5`, matches of all pairs of frames."""
 
 from pathlib import Path
 
@@ -11,11 +11,20 @@ from pri3d.matching.overlap import count_matches
 
 
 def run(clouds: Path, out: Path, settings: config.Overlap, threads: int = 1) -> None:
-    """Count the matches of all pairs of frames of one `clouds` artefact; write an `overlap`.
+    """Count the matches of all ordered pairs of frames of one scan.
 
     Rule "paper": every depth pixel, distance < radius_m, both directions. Rule "official": the
     published script's thinned clouds and its own radius. The result is the same for any number of
     threads.
+
+    Args:
+        clouds: a `clouds` artefact.
+        out: the `overlap` artefact.
+        settings: section `overlap` of the settings.
+        threads: number of threads.
+
+    Raises:
+        Pri3DError: the `clouds` artefact is missing or damaged.
     """
     with Clouds(clouds) as source:
         if settings.rule == "paper":

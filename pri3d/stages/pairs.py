@@ -1,7 +1,7 @@
-"""Stage pairs: the overlap counts of all scans -> `pairs.h5`, with the ledger of every scan.
+"""Stage pairs: `overlap/<scene>.h5` of all scans -> `pairs.h5`, with a ledger of every scan.
 
-A pair is kept from `min_overlap` on (Pri3D, Hou et al. 2021, section 3.1: 0.3 of the points of
-both frames have a match in the other).
+A pair is kept if its overlap is at least `min_overlap` (Pri3D, Hou et al. 2021, section 3.1: 0.3 of
+the points of both frames have a match in the other frame).
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from pri3d.errors import Pri3DError
 
 
 class _Scene(NamedTuple):
-    """What one scan brings; a, b are positions among its own frames."""
+    """The frames, kept pairs and ledger of one scan; a, b are positions among its own frames."""
 
-    index: np.ndarray
+    frame_index: np.ndarray
     points: np.ndarray
     a: np.ndarray
     b: np.ndarray
@@ -35,11 +35,17 @@ class _Scene(NamedTuple):
 def run(
     overlaps: list[Path], out: Path, settings: Settings, missing: list[str] | tuple[str, ...] = ()
 ) -> None:
-    """Write `out` from the overlap files of all scans, in the order of the scans' names.
+    """Write the kept pairs of all scans, in the order of the scans' names.
 
-    missing: scans that were asked for and are not there; they stand in the ledger. Raises
-    Pri3DError when files were made with different rules or radii, or name the same scan, or when
-    a ledger does not add up.
+    Args:
+        overlaps: `overlap` artefacts, one per scan.
+        out: the `pairs` artefact.
+        settings: section `pairs` of the settings.
+        missing: requested scans that do not exist; they are listed in the ledger.
+
+    Raises:
+        Pri3DError: no file is given, a file is missing or damaged, files have different rules or
+            radii or the same scan, or a ledger does not add up.
     """
     scenes: dict[str, _Scene] = {}
     paths: dict[str, Path] = {}
@@ -66,9 +72,9 @@ def run(
     for name in missing:
         if name in scenes:
             raise Pri3DError(f"{paths[name]}: scan {name} is also given as missing; decide on one")
-    everything = {**dict.fromkeys(missing, _nothing("missing")), **scenes}
-    names = sorted(everything)
-    _write(out, names, [everything[name] for name in names], settings, inputs, made_with[1])
+    listed = {**dict.fromkeys(missing, _empty_scene("missing")), **scenes}
+    names = sorted(listed)
+    _write(out, names, [listed[name] for name in names], settings, inputs, made_with[1])
 
 
 def _scene(source: Overlap, min_overlap: float) -> _Scene:
@@ -79,7 +85,7 @@ def _scene(source: Overlap, min_overlap: float) -> _Scene:
     kept = overlap >= min_overlap
     reasons, counts = np.unique(source.file["dropped/reason"][()], return_counts=True)
     scene = _Scene(
-        index=source.index,
+        frame_index=source.index,
         points=source.points,
         a=a[kept],
         b=b[kept],
@@ -92,26 +98,39 @@ def _scene(source: Overlap, min_overlap: float) -> _Scene:
         dropped={reason.decode(): int(n) for reason, n in zip(reasons, counts)},
         status=str(attrs["status"]),
     )
-    if scene.frames_in != len(scene.index) + sum(scene.dropped.values()):
+    if scene.frames_in != len(scene.frame_index) + sum(scene.dropped.values()):
         raise Pri3DError(
-            f"{source.path}: {scene.frames_in} frames came in, {len(scene.index)} are kept and "
-            f"{sum(scene.dropped.values())} dropped, which does not add up; make the file again"
+            f"{source.path}: {scene.frames_in} frames came in, {len(scene.frame_index)} are kept "
+            f"and {sum(scene.dropped.values())} dropped, which does not add up; make the file again"
         )
     return scene
 
 
-def _nothing(status: str) -> _Scene:
-    none = np.zeros(0, np.uint32)
-    return _Scene(none, none, none, none, none, none, none.astype(np.float32), 0, 0, 0, {}, status)
+def _empty_scene(status: str) -> _Scene:
+    empty = np.zeros(0, np.uint32)
+    return _Scene(
+        frame_index=empty,
+        points=empty,
+        a=empty,
+        b=empty,
+        matches_ab=empty,
+        matches_ba=empty,
+        overlap=empty.astype(np.float32),
+        tested=0,
+        frames_in_scan=0,
+        frames_in=0,
+        dropped={},
+        status=status,
+    )
 
 
-def _float32_from(overlap: np.ndarray, least: float) -> np.ndarray:
-    """To float32, upwards where the nearest one would fall below the least allowed value.
+def _float32_from(overlap: np.ndarray, min_overlap: float) -> np.ndarray:
+    """To float32, rounded up where the nearest float32 would be below the threshold.
 
     With a threshold of 0.7, an overlap of exactly 0.7 would otherwise be stored as 0.69999999.
     """
     rounded = overlap.astype(np.float32)
-    below = rounded.astype(np.float64) < least
+    below = rounded.astype(np.float64) < min_overlap
     rounded[below] = np.nextafter(rounded[below], np.float32(2))
     return rounded
 
@@ -124,13 +143,13 @@ def _write(
     inputs: dict[str, str],
     made_with: tuple[str, float],
 ) -> None:
-    first_row = np.cumsum([0] + [len(scene.index) for scene in scenes])
+    first_row = np.cumsum([0] + [len(scene.frame_index) for scene in scenes])
 
     def join(field: str, dtype: type) -> np.ndarray:
         return np.concatenate([getattr(scene, field) for scene in scenes]).astype(dtype)
 
     def shifted(field: str) -> np.ndarray:
-        """Positions among a scan's frames become rows of the table of all frames."""
+        """Convert positions among a scan's frames to rows of the table of all frames."""
         parts = [getattr(scene, field) + start for scene, start in zip(scenes, first_row)]
         return np.concatenate(parts).astype(np.uint32)
 
@@ -145,16 +164,16 @@ def _write(
     pair_scene = np.repeat(np.arange(len(scenes)), kept)
     total = len(pair_scene)
     if settings.max_pairs is not None and total > settings.max_pairs:
-        draw = np.random.default_rng([settings.seed])
-        drawn = np.sort(draw.choice(total, settings.max_pairs, replace=False, shuffle=False))
-        pairs = {name: values[drawn] for name, values in pairs.items()}
-        pair_scene = pair_scene[drawn]
+        rng = np.random.default_rng([settings.seed])
+        chosen = np.sort(rng.choice(total, settings.max_pairs, replace=False, shuffle=False))
+        pairs = {name: values[chosen] for name, values in pairs.items()}
+        pair_scene = pair_scene[chosen]
     reasons = sorted({reason for scene in scenes for reason in scene.dropped})
-    frames_a_scene = [len(scene.index) for scene in scenes]
-    ledger = {
+    frames_per_scene = [len(scene.frame_index) for scene in scenes]
+    ledger: dict[str, list[int] | np.ndarray] = {
         "frames_in_scan": [scene.frames_in_scan for scene in scenes],
         "frames_in": [scene.frames_in for scene in scenes],
-        "kept": frames_a_scene,
+        "kept": frames_per_scene,
         "pairs_tested": [scene.tested for scene in scenes],
         "pairs_kept": kept,
         "pairs_drawn": np.bincount(pair_scene, minlength=len(scenes)),
@@ -164,14 +183,14 @@ def _write(
         writer.attribute("rule", made_with[0])
         writer.attribute("radius_m", made_with[1])
         writer.dataset("scenes/name", _strings(names))
-        scene_of_frame = np.repeat(np.arange(len(scenes)), frames_a_scene)
+        scene_of_frame = np.repeat(np.arange(len(scenes)), frames_per_scene)
         writer.dataset("frames/scene", scene_of_frame.astype(np.uint32))
-        writer.dataset("frames/index", join("index", np.uint32))
+        writer.dataset("frames/index", join("frame_index", np.uint32))
         writer.dataset("frames/points", join("points", np.uint32))
         for name, values in pairs.items():
             writer.dataset(f"pairs/{name}", values)
-        for name, values in ledger.items():
-            writer.dataset(f"ledger/{name}", np.asarray(values, np.uint64))
+        for name, counts in ledger.items():
+            writer.dataset(f"ledger/{name}", np.asarray(counts, np.uint64))
         writer.dataset("ledger/reason", _strings(reasons))
         shape = (len(scenes), len(reasons))
         writer.dataset("ledger/dropped", np.array(dropped, np.uint64).reshape(shape))
@@ -179,6 +198,6 @@ def _write(
 
 
 def _strings(values: list[str]) -> np.ndarray:
-    """Fixed-length bytes, which the checksums cover."""
+    """Fixed-length bytes, which are checksummed."""
     encoded = [value.encode() for value in values]
     return np.array(encoded, f"S{max([1, *map(len, encoded)])}")

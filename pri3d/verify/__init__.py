@@ -1,8 +1,8 @@
-"""Is an artefact what it should be? Checksums, schema, digest, and that its figures recompute.
+"""Verification of artefacts: checksums, schema, digest, and recomputed counts.
 
-Whatever an artefact was made from is consulted where it lies in the usual place (`clouds/`,
+The inputs of an artefact are compared with it if they are in the usual places (`clouds/`,
 `overlap/`, `pairs.h5` and `chunks/` in one folder). Sampled counts of matches are recomputed with
-a KD-tree, independently of the code that made them.
+a KD-tree, independently of the code that computed them.
 """
 
 from pathlib import Path
@@ -15,12 +15,19 @@ from pri3d.verify.schema import check_schema
 
 
 def verify(path: str | Path, beside: str | Path | None = None, deep: bool = False) -> list[str]:
-    """Check an artefact, or the folder of a run; returns what was checked, one sentence each.
+    """Verify an artefact, or the folder of a run.
 
-    beside: the folder with `clouds/`, `overlap/`, `pairs.h5` and `chunks/`; default: the one that
-    the artefact itself lies in. deep: recompute all counts and look at all frames instead of
-    samples. Raises Pri3DError naming the artefact, the data set and the row at the first thing
-    that is wrong.
+    Args:
+        path: the artefact or the folder.
+        beside: the folder with `clouds/`, `overlap/`, `pairs.h5` and `chunks/`; by default the one
+            that contains the artefact.
+        deep: recompute all counts and check all frames, not samples.
+
+    Returns:
+        One sentence per check.
+
+    Raises:
+        Pri3DError: a check failed; with the artefact, the data set and the row.
     """
     path = Path(path)
     folder = path.absolute().parent.parent
@@ -39,5 +46,5 @@ def verify(path: str | Path, beside: str | Path | None = None, deep: bool = Fals
         folder = path.absolute().parent
     digest = store.check_content(path, format)
     check_schema(path, format)
-    said = [f"{format} with digest {digest[:12]}: checksums and schema hold"]
-    return said + checks[format](path, Path(beside or folder), deep)
+    passed = f"{format} with digest {digest[:12]}: checksums and schema hold"
+    return [passed, *checks[format](path, Path(beside or folder), deep)]

@@ -11,12 +11,17 @@ from pri3d.selection import evenly_spaced
 from pri3d.verify.checks import check, check_offsets, source_of
 from pri3d.verify.recount import world_points
 
-_FRAMES = 10  # sampled, and so many pixels of each
-_PIXELS = 2000
+_FRAMES = 10  # sampled frames
+_PIXELS = 2000  # sampled pixels per frame
 
 
 def check_chunks(path: Path, beside: Path, deep: bool) -> list[str]:
-    """Voxels are unique and sorted, chunks whole, boxes large enough, and pixels find voxels."""
+    """Check that voxels are unique and sorted, chunks complete, boxes large enough, and that pixels
+    find their nearest voxels.
+
+    Raises:
+        Pri3DError: a check failed.
+    """
     with Chunks(path) as chunks:
         voxel = chunks.voxel.astype(np.int64)
         if len(voxel) > 1:
@@ -30,26 +35,26 @@ def check_chunks(path: Path, beside: Path, deep: bool) -> list[str]:
             inside = np.flatnonzero(((voxel >= low) & (voxel <= high)).all(axis=1))
             same = np.array_equal(chunks.rows(frame), inside)
             check(path, f"frames/rows of frame row {frame}", same, "are not the voxels in its box")
-        said = [
+        passed = [
             f"{len(voxel)} voxels are unique and sorted",
             f"{len(chunks.index)} chunks hold the voxels in their boxes and no others",
         ]
         source = beside / "clouds" / f"{chunks.scene}.h5"
         clouds = source_of(Clouds, source, path, chunks.inputs)
         if clouds is None:
-            return [*said, f"boxes were not compared with depth, {source} is not there"]
+            return [*passed, f"boxes were not compared with depth, {source} does not exist"]
         with clouds:
             same = np.array_equal(chunks.index, clouds.index)
-            check(path, "frames/index", same, "frames are not those of clouds")
-            return said + _check_against_clouds(path, chunks, clouds, deep)
+            check(path, "frames/index", same, "has other frames than clouds")
+            return passed + _check_against_clouds(path, chunks, clouds, deep)
 
 
 def _check_against_clouds(path: Path, chunks: Chunks, clouds: Clouds, deep: bool) -> list[str]:
     size = chunks.voxel_m
-    table, centres = build_table(chunks.voxel), (chunks.voxel + 0.5) * size
-    tree = cKDTree(centres)
+    table, centers = build_table(chunks.voxel), (chunks.voxel + 0.5) * size
+    tree = cKDTree(centers)
     frames = evenly_spaced(len(clouds), len(clouds) if deep else _FRAMES)
-    asked = matched = 0
+    tested = matched = 0
     for frame in frames:
         points = world_points(clouds, frame)
         cells = np.floor(points / size)
@@ -58,14 +63,14 @@ def _check_against_clouds(path: Path, chunks: Chunks, clouds: Clouds, deep: bool
         points = points[evenly_spaced(len(points), _PIXELS)]
         rows, _ = nearest_voxel(table, points, size, size)
         near = rows >= 0
-        apart = np.linalg.norm(points[near] - centres[rows[near]], axis=1)
-        true, _ = tree.query(points)
-        good = (apart < size).all() and np.allclose(true[near], apart, rtol=0, atol=1e-9)
-        good &= (true[~near] > size - 1e-9).all()
+        apart = np.linalg.norm(points[near] - centers[rows[near]], axis=1)
+        expected, _ = tree.query(points)
+        good = (apart < size).all() and np.allclose(expected[near], apart, rtol=0, atol=1e-9)
+        good &= (expected[~near] > size - 1e-9).all()
         what = f"pixels do not find their nearest voxel within {size} m"
         check(path, f"surface/voxel for frame row {frame}", good, what)
-        asked, matched = asked + len(points), matched + int(near.sum())
+        tested, matched = tested + len(points), matched + int(near.sum())
     return [
         f"the boxes of {len(frames)} frames hold all their depth points",
-        f"{matched} of {asked} sampled pixels have a voxel, less than {size} m away",
+        f"{matched} of {tested} sampled pixels have a voxel, less than {size} m away",
     ]

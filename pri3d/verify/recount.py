@@ -1,4 +1,4 @@
-"""Matches between two frames, counted anew and looked at one by one."""
+"""Recomputed matches between two frames."""
 
 from pathlib import Path
 
@@ -13,18 +13,18 @@ from pri3d.matching.overlap import count_matches
 from pri3d.selection import evenly_spaced
 from pri3d.verify.checks import check
 
-_PIXELS = 2000  # asked for their correspondences in each pair
+_PIXELS = 2000  # sampled pixels per pair
 
 
 def world_points(clouds: Clouds, row: int) -> np.ndarray:
-    """float64 [N, 3], in row order of the image."""
+    """World points of a frame, float64 [N, 3], meters, in row order of the image."""
     view = clouds.view(row)
     points, valid = geometry.unproject(view.depth, view.K)
     return geometry.transform(view.world_from_camera, points[valid])
 
 
 def recount(clouds: Clouds, a: int, b: int, rule: str, radius: float) -> int:
-    """Points of frame row a with a point of frame row b closer than the radius, by a KD-tree."""
+    """Count the points of frame row a with a point of row b within the radius, with a KD-tree."""
     if rule == "official":
         points_a, points_b = official.thin(clouds.cloud(a)), official.thin(clouds.cloud(b))
         radius = official.RADIUS_M
@@ -35,27 +35,33 @@ def recount(clouds: Clouds, a: int, b: int, rule: str, radius: float) -> int:
 
 
 def recount_all(clouds: Clouds, rule: str, radius: float) -> np.ndarray:
-    """The matches of all ordered pairs of frames, [F, F]."""
+    """Count the matches of all ordered pairs of frames, [F, F]."""
     if rule == "official":
         return official.count_thinned_matches([clouds.cloud(row) for row in range(len(clouds))])[1]
     return count_matches([clouds.view(row) for row in range(len(clouds))], radius)
 
 
-def agrees(matches: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Within two points or 1e-4 of the true count."""
-    matches, true = np.asarray(matches, np.int64), np.asarray(true, np.int64)
-    return np.abs(matches - true) <= np.maximum(2, 1e-4 * true)
+def agrees(matches: np.ndarray | int, expected: np.ndarray | int) -> np.ndarray:
+    """Mask of the counts within two points or 1e-4 of the expected count."""
+    matches, expected = np.asarray(matches, np.int64), np.asarray(expected, np.int64)
+    return np.abs(matches - expected) <= np.maximum(2, 1e-4 * expected)
 
 
 def check_correspondences(
     path: Path, where: str, clouds: Clouds, a: int, b: int, radius: float
 ) -> int:
-    """Sampled pixels and their matches are closer than the radius in the world; how many."""
+    """Check that sampled pixels and their matches are closer than the radius in the world.
+
+    Returns:
+        The number of matches.
+
+    Raises:
+        Pri3DError: a match is wrong.
+    """
     views = clouds.view(a), clouds.view(b)
     pixels = np.argwhere(views[0].depth > 0)
-    pixels_a, pixels_b, distance = nearest(
-        *views, radius, pixels[evenly_spaced(len(pixels), _PIXELS)]
-    )
+    sampled = pixels[evenly_spaced(len(pixels), _PIXELS)]
+    pixels_a, pixels_b, distance = nearest(views[0], views[1], radius, sampled)
     ends = []
     for view, pixel in zip(views, (pixels_a, pixels_b)):
         points, valid = geometry.unproject(view.depth, view.K)

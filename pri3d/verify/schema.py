@@ -1,4 +1,4 @@
-"""Which data sets and attributes each kind of artefact has, with their types and shapes."""
+"""Schema of the artefacts: data sets with their types and shapes, and attributes."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from pri3d import store
 from pri3d.artefacts import CHUNKS, CLOUDS, OVERLAP, PAIRS
 from pri3d.verify.checks import wrong
 
-# Data sets with their types and shapes: a letter is a size, the same wherever it stands.
+# Data sets with their types and shapes. A letter is a size, the same in all data sets of a file.
 _SCHEMA = {
     CLOUDS: {
         "frames/index": ("<u4", "F"),
@@ -56,7 +56,7 @@ _SCHEMA = {
         "frames/rows": ("<u4", "N"),
     },
 }
-# Of a scan some of whose frames have no pose.
+# Additional data sets of a scan with frames that have no pose.
 _UNPOSED = {
     "unposed/index": ("<u4", "U"),
     "unposed/depth": ("<u2", "U H W"),
@@ -66,8 +66,15 @@ _UNPOSED = {
 }
 _ATTRIBUTES = {
     CLOUDS: (
-        *("scene", "status", "frames_in_scan", "frames_in", "depth_shift", "depth_intrinsic"),
-        *("color_intrinsic", "color_shape", "color_from_depth"),
+        "scene",
+        "status",
+        "frames_in_scan",
+        "frames_in",
+        "depth_shift",
+        "depth_intrinsic",
+        "color_intrinsic",
+        "color_shape",
+        "color_from_depth",
     ),
     OVERLAP: ("scene", "status", "frames_in_scan", "frames_in"),
     PAIRS: ("rule", "radius_m"),
@@ -76,20 +83,25 @@ _ATTRIBUTES = {
 
 
 def check_schema(path: Path, format: str) -> None:
-    """Exactly these data sets with these types and shapes, checksummed, and all attributes."""
+    """Check that an artefact has exactly the data sets and attributes of its format, checksummed.
+
+    Raises:
+        Pri3DError: the artefact cannot be read, or differs from the schema.
+    """
     sizes: dict[str, int] = {}
     with store.open_artefact(path, format) as file:
-        found: dict[str, h5py.Dataset] = {}
+        stored: dict[str, h5py.Dataset] = {}
         file.visititems(
-            lambda name, item: found.update({name: item}) if hasattr(item, "dtype") else None
+            lambda name, item: stored.update({name: item}) if hasattr(item, "dtype") else None
         )
         schema = _SCHEMA[format]
         if format == CLOUDS and "unposed" in file:
             schema = schema | _UNPOSED
-        for name in sorted(set(found) ^ set(schema)):
-            raise wrong(path, name, "is no part of this" if name in found else "is missing")
+        for name in sorted(set(stored) ^ set(schema)):
+            problem = "is not part of this format" if name in stored else "is missing"
+            raise wrong(path, name, problem)
         for name, (kind, axes) in schema.items():
-            data = found[name]
+            data = stored[name]
             if kind not in (data.dtype.str, data.dtype.kind):
                 raise wrong(path, name, f"has type {data.dtype.str}, expected {kind}")
             if not _fits(data.shape, axes.split(), sizes):
@@ -102,7 +114,7 @@ def check_schema(path: Path, format: str) -> None:
 
 
 def _fits(shape: tuple[int, ...], axes: list[str], sizes: dict[str, int]) -> bool:
-    """Compare with sizes known so far; a letter that is not known yet takes its size from here."""
+    """Compare a shape with the known sizes of letters, and add those that are new."""
     if len(shape) != len(axes):
         return False
     for size, axis in zip(shape, axes):

@@ -22,7 +22,7 @@ from pri3d.errors import Pri3DError
 from pri3d.finetune import evaluate, mask_rcnn, probe, train
 from pri3d.finetune.evaluate import Options
 from pri3d.finetune.tasks import insseg, semseg
-from pri3d.models.resunet import resnet_encoder, resunet
+from pri3d.models.resunet import encode, resnet_encoder, resunet
 from pri3d.run import checkpoint
 
 # Its fixtures are whole runs: one process makes them.
@@ -147,19 +147,18 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(task, given, data, tmp_p
     class Killed(Exception):
         pass
 
-    real, calls = train._step, []
+    step = train.step
 
-    def dying(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
+    def killed_at_3(nets, optimizer, batches, number, *rest, **options):
+        if number == 3:
             raise Killed
-        return real(*arguments)
+        return step(nets, optimizer, batches, number, *rest, **options)
 
-    monkeypatch.setattr(train, "_step", dying)
+    monkeypatch.setattr(train, "step", killed_at_3)
     assert isinstance(
         finetune(task, data, stopped, **given, steps=4, checkpoint_every=1).exception, Killed
     )
-    monkeypatch.setattr(train, "_step", real)
+    monkeypatch.setattr(train, "step", step)
     assert not (stopped / "model.safetensors").exists()
     assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["step_00000002.pt"]
     done(task, data, stopped, **given, steps=4, checkpoint_every=2)
@@ -176,7 +175,7 @@ def test_another_run_in_the_folder_is_not_overwritten(trained, data, caplog):
     before = (out / "model.safetensors").read_bytes()
     same = SMALL | {"steps": 60, "lr": 0.1, "crop": 1.0, "augment_color": False}
     again = finetune("semseg_scannet", data, out, **same | {"lr": 0.2})
-    assert "finished run that differs in lr (0.1 then, 0.2 now)" in str(again.exception)
+    assert "finished run that differs in semseg.lr (was 0.1, now 0.2)" in str(again.exception)
     with caplog.at_level(logging.INFO):
         result = finetune("semseg_scannet", data, out, **same | {"workers": 1, "epochs": 3})
     assert result.exit_code == 0  # these settings do not change the result
@@ -195,7 +194,7 @@ def test_a_run_is_made_anew_after_its_labels_or_its_code_changed(data, tmp_path,
     content = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(content)
-    assert "differs in the labeled data" in str(
+    assert "differs in the content of dataset" in str(
         finetune("semseg_scannet", root, out, **SMALL, steps=6).exception
     )
     (out / "model.safetensors").unlink()
@@ -216,7 +215,7 @@ def test_weights_of_something_else_are_not_overwritten(data, tmp_path):
     out.mkdir()
     weights_file(out / "model.safetensors", resunet("resnet18_half"))
     result = finetune("semseg_scannet", data, out, **SMALL, steps=1)
-    assert "holds weights of something else" in str(result.exception)
+    assert "holds weights that no finished run of this software wrote" in str(result.exception)
 
 
 def test_a_disk_that_went_away_ends_the_run(data, tmp_path, monkeypatch):
@@ -225,7 +224,7 @@ def test_a_disk_that_went_away_ends_the_run(data, tmp_path, monkeypatch):
     for path in root.glob("*/color/*.jpg"):
         path.write_bytes(b"")
     result = finetune("semseg_scannet", root, tmp_path / "run", **SMALL, steps=50)
-    assert "no image of the last 5 batches can be read" in str(result.exception)
+    assert "no sample of the last 5 steps can be read" in str(result.exception)
 
 
 def test_worker_processes_do_not_change_the_run(data, tmp_path):
@@ -387,7 +386,7 @@ def test_deeplab_on_the_same_encoder(network2d, tmp_path):
     nets = semseg.build(13, settings).eval()
     image = torch.rand(1, 3, 64, 96)
     assert semseg.logits(nets, image, settings).shape == (1, 13, 64, 96)
-    last = semseg.last_features(nets["backbone"]["encoder"], image)
+    last = encode(nets["backbone"]["encoder"], image)[-1]
     assert last.shape[-2:] == ((8, 12) if network2d == "resnet50" else (2, 3))
 
 
@@ -431,7 +430,7 @@ def test_images_without_an_instance_file_have_no_part_in_objects(data, tmp_path)
 def test_images_in_which_nothing_is_annotated_teach_nothing(tmp_path):
     root = write_frames25k(tmp_path / "x", train=1, classes=(0,))
     result = finetune("semseg_scannet", root, tmp_path / "run", **SMALL, steps=2)
-    assert "none of the images had anything to learn from" in str(result.exception)
+    assert "nothing could be trained on: batch without labels (2)" in str(result.exception)
     objects = done("insseg_scannet", root, tmp_path / "objects", **TINY, steps=1)
     assert objects["loss"] > 0  # that there is nothing can be learned
 

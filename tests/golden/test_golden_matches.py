@@ -21,13 +21,13 @@ def view(golden: Golden, case: str, which: str = "") -> View:
 def test_pixels_of_two_views(file, case):
     golden = Golden(file)
     threshold = golden.about["cases"][case]["threshold"]
-    found = pixel_matches(view(golden, case, "1"), view(golden, case, "2"), threshold)
+    matches = pixel_matches(view(golden, case, "1"), view(golden, case, "2"), threshold)
     expected = [golden.arrays[f"{case}.pos{side}"].astype(np.int64) for side in (1, 2)]
     assert len(expected[0]) == golden.about["cases"][case]["matches"] > 0
     unsure = set(map(tuple, golden.arrays[f"{case}.ambiguous"].tolist()))
     sure = [
         [(a, b) for a, b in zip(map(tuple, a.tolist()), b.tolist()) if a not in unsure]
-        for a, b in (found, expected)
+        for a, b in (matches, expected)
     ]
     assert sure[0] == sure[1]
 

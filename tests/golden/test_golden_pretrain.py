@@ -52,7 +52,7 @@ def published_step(golden: Golden) -> ImagePairBatch:
         chunk_sizes = torch.bincount(voxel_V4[:, 0]).tolist()
         sides.append(VoxelBatch(voxel_V4[:, 1:].int(), color_V3, chunk_sizes, matches))
     view = Matches(torch.cat(anchors), torch.cat(positives), counts)
-    depths = [torch.from_numpy(golden.arrays[f"in.depth{i}"] / 1000) for i in (1, 2)]  # metres
+    depths = [torch.from_numpy(golden.arrays[f"in.depth{i}"] / 1000) for i in (1, 2)]  # meters
     return ImagePairBatch([], *images, view, *sides, [], *depths)
 
 
@@ -93,7 +93,7 @@ def test_one_step(file):
     golden.check_buffers("after.", nets.state_dict())
 
 
-OPTIMISER = re.compile(
+OPTIMIZER = re.compile(
     r"SGD lr (?P<lr>[.\d]+) momentum (?P<momentum>[.\d]+)( dampening (?P<dampening>[.\d]+))? "
     r"weight_decay (?P<decay>[-.e\d]+)"
 )
@@ -104,19 +104,19 @@ OPTIMISER = re.compile(
     [c for c in cases("07_optimizer_schedule") if c.values[1] not in ("objective", "bn_momentum")],
 )
 def test_schedule_and_optimiser(file, case):
-    """The optimiser of every case; our own schedule where the case has it (PolyLR)."""
+    """The optimizer of every case; our own schedule where the case has it (PolyLR)."""
     golden = Golden(file)
     A, b, x = golden.tensor("A"), golden.tensor("b"), golden.tensor("x0").requires_grad_()
     rates = golden.arrays[f"{case}.lr"]
-    given = OPTIMISER.match(golden.about["cases"][case]["optimizer"])
+    given = OPTIMIZER.match(golden.about["cases"][case]["optimizer"])
     poly = re.search(r"PolyLR power ([.\d]+), max_iter ([.\d]+)", about_schedule(golden, case))
     if poly:
         # Not a whole number where an epoch is not: the setting is in steps, the schedule is not.
         settings = Pretrain.model_construct(
             lr=float(given["lr"]), power=float(poly[1]), steps=float(poly[2])
         )
-        found = [learning_rate(settings, step) for step in range(1, len(rates) + 1)]
-        assert np.allclose(found, rates, rtol=1e-12, atol=0)
+        computed = [learning_rate(settings, step) for step in range(1, len(rates) + 1)]
+        assert np.allclose(computed, rates, rtol=1e-12, atol=0)
     optimizer = torch.optim.SGD(
         [x],
         float(given["lr"]),
@@ -145,5 +145,5 @@ def about_schedule(golden: Golden, case: str) -> str:
 def test_momentum_of_batch_norm(file):
     published = Golden(file).arrays["bn_momentum"]
     settings = Pretrain(bn_momentum="decaying")
-    found = [bn_momentum(settings, step) for step in range(1, len(published) + 1)]
-    assert np.allclose(found, published, rtol=1e-12, atol=0)
+    computed = [bn_momentum(settings, step) for step in range(1, len(published) + 1)]
+    assert np.allclose(computed, published, rtol=1e-12, atol=0)

@@ -28,18 +28,18 @@ def brute_force(voxel, points, voxel_m, radius):
     seed=st.integers(0, 10**6),
     count=st.integers(1, 300),
     spread=st.integers(1, 12),
-    centre=hnp.arrays(np.int64, 3, elements=st.integers(-LIMIT + 20, LIMIT - 20)),
+    center=hnp.arrays(np.int64, 3, elements=st.integers(-LIMIT + 20, LIMIT - 20)),
     voxel_m=st.sampled_from([0.02, 0.05, 1.0, 0.0173]),
     ratio=st.sampled_from([0.3, 0.5, 0.99, 1.0, 1.3, 2.0, 3.4]),
     lattice=st.booleans(),
 )
-def test_every_point_finds_its_nearest_voxel(seed, count, spread, centre, voxel_m, ratio, lattice):
+def test_every_point_finds_its_nearest_voxel(seed, count, spread, center, voxel_m, ratio, lattice):
     rng = np.random.default_rng(seed)
-    voxel = (centre + rng.integers(-spread, spread, (count, 3))).astype(np.int32)
-    if lattice:  # corners, faces and centres of voxels: ties, and distances at the very radius
-        cells = centre + rng.integers(-2 * spread, 2 * spread, (100, 3)) / 2
+    voxel = (center + rng.integers(-spread, spread, (count, 3))).astype(np.int32)
+    if lattice:  # corners, faces and centers of voxels: ties, and distances at the very radius
+        cells = center + rng.integers(-2 * spread, 2 * spread, (100, 3)) / 2
     else:
-        cells = centre + rng.uniform(-spread - 3, spread + 3, (100, 3))
+        cells = center + rng.uniform(-spread - 3, spread + 3, (100, 3))
     points, radius = cells * voxel_m, ratio * voxel_m
     rows, distance = nearest_voxel(build_table(voxel), points, voxel_m, radius)
     expected_rows, expected = brute_force(voxel, points, voxel_m, radius)
@@ -86,7 +86,7 @@ def test_points_nowhere_near_or_not_finite_have_none():
 
 
 def test_the_corners_of_the_numbered_space():
-    """Neighbours beyond the last number must not wrap round to the other side."""
+    """Neighbors beyond the last number must not wrap round to the other side."""
     voxel = np.array([[LIMIT - 1, 0, LIMIT - 1], [-LIMIT, 1, -LIMIT], [0, -LIMIT, 0]], np.int32)
     table = build_table(voxel)
     rows, _ = nearest_voxel(table, voxel + 0.5, 1.0, 1.0)

@@ -60,15 +60,15 @@ def by_hand(nets, batch) -> dict[str, float]:
     with torch.no_grad():
         maps = [nets["backbone"](x)[0].numpy() for x in (batch.image_a_BCHW, batch.image_b_BCHW)]
     unit = [m / np.linalg.norm(m, axis=0) for m in maps]
-    found = dict.fromkeys((1, 3, 5), 0)
+    near = dict.fromkeys((1, 3, 5), 0)
     for anchor, true in zip(batch.view.anchor_N.tolist(), batch.view.positive_N.tolist()):
         feature = unit[0][:, anchor // CELLS[1], anchor % CELLS[1]]
         similarity = np.einsum("c,chw->hw", feature, unit[1])
         row, column = np.unravel_index(similarity.argmax(), CELLS)
         distance = np.hypot(row - true // CELLS[1], column - true % CELLS[1])
-        for k in found:
-            found[k] += distance <= k
-    return {f"recall_{k}": n / len(batch.view.anchor_N) for k, n in found.items()}
+        for k in near:
+            near[k] += distance <= k
+    return {f"recall_{k}": n / len(batch.view.anchor_N) for k, n in near.items()}
 
 
 def test_pixels_against_loops(room, runs, tmp_path):

@@ -1,6 +1,6 @@
 """Crops, mirror images, turned chunks, depth targets, and both match rules under them.
 
-The oracle: in these scans the colour of a place is its position, so that an image itself tells
+The oracle: in these scans the color of a place is its position, so that an image itself shows
 where each of its pixels looks, whatever was cropped or mirrored.
 """
 
@@ -34,7 +34,7 @@ RADIUS, VOXEL = 0.03, 0.03
 CHANGES = [{}, {"crop": 0.6}, {"flip": True}, {"crop": 0.6, "flip": True}]
 
 
-def told_by_colour(_, frames, __):
+def position_as_color(_, frames, __):
     low, high = ROOM
     for i, pose in enumerate(poses(4)):
         _, points = cast(COLOR_K, COLOR_SHAPE, pose @ np.linalg.inv(COLOR_FROM_DEPTH))
@@ -45,7 +45,7 @@ def told_by_colour(_, frames, __):
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     root = tmp_path_factory.mktemp("positions")
-    return make_artefacts(root, voxel_m=VOXEL, edit=told_by_colour)
+    return make_artefacts(root, voxel_m=VOXEL, edit=position_as_color)
 
 
 def samples(room, mode="joint", **changes) -> ImagePairs:
@@ -55,7 +55,7 @@ def samples(room, mode="joint", **changes) -> ImagePairs:
 
 
 def positions(image_CHW) -> np.ndarray:
-    """The places [H, W, 3] that an image shows, metres."""
+    """The places [H, W, 3] that an image shows, meters."""
     image = image_CHW.permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
     return image * (ROOM[1] - ROOM[0]) + ROOM[0]
 
@@ -98,11 +98,11 @@ def test_matched_voxels_lie_where_the_cell_looks(room, changes):
     apart, along_wall = [], []
     for i in range(12):
         for image, chunk in zip(data[i].images, data[i].chunks):
-            centres = (chunk.voxel_V3[chunk.row_N] + 0.5) * VOXEL
+            centers = (chunk.voxel_V3[chunk.row_N] + 0.5) * VOXEL
             places = cell_positions(image, chunk.id_N)
-            apart.append(off(places, centres))
+            apart.append(off(places, centers))
             on_back_wall = np.abs(places[:, 1] - ROOM[1, 1]) < 0.02
-            along_wall.append((places - centres)[on_back_wall][:, [0, 2]])
+            along_wall.append((places - centers)[on_back_wall][:, [0, 2]])
     apart, along_wall = np.concatenate(apart), np.concatenate(along_wall)
     assert len(apart) > 2000
     assert np.quantile(apart, 0.95) < RADIUS + 0.02
@@ -162,11 +162,11 @@ def test_depth_is_sought_along_the_ray_of_another_camera():
     pose = np.eye(4)
     pose[:3, 3] = (1, 2, 3)
     view = View(plane(K, depth_shape, 0), K, pose)
-    found = input_view(Frame(view, color_K, color_from_depth, shape))
-    assert np.allclose(found.world_from_camera[:3, 3], (1.1, 2, 3))
-    known = found.depth > 0
+    resampled = input_view(Frame(view, color_K, color_from_depth, shape))
+    assert np.allclose(resampled.world_from_camera[:3, 3], (1.1, 2, 3))
+    known = resampled.depth > 0
     assert known[:, 2:-2].all()
-    wrong = np.abs(found.depth / plane(color_K, shape, 0.1) - 1)[known]
+    wrong = np.abs(resampled.depth / plane(color_K, shape, 0.1) - 1)[known]
     assert wrong.max() < 0.02
     assert np.median(wrong) < 0.006
 
@@ -181,7 +181,7 @@ def test_depth_targets_are_batched_where_asked_for(room):
 
 def test_places_without_depth_have_no_target(tmp_path):
     def hole(scene, frames, chunks):
-        told_by_colour(scene, frames, chunks)
+        position_as_color(scene, frames, chunks)
         for depth in frames["depth"]:
             depth[:, :32] = 0
 
@@ -211,22 +211,22 @@ def test_a_crop_is_the_mean_over_the_area_it_covers(shape, mirrored):
     rng = np.random.default_rng(3)
     rgb = rng.integers(0, 256, (20, 24, 3), np.uint8)
     # In an image of twice the size; quarters of pixels here, so that small squares are exact.
-    place = Crop(*(2 * edge for edge in (1.75, 2.5, 12.0, 18.25)), mirrored)
+    crop = Crop(*(2 * edge for edge in (1.75, 2.5, 12.0, 18.25)), mirrored)
     fine = rgb.repeat(4 * shape[0], axis=0)[7 * shape[0] : (7 + 48) * shape[0]].astype(float)
     fine = fine.reshape(shape[0], -1, *fine.shape[1:]).mean(axis=1)
     fine = fine.repeat(4 * shape[1], axis=1)[:, 10 * shape[1] : (10 + 73) * shape[1]]
     expected = fine.reshape(shape[0], shape[1], -1, 3).mean(axis=2)
     expected = expected[:, ::-1] if mirrored else expected
-    found = crop_image(rgb, (40, 48), place, shape).transpose(1, 2, 0)
-    assert np.abs(255 * found - expected).max() < 1e-3
+    cropped = crop_image(rgb, (40, 48), crop, shape).transpose(1, 2, 0)
+    assert np.abs(255 * cropped - expected).max() < 1e-3
 
 
 def test_without_crop_and_flip_the_image_is_all_of_it():
     rgb = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
     for seed in range(5):
-        place = random_crop((12, 16), 1.0, False, np.random.default_rng(seed))
-        assert place == (0, 0, 12, 16, False)
-        image = crop_image(rgb, (12, 16), place, (12, 16)).transpose(1, 2, 0)
+        crop = random_crop((12, 16), 1.0, False, np.random.default_rng(seed))
+        assert crop == (0, 0, 12, 16, False)
+        image = crop_image(rgb, (12, 16), crop, (12, 16)).transpose(1, 2, 0)
         assert np.array_equal(np.round(255 * image), rgb)
         assert np.abs(255 * image - rgb).max() < 1e-4
 
@@ -242,8 +242,8 @@ def test_turned_chunks_keep_what_matches(room, rule):
             assert len(before.voxel_V3) * 0.7 < len(after.voxel_V3) <= len(before.voxel_V3)
             assert len(np.unique(after.row_N)) == len(after.row_N)
             # Matches that are left are in the order of before; pair them up by their cells.
-            place = iter(range(len(before.id_N)))
-            kept = [next(k for k in place if before.id_N[k] == cell) for cell in after.id_N]
+            rows = iter(range(len(before.id_N)))
+            kept = [next(k for k in rows if before.id_N[k] == cell) for cell in after.id_N]
             assert 0.7 * len(before.id_N) < len(kept)
             old = before.voxel_V3[before.row_N[kept]] + 0.5
             new = after.voxel_V3[after.row_N] + 0.5
@@ -251,7 +251,7 @@ def test_turned_chunks_keep_what_matches(room, rule):
             moved = (old[:, 0] + 1j * old[:, 1]).conj() @ (new[:, 0] + 1j * new[:, 1])
             angle = np.angle(moved)
             expected = (old[:, 0] + 1j * old[:, 1]) * np.exp(1j * angle)
-            # In the grid anew, a voxel is within half a diagonal of where it was turned to.
+            # In the new grid, a voxel is within half a diagonal of where it was turned to.
             assert np.abs(expected - new[:, 0] - 1j * new[:, 1]).max() < np.sqrt(0.5) + 0.03
             angles.append(angle)
     assert np.ptp(angles) > 2
@@ -276,7 +276,5 @@ def test_of_voxels_that_fall_together_the_first_remains():
     for cell_of_image, row in enumerate(rows):
         matched.setdefault(row_of_cell[row], cell_of_image)
     assert len(matched) < 500
-    found = {
-        tuple(chunk.voxel_V3[row].tolist()): cell for cell, row in zip(chunk.id_N, chunk.row_N)
-    }
-    assert found == matched
+    kept = {tuple(chunk.voxel_V3[row].tolist()): cell for cell, row in zip(chunk.id_N, chunk.row_N)}
+    assert kept == matched

@@ -26,7 +26,7 @@ from pri3d.pretrain.image_pairs import collate_image_pairs as collate
 from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
 
-HEIGHT, WIDTH = 72, 96  # three quarters of the stored colour images
+HEIGHT, WIDTH = 72, 96  # three quarters of the stored color images
 RADIUS, VOXEL = 0.03, 0.03
 
 
@@ -51,7 +51,7 @@ def frames_of(sample) -> tuple[int, int]:
 
 
 def input_K() -> np.ndarray:
-    """The colour camera at the input's size, with pixel centres at integers."""
+    """The color camera at the input's size, with pixel centers at integers."""
     K = COLOR_K * (WIDTH / COLOR_SHAPE[1])
     K[:2, 2] = (COLOR_K[:2, 2] + 0.5) * (WIDTH / COLOR_SHAPE[1]) - 0.5
     K[2, 2] = 1
@@ -85,9 +85,9 @@ def test_matched_cells_see_the_same_place(room):
         a, b = (path[frame] for frame in frames_of(sample))
         cells_a, cells_b = sample.view
         expected = cell_position(seen_at(cells_a, a), b)
-        found = np.stack(np.divmod(cells_b, WIDTH // 2), axis=1)
-        offsets.append(found - expected)
-        shuffled.append(np.roll(found, 1, axis=0) - expected)
+        positions_b = np.stack(np.divmod(cells_b, WIDTH // 2), axis=1)
+        offsets.append(positions_b - expected)
+        shuffled.append(np.roll(positions_b, 1, axis=0) - expected)
     offsets, shuffled = np.concatenate(offsets), np.concatenate(shuffled)
     # A depth pixel lies anywhere in its cell, its match anywhere in the other; nothing is shifted.
     assert np.abs(offsets).max() < 2.5
@@ -224,7 +224,7 @@ def test_held_out_scans_give_no_pairs(room):
         samples(room, "view", held_out=["room00", "room01"])
 
 
-def test_another_epoch_draws_anew(room):
+def test_another_epoch_draws_again(room):
     data = samples(room, mode="view")
     first = data[0]
     index = next(i for i in range(12, 24) if data[i].name == first.name)
@@ -283,7 +283,7 @@ def far_surface(_, __, chunks):
         (far_surface, {"geo: fewer than 2 matches": 12}),
     ],
 )
-def test_what_is_left_out_has_a_reason_and_the_others_go_on(tmp_path, edit, reasons):
+def test_what_is_left_out_has_a_reason_and_the_others_are_used(tmp_path, edit, reasons):
     data = samples(make_artefacts(tmp_path, edit=edit, voxel_m=VOXEL))
     batch = collate([data[i] for i in range(6)])  # of the six pairs three have frame 0
     assert {reason: batch.skipped.count(reason) for reason in set(batch.skipped)} == reasons
@@ -351,6 +351,6 @@ def test_a_damaged_file_is_named(tmp_path):
         samples(room)[0]
 
 
-def test_depth_and_colour_have_different_sizes_here():
+def test_depth_and_color_have_different_sizes_here():
     assert DEPTH_SHAPE != (HEIGHT // 2, WIDTH // 2)
     assert not np.array_equal(COLOR_FROM_DEPTH, np.eye(4))

@@ -9,7 +9,6 @@ from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.pretrain.frame_crops import FrameCropSamples, collate_frame_crops, crop_box
 from pri3d.pretrain.modes import moco as mode
-from pri3d.pretrain.step import step
 
 SMALL = {"height": 64, "width": 84, "batch": 4, "steps": 20, "moco_queue": 10}
 
@@ -87,6 +86,15 @@ def torchvision_features(encoder, images):
     return network.eval()(images)
 
 
+def train_on(nets, optimizer, batch, settings) -> float:
+    """A step without what follows it; the loss."""
+    optimizer.zero_grad()
+    loss = mode.loss(nets, batch, settings)["moco"].loss_S.mean()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
     torch.manual_seed(0)
     given = settings(moco_momentum=0.75)
@@ -97,7 +105,7 @@ def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
     optimizer = torch.optim.SGD([p for p in nets.parameters() if p.requires_grad], 0.1)
     samples = FrameCropSamples(**room, settings=given)
     queue = moco.queue_KC.clone()
-    step(nets, optimizer, [batch_of(samples)], mode, given)
+    train_on(nets, optimizer, batch_of(samples), given)
     keys = torch.cat(moco.new_keys)
     mode.after_step(nets, given)
     for name, value in moco.encoder_k.named_parameters():
@@ -108,7 +116,7 @@ def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
     assert torch.equal(moco.queue_KC[:4], keys)
     assert torch.equal(moco.queue_KC[4:], queue[4:])
     for first in (4, 8):
-        step(nets, optimizer, [batch_of(samples, first)], mode, given)
+        train_on(nets, optimizer, batch_of(samples, first), given)
         keys = torch.cat(moco.new_keys)
         mode.after_step(nets, given)
     # The third batch went round the end: rows 8, 9, then 0, 1.
@@ -117,7 +125,7 @@ def test_after_a_step_slow_parts_have_moved_and_the_queue_has_the_keys(room):
 
 
 def test_training_on_the_same_keys_lowers_the_loss(room):
-    """Whatever image is called an image's own, it is found more and more surely."""
+    """Whatever image is called an image's own, it is recalled with growing certainty."""
     torch.manual_seed(0)
     given = settings(moco_temperature=0.2)
     nets = mode.networks(given).train()
@@ -125,7 +133,5 @@ def test_training_on_the_same_keys_lowers_the_loss(room):
     optimizer = torch.optim.SGD([p for p in nets.parameters() if p.requires_grad], 0.05)
     batch = batch_of(FrameCropSamples(**room, settings=given))
     key = batch.key_BCHW.roll(1, dims=0)  # whatever is called its own
-    losses = [
-        step(nets, optimizer, [batch._replace(key_BCHW=key)], mode, given).loss for _ in range(12)
-    ]
+    losses = [train_on(nets, optimizer, batch._replace(key_BCHW=key), given) for _ in range(12)]
     assert losses[-1] < 0.7 * losses[0]

@@ -90,7 +90,7 @@ def test_every_point_is_seen_at_its_pixel(room):
     column, line = np.floor(uv + 0.5).astype(int).T
     assert valid.all()
     np.testing.assert_array_equal(pixels, line * COLOR_SHAPE[1] + column)
-    # All depth pixels whose points the colour camera sees are there, in row order.
+    # All depth pixels whose points the color camera sees are there, in row order.
     every, has = geometry.unproject(clouds.depth(row), clouds.K)
     seen = geometry.project(
         geometry.transform(clouds.color_from_depth, every[has]), COLOR_K, COLOR_SHAPE
@@ -100,9 +100,9 @@ def test_every_point_is_seen_at_its_pixel(room):
 
 @pytest.mark.parametrize("ways", [[], MOVED], ids=["as it is", "moved"])
 @pytest.mark.parametrize(("crop", "flip"), [(1.0, False), (0.6, True)])
-def test_a_voxel_has_the_colour_of_the_pixel_that_it_matches(room, crop, flip, ways):
-    how = settings(crop=crop, flip=flip, height=96, width=128, matches=4096, augment_cloud=ways)
-    samples = frame_clouds.FrameClouds(room["clouds_dir"], how)
+def test_a_voxel_has_the_color_of_the_pixel_that_it_matches(room, crop, flip, ways):
+    config = settings(crop=crop, flip=flip, height=96, width=128, matches=4096, augment_cloud=ways)
+    samples = frame_clouds.FrameClouds(room["clouds_dir"], config)
     for index in range(4):
         sample = samples[index]
         image = sample.image * torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -126,8 +126,8 @@ def changed(monkeypatch):
 
 
 def test_a_pixel_matches_the_voxel_that_a_point_of_it_was_moved_to(room, changed):
-    how = settings(height=96, width=128, matches=4096, augment_cloud=MOVED)
-    samples = frame_clouds.FrameClouds(room["clouds_dir"], how)
+    config = settings(height=96, width=128, matches=4096, augment_cloud=MOVED)
+    samples = frame_clouds.FrameClouds(room["clouds_dir"], config)
     clouds, _ = cloud_of(room)
     whole = Crop(0, 0, *COLOR_SHAPE, False)
     for index in range(4):
@@ -137,21 +137,21 @@ def test_a_pixel_matches_the_voxel_that_a_point_of_it_was_moved_to(room, changed
         points, pixels = frame_clouds.points_in_image(clouds, row, whole, COLOR_SHAPE)
         np.testing.assert_array_equal(given, points @ frame_clouds.UPRIGHT.T)
         assert np.linalg.norm(moved - given, axis=1).mean() > 0.1
-        inside = np.floor(moved / how.frame_voxel_m).astype(int)
+        inside = np.floor(moved / config.frame_voxel_m).astype(int)
         possible = set(zip(pixels, map(tuple, inside)))
         voxels = map(tuple, sample.cloud.voxel_V3[sample.cloud.row_N])
         assert set(zip(sample.cloud.id_N, voxels)) <= possible
 
 
 @pytest.mark.parametrize(("crop", "flip"), [(1.0, False), (0.6, True)])
-def test_a_voxel_has_the_colour_of_its_place_on_the_wall(room, crop, flip):
-    how = settings(crop=crop, flip=flip, height=96, width=128)
-    samples = frame_clouds.FrameClouds(room["clouds_dir"], how)
+def test_a_voxel_has_the_color_of_its_place_on_the_wall(room, crop, flip):
+    config = settings(crop=crop, flip=flip, height=96, width=128)
+    samples = frame_clouds.FrameClouds(room["clouds_dir"], config)
     clouds, _ = cloud_of(room)
     for index in range(4):
         sample = samples[index]
         row = int(np.flatnonzero(clouds.index == int(sample.name.split()[-1]))[0])
-        points = (sample.cloud.voxel_V3 + 0.5) * how.frame_voxel_m @ frame_clouds.UPRIGHT
+        points = (sample.cloud.voxel_V3 + 0.5) * config.frame_voxel_m @ frame_clouds.UPRIGHT
         world = geometry.transform(clouds.world_from_camera[row], points)
         off = np.abs(sample.cloud.color_V3 * 255 - paint(world)).mean(axis=1)
         assert np.median(off) < 20
@@ -190,8 +190,8 @@ def test_samples_are_the_same_whatever_came_before_and_differ_by_epoch(room):
 
 
 def test_what_matches_in_changed_clouds_lay_close_before_they_were_changed(room, changed):
-    how = settings(matches=500, augment_cloud=MOVED)
-    samples = cloud_pairs.CloudPairs(room["pairs"], room["clouds_dir"], how)
+    config = settings(matches=500, augment_cloud=MOVED)
+    samples = cloud_pairs.CloudPairs(room["pairs"], room["clouds_dir"], config)
     clouds, _ = cloud_of(room)
     for index in range(3):
         changed.clear()
@@ -201,8 +201,8 @@ def test_what_matches_in_changed_clouds_lay_close_before_they_were_changed(room,
         for number, side, (given, moved) in zip(numbers, sample.clouds, changed, strict=True):
             world, color = cloud_pairs.colored_cloud(clouds, list(clouds.index).index(number))
             np.testing.assert_array_equal(given, world)
-            # A voxel is where the point that it names was moved to, and has its colour.
-            inside = np.floor(moved[side.id_N] / how.frame_voxel_m)
+            # A voxel is where the point that it names was moved to, and has its color.
+            inside = np.floor(moved[side.id_N] / config.frame_voxel_m)
             np.testing.assert_array_equal(inside, side.voxel_V3)
             np.testing.assert_array_equal(side.color_V3, color[side.id_N])
             assert np.linalg.norm(moved - world, axis=1).mean() > 0.1
@@ -211,9 +211,9 @@ def test_what_matches_in_changed_clouds_lay_close_before_they_were_changed(room,
         assert len(row_a) > 100
         assert len(np.unique(row_a)) == len(row_a)
         distance = np.linalg.norm(before[0][row_a] - before[1][row_b], axis=1)
-        assert distance.max() <= how.radius_m
-        near = cKDTree(before[1]).query_ball_point(before[0][row_a], how.radius_m)
-        expected = {(a, b) for a, found in zip(row_a, near) for b in found}
+        assert distance.max() <= config.radius_m
+        near = cKDTree(before[1]).query_ball_point(before[0][row_a], config.radius_m)
+        expected = {(a, b) for a, rows in zip(row_a, near) for b in rows}
         assert set(map(tuple, sample.known)) == expected
 
 
@@ -254,7 +254,7 @@ def test_matching_takes_all_who_have_a_partner_and_any_of_the_partners():
 
 @pytest.fixture(scope="module")
 def tinted(tmp_path_factory):
-    """A room whose frames were lit in other colours, so that whole frames differ."""
+    """A room whose frames were lit in other colors, so that whole frames differ."""
 
     def tint(name, frames, chunks):
         for i, jpeg in enumerate(frames["jpeg"]):
@@ -323,13 +323,13 @@ def test_the_teacher_stays_as_it_was_to_the_bit(trained, teacher, mode):
 
 
 @pytest.mark.parametrize("contrast", [*PRETRAINED_3D, "hardest"])
-def test_a_run_that_goes_on_ends_with_the_same_bits(room, teacher, tmp_path, contrast):
+def test_a_resumed_run_ends_with_the_same_bits(room, teacher, tmp_path, contrast):
     mode = "pointcontrast" if contrast == "hardest" else contrast
     usual = Pretrain()
     given = {"steps": 4, "log_every": 2, "checkpoint_every": 2, "teacher_weights": str(teacher)}
     given |= {"augment_color": True, "augment_cloud": usual.augment_cloud}
     given |= {"contrast3d": "hardest" if contrast == "hardest" else usual.contrast3d}
-    whole, out = tmp_path / "whole", tmp_path / "gone on"
+    whole, out = tmp_path / "whole", tmp_path / "resumed"
     run_training(room, whole, mode, **given)
     first = sorted((whole / "checkpoints").iterdir())[0]
     (out / "checkpoints").mkdir(parents=True)
@@ -352,17 +352,17 @@ def test_whole_frames_need_others_beside_them(room, teacher, tmp_path, mode):
 def test_the_losses_of_whole_frames_are_what_they_say(room, teacher):
     torch.manual_seed(0)
     for mode in GLOBAL:
-        module, how = module_of(mode), settings(batch=4, kd_temperature=2.0)
-        samples = module.samples(Inputs(**room), how)
+        module, config = module_of(mode), settings(batch=4, kd_temperature=2.0)
+        samples = module.samples(Inputs(**room), config)
         batch = samples.collate([samples[i] for i in range(4)])
-        nets = module.networks(how).eval()
+        nets = module.networks(config).eval()
         with torch.no_grad():
             map_BChw = nets["teacher"](batch.image_BCHW)
             wanted = torch.stack([image.flatten(1).mean(1) for image in map_BChw])
             deepest = nets["backbone3d"].encode(sparse_tensor(batch.cloud))[-1]
             of_frame = deepest.coordinates[:, 0]
             given = torch.stack([deepest.features[of_frame == i].mean(0) for i in range(4)])
-            term = module.loss(nets, batch, how)[mode]
+            term = module.loss(nets, batch, config)[mode]
             if mode == "gupta":
                 expected = (nets["w3d"](given) - wanted).pow(2).mean(1)
                 chance = (wanted - wanted.mean(0)).pow(2).sum(0).mean() / 4
@@ -394,8 +394,8 @@ def test_rates_fall_as_the_schedules_say():
         ("exponential", 1001, 0.2 * 0.99**4),
         ("polynomial", 51, 0.2 * (1 - 50 / 101) ** 0.9),
     ]:
-        how = settings(schedule=schedule, lr=0.2, steps=100)
-        assert learning_rate(how, step) == pytest.approx(expected), schedule
+        config = settings(schedule=schedule, lr=0.2, steps=100)
+        assert learning_rate(config, step) == pytest.approx(expected), schedule
 
 
 def test_there_are_no_matches_of_images_to_evaluate(room, trained, tmp_path):
@@ -435,7 +435,7 @@ def test_no_frame_is_one_sentence(room, tmp_path):
         frame_clouds.FrameClouds(room["clouds_dir"], settings(), held_out=["room07"])
 
 
-def test_colours_of_clouds_are_those_of_the_walls(room):
+def test_colors_of_clouds_are_those_of_the_walls(room):
     clouds, row = cloud_of(room)
     points, color = cloud_pairs.colored_cloud(clouds, row)
     # Within a pixel, and JPEG, of what the wall shows there.

@@ -28,7 +28,7 @@ SETTINGS = {
     "teacher": "resnet18_half",
     "temperature": 0.1,
     "precision": "bf16",
-    # Images as they are, as PPKT has them: a teacher of jittered colours tells of the jitter.
+    # Images without jitter, as in PPKT: a teacher that sees jittered colors would teach the jitter.
     "augment_color": False,
     "workers": 0,
     "threads": 1,
@@ -38,19 +38,19 @@ SETTINGS = {
 RATE = {"global_kd": 1.0, "gupta": 0.3}
 # A mean of whole frames says little: what is the same for all of them is learned first.
 STEPS = {"global_kd": 400, "crd": 150, "gupta": 400}
-# With distorted and recoloured clouds these two are only just at chance after so many steps.
+# With distorted and recolored clouds these two are barely better than chance after these steps.
 WAYS = {mode: ["rotate", "scale", "flip"] for mode in ("global_kd", "gupta")}
 
 
 def artefacts(sources: dict, folder) -> dict:
     """Clouds and pairs of scans: name -> (.sens, every)."""
-    found = []
+    overlaps = []
     for scene, (sens, every) in sources.items():
         clouds.run(sens, folder / f"clouds/{scene}.h5", config.Frames(every=every))
         overlapped = folder / f"overlap/{scene}.h5"
         overlap.run(folder / f"clouds/{scene}.h5", overlapped, config.Overlap(radius_m=0.04))
-        found.append(overlapped)
-    pairs.run(found, folder / "pairs.h5", config.Pairs())
+        overlaps.append(overlapped)
+    pairs.run(overlaps, folder / "pairs.h5", config.Pairs())
     return {
         "pairs": folder / "pairs.h5",
         "clouds_dir": folder / "clouds",

@@ -41,8 +41,8 @@ def test_pixels_match_as_a_loop_over_them_says(views):
         if 0 <= across < SHAPE[1] and 0 <= down < SHAPE[0] and abs(z - b.depth[down, across]) < 0.2:
             expected.append(((row, column), (down, across)))
             cut += u < 0 or v < 0
-    found = pixel_matches(a, b, 0.2)
-    assert list(zip(*(map(tuple, side.tolist()) for side in found))) == expected
+    matches = pixel_matches(a, b, 0.2)
+    assert list(zip(*(map(tuple, side.tolist()) for side in matches))) == expected
     assert 50 < len(expected) < SHAPE[0] * SHAPE[1]
     assert cut > 0
 

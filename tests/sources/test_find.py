@@ -17,10 +17,10 @@ def test_both_layouts_sorted_with_their_surfaces(tmp_path):
     surface = touch(tmp_path / "scene0002_00/scene0002_00_vh_clean_2.ply")
     flat = touch(tmp_path / "scene0001_00.sens")
     touch(tmp_path / "scene0002_00_vh_clean_2.ply")  # beside nothing
-    found = find_scans(tmp_path)
-    assert list(found) == ["scene0001_00", "scene0002_00"]
-    assert found["scene0001_00"] == (flat, None)
-    assert found["scene0002_00"] == (nested, surface)
+    scan_of_id = find_scans(tmp_path)
+    assert list(scan_of_id) == ["scene0001_00", "scene0002_00"]
+    assert scan_of_id["scene0001_00"] == (flat, None)
+    assert scan_of_id["scene0002_00"] == (nested, surface)
 
 
 def test_flat_surface(tmp_path):

@@ -184,19 +184,19 @@ def test_info_and_export(tmp_path):
     frames += sens_bytes.frame(np.eye(4), b"damaged", sens_bytes.zlib_depth(sens_bytes.depth_mm()))
     path = written(tmp_path, sens_bytes.header(5, name=b"\xe9") + frames + sens_bytes.tail())
 
-    found = info(path)
-    assert found["version"] == 4
-    assert found["sensor"] == "\N{REPLACEMENT CHARACTER}"
-    assert (found["frames"], found["frames_readable"], found["usable"]) == (5, 3, 2)
-    assert found["unusable"] == {"pose_not_finite": 1}
-    assert [problem["frame"] for problem in found["problems"]] == [3, 4]
-    assert found["color"]["width"] == 32
-    assert found["color"]["compression"] == "jpeg"
-    assert found["depth"]["height"] == 12
-    assert found["depth"]["shift"] == 1000
-    assert found["depth"]["intrinsic"] == [list(row) for row in sens_bytes.K_DEPTH]
-    assert "usable 2 (not: 1 pose_not_finite)" in format_info(found)
-    assert "frame 3, byte" in format_info(found)
+    summary = info(path)
+    assert summary["version"] == 4
+    assert summary["sensor"] == "\N{REPLACEMENT CHARACTER}"
+    assert (summary["frames"], summary["frames_readable"], summary["usable"]) == (5, 3, 2)
+    assert summary["unusable"] == {"pose_not_finite": 1}
+    assert [problem["frame"] for problem in summary["problems"]] == [3, 4]
+    assert summary["color"]["width"] == 32
+    assert summary["color"]["compression"] == "jpeg"
+    assert summary["depth"]["height"] == 12
+    assert summary["depth"]["shift"] == 1000
+    assert summary["depth"]["intrinsic"] == [list(row) for row in sens_bytes.K_DEPTH]
+    assert "usable 2 (not: 1 pose_not_finite)" in format_info(summary)
+    assert "frame 3, byte" in format_info(summary)
 
     problems = export(path, tmp_path / "out", every=2)
     assert [problem["frame"] for problem in problems] == [4]
@@ -253,10 +253,14 @@ def test_every_valid_file_is_in_the_table(real_data):
 def test_valid_file_reads_and_is_written_again(real_data, tmp_path, name):
     path = real_data / "sens-valid" / f"{name}.sens"
     count, usable, check = VALID[name]
-    found = info(path)
-    assert (found["frames"], found["frames_readable"], found["usable"]) == (count, count, usable)
-    assert found["problems"] == []
-    assert check(found)
+    summary = info(path)
+    assert (summary["frames"], summary["frames_readable"], summary["usable"]) == (
+        count,
+        count,
+        usable,
+    )
+    assert summary["problems"] == []
+    assert check(summary)
     with SensFile(path) as scan:
         stored = (scan.frame(number) for number in range(len(scan)))
         write_sens(tmp_path / "again.sens", scan.header, stored, scan.imu_bytes())

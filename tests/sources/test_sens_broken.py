@@ -197,9 +197,9 @@ def test_damaged_payload_costs_one_frame(tmp_path, color, depth, says):
         middle = sens_bytes.frame(color=good)
     data = sens_bytes.header(3) + sens_bytes.good_frame(0) + middle + sens_bytes.good_frame(2)
     path = written(tmp_path, data + sens_bytes.tail())
-    found = info(path)
-    assert (found["frames_readable"], found["usable"]) == (2, 2)
-    (problem,) = found["problems"]
+    result = info(path)
+    assert (result["frames_readable"], result["usable"]) == (2, 2)
+    (problem,) = result["problems"]
     payload = frame_starts()[1] + 96 + (len(good) if color is None else 0)
     assert (problem["frame"], problem["offset"]) == (1, payload)
     assert says in problem["reason"]
@@ -258,18 +258,18 @@ from pri3d import artefacts, config
 from pri3d.errors import Pri3DError
 from pri3d.sources.export import info
 from pri3d.stages import clouds
-found = {}
+result = {}
 try:
-    found["info"] = info(sys.argv[1])
+    result["info"] = info(sys.argv[1])
 except Pri3DError as error:
-    found["error"] = str(error)
+    result["error"] = str(error)
 clouds.run(Path(sys.argv[1]), Path(sys.argv[2]), config.Frames(every=1), keep_going=True)
 with artefacts.Clouds(sys.argv[2]) as made:
-    found.update(kept=made.index.tolist(), dropped=made.dropped, status=made.status)
+    result.update(kept=made.index.tolist(), dropped=made.dropped, status=made.status)
 # Of this program alone: ru_maxrss would also count the process that started it.
 status = Path("/proc/self/status").read_text()
-found["peak"] = int(status.split("VmHWM:")[1].split()[0]) * 1024
-print(json.dumps(found))
+result["peak"] = int(status.split("VmHWM:")[1].split()[0]) * 1024
+print(json.dumps(result))
 """
 
 
@@ -296,22 +296,22 @@ def test_broken_file_ends_soon_small_and_clear(real_data, tmp_path, name):
         preexec_fn=limit,
     )
     assert done.returncode == 0, done.stderr.decode()
-    found = json.loads(done.stdout)
-    assert found["peak"] < LIMIT_BYTES
+    result = json.loads(done.stdout)
+    assert result["peak"] < LIMIT_BYTES
     expected = BROKEN[name]
     if isinstance(expected, str):
-        assert expected in found["error"]
-        assert "\n" not in found["error"]
-        assert found["error"].startswith(str(path))
-        assert found["kept"] == []
-        assert found["status"].startswith("failed: ")
-        assert expected in found["status"]
+        assert expected in result["error"]
+        assert "\n" not in result["error"]
+        assert result["error"].startswith(str(path))
+        assert result["kept"] == []
+        assert result["status"].startswith("failed: ")
+        assert expected in result["status"]
     else:
         readable, frames = expected
-        assert found["info"]["frames_readable"] == readable
-        assert [problem["frame"] for problem in found["info"]["problems"]] == frames
-        assert len(found["kept"]) == readable == found["info"]["usable"]
-        assert (found["status"] == "ok") == (frames == [])
+        assert result["info"]["frames_readable"] == readable
+        assert [problem["frame"] for problem in result["info"]["problems"]] == frames
+        assert len(result["kept"]) == readable == result["info"]["usable"]
+        assert (result["status"] == "ok") == (frames == [])
 
 
 @pytest.mark.real

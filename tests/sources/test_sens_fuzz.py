@@ -49,11 +49,11 @@ def survives(data: bytes, folder) -> dict | None:
     """Read everything of the file; returns its info, or None where it ended in one clear line."""
     path = folder / "fuzz.sens"
     path.write_bytes(data)
-    found = line = None
+    summary = line = None
     began = time.perf_counter()
     tracemalloc.start()
     try:
-        found = info(path)
+        summary = info(path)
         with SensFile(path) as scan:
             scan.imu_bytes()
     except Pri3DError as error:
@@ -63,13 +63,13 @@ def survives(data: bytes, folder) -> dict | None:
         tracemalloc.stop()
     assert peak < MEMORY_BYTES
     assert time.perf_counter() - began < SECONDS
-    if found:
-        readable = found["frames_readable"]
-        assert readable == found["frames"] or found["problems"]
+    if summary:
+        readable = summary["frames_readable"]
+        assert readable == summary["frames"] or summary["problems"]
     else:
         assert line.startswith(f"{path}: ")
         assert "\n" not in line
-    return found
+    return summary
 
 
 encodings = st.tuples(st.integers(0, 2), st.integers(0, 1))
@@ -80,12 +80,12 @@ encodings = st.tuples(st.integers(0, 2), st.integers(0, 1))
 def test_cut_anywhere(tmp_path, encoding, size):
     data = sound(*encoding)
     cut = data[: size % len(data)]
-    found = survives(cut, tmp_path)
+    summary = survives(cut, tmp_path)
     header = len(sens_bytes.header(FRAMES))
-    assert (found is None) == (len(cut) < header)
-    if found:
+    assert (summary is None) == (len(cut) < header)
+    if summary:
         whole = [start for start in [*frame_starts(data)[1:], len(data) - 264] if start <= len(cut)]
-        assert found["frames_readable"] == found["usable"] == len(whole)
+        assert summary["frames_readable"] == summary["usable"] == len(whole)
 
 
 @fuzz(max_examples=300)
@@ -134,12 +134,12 @@ def test_any_frame_field_of_any_value(tmp_path, encoding, frame, word, value):
     start = frame_starts(data)[frame]
     offset, size = (start + 4 * word, 4) if word < 16 else (start + 64 + 8 * (word - 16), 8)
     data[offset : offset + size] = value.to_bytes(8, "little")[:size]
-    found = survives(bytes(data), tmp_path)
-    assert found is not None
+    summary = survives(bytes(data), tmp_path)
+    assert summary is not None
     if word < 18:
-        assert found["frames_readable"] == FRAMES
+        assert summary["frames_readable"] == FRAMES
     else:
-        assert found["frames_readable"] >= frame  # those before it
+        assert summary["frames_readable"] >= frame  # those before it
 
 
 @fuzz(max_examples=100)

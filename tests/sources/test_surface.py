@@ -82,14 +82,14 @@ def test_ascii_file_with_faces(tmp_path, newline):
     np.testing.assert_array_equal(surface.color, COLORS)
 
 
-def test_without_colours_everything_is_grey(tmp_path):
+def test_without_colors_everything_is_gray(tmp_path):
     data = header("binary_little_endian", ["float x", "float y", "float z"], faces=None)
     surface = read(tmp_path, data + np.array(POINTS, "<f4").tobytes())
     assert (surface.color == 128).all()
     assert surface.color.shape == (4, 3)
 
 
-def test_float_colours_run_from_zero_to_one(tmp_path):
+def test_float_colors_run_from_zero_to_one(tmp_path):
     names = ["float x", "float y", "float z", "float red", "float green", "float blue"]
     data = header("binary_little_endian", names, faces=None, count=1)
     surface = read(tmp_path, data + np.array([1, 2, 3, 0.0, 0.5, 1.0], "<f4").tobytes())
@@ -184,7 +184,7 @@ def fused(tmp_path_factory):
 def test_fused_points_lie_on_the_walls_and_cover_them(fused):
     path, surface = fused
     assert len(surface.points) > 5000
-    # Marching cubes rounds the room's edges; elsewhere millimetres of depth are all that is off.
+    # Marching cubes rounds the room's edges; elsewhere millimeters of depth are all that is off.
     assert np.quantile(distance_to_room(surface.points), 0.95) < 0.005
     assert distance_to_room(surface.points).max() < 0.03
     with Clouds(path) as clouds:
@@ -193,21 +193,21 @@ def test_fused_points_lie_on_the_walls_and_cover_them(fused):
     assert (distance < 0.02).mean() > 0.95
 
 
-def test_fused_points_have_the_colour_of_their_wall(fused):
+def test_fused_points_have_the_color_of_their_wall(fused):
     points, color = fused[1].points, fused[1].color.astype(int)
     to_walls = np.concatenate([np.abs(points), np.abs(points - ROOM)], axis=1)
     to_walls.sort(axis=1)
-    clear = to_walls[:, 1] > 0.1  # away from the room's edges, where colours mix
+    clear = to_walls[:, 1] > 0.1  # away from the room's edges, where colors mix
     wall = np.concatenate([np.abs(points), np.abs(points - ROOM)], axis=1).argmin(axis=1)
     off = np.abs(color - WALL_COLORS[wall].astype(int)).max(axis=1)
     assert clear.sum() > 3000
     assert np.quantile(off[clear], 0.99) < 12
 
 
-def test_colours_are_looked_up_through_the_transform_between_the_cameras(tmp_path):
+def test_colors_are_looked_up_through_the_transform_between_the_cameras(tmp_path):
     into_corner = look((1.2, 1.1, 1.0), np.arctan2(1.3, 1.8), 0.2)
     path = make_clouds(tmp_path / "room.h5", [into_corner, into_corner])
-    aside = 0.2  # metres; where the colour camera says it is
+    aside = 0.2  # meters; to the color camera
     with h5py.File(path, "r+") as file:
         file.attrs["color_from_depth"] = [
             [1, 0, 0, aside],
@@ -272,3 +272,13 @@ def test_the_same_voxels_with_one_and_two_threads(tmp_path):
     }
     assert len(outputs) == 1
     assert int(outputs.pop().split()[0]) > 2000
+
+
+def test_a_value_that_its_type_cannot_hold_is_an_error(tmp_path):
+    path = tmp_path / "color.ply"
+    properties = [f"property float {axis}" for axis in "xyz"]
+    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    lines = ["ply", "format ascii 1.0", "element vertex 1", *properties, "end_header"]
+    path.write_text("\n".join([*lines, "0 0 0 -1 0 0", ""]))
+    with pytest.raises(Pri3DError, match="not a whole PLY file"):
+        read_ply(path)

@@ -198,7 +198,7 @@ def test_results_repeat_bit_for_bit():
 
 def test_sums_are_the_same_with_any_number_of_threads(monkeypatch):
     monkeypatch.setattr(engine_cpu, "SMALL", 0)
-    before, found = torch.get_num_threads(), []
+    before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
@@ -208,11 +208,11 @@ def test_sums_are_the_same_with_any_number_of_threads(monkeypatch):
             layer = SparseConv(20, 40, 3, stride=2)
             out = layer(x).features
             gradients = torch.autograd.grad(out.square().sum(), [features, layer.kernel])
-            found.append([out, *gradients])
+            results.append([out, *gradients])
     finally:
         torch.set_num_threads(before)
-    for others in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], others))
+    for others in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], others))
 
 
 def test_autograd_keeps_features_and_weights_only():

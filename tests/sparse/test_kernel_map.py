@@ -19,25 +19,25 @@ def brute_force(source, target, size, reach):
     """{offset number: set of (source row, target row)} with source = target + offset * reach."""
     row_of = {tuple(one): row for row, one in enumerate(source)}
     low = -(size // 2) if size % 2 else 0
-    found = {}
+    pairs_by_offset = {}
     steps = range(low, low + size)
     for k, (z, y, x) in enumerate(itertools.product(steps, steps, steps)):
-        found[k] = set()
+        pairs_by_offset[k] = set()
         for row, (b, cx, cy, cz) in enumerate(target):
             other = row_of.get((b, cx + x * reach, cy + y * reach, cz + z * reach))
             if other is not None:
-                found[k].add((other, row))
-    return found
+                pairs_by_offset[k].add((other, row))
+    return pairs_by_offset
 
 
 def pairs_of(pairs):
     """{offset number: set of (far row, near row)}, after a look at the blocks and groups."""
-    found, ends = {}, []
+    pairs_by_offset, ends = {}, []
     for k, start, end in pairs.blocks_B3.tolist():
         far, near = (rows[start:end].tolist() for rows in (pairs.far, pairs.near))
         assert len(far) == len(set(far)) == len(set(near)) == end - start > 0
-        assert found.setdefault(k, set()).isdisjoint(zip(far, near))
-        found[k].update(zip(far, near))
+        assert pairs_by_offset.setdefault(k, set()).isdisjoint(zip(far, near))
+        pairs_by_offset[k].update(zip(far, near))
         assert start == (ends[-1] if ends else 0)
         ends.append(end)
     assert len(pairs.near) == len(pairs.far) == (ends[-1] if ends else 0)
@@ -47,13 +47,13 @@ def pairs_of(pairs):
         for blocks in np.split(pairs.blocks_B3, pairs.groups[1:-1])
     ]
     assert sum(map(len, rows_of)) == len(set().union(*rows_of))
-    return found
+    return pairs_by_offset
 
 
-def expected_pairs(found, rows):
+def expected_pairs(pairs_by_offset, rows):
     if rows.identity is not None:
-        assert found[rows.identity] == {(row, row) for row in range(rows.n_inputs)}
-    return {k: pairs for k, pairs in found.items() if pairs and k != rows.identity}
+        assert pairs_by_offset[rows.identity] == {(row, row) for row in range(rows.n_inputs)}
+    return {k: pairs for k, pairs in pairs_by_offset.items() if pairs and k != rows.identity}
 
 
 @settings(deadline=None, max_examples=150)
@@ -90,7 +90,7 @@ def test_kernel_map_is_the_brute_force_one(
         assert pairs_of(rows.pairs()) == expected
         assert pairs_of(swapped.pairs()) == swapped_expected
     skipped = -1 if rows.identity is None else rows.identity
-    anywhere = module._meet(rows.outputs, rows.inputs, rows.differences_K, skipped)
+    anywhere = module._find_pairs(rows.outputs, rows.inputs, rows.differences_K, skipped)
     assert pairs_of(anywhere) == expected
 
 

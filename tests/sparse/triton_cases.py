@@ -24,8 +24,8 @@ def cells(rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
     xyz = torch.randn(rows, 3, generator=generator).mul(4).round().long()
     batch = torch.randint(0, 2, (rows, 1), generator=generator)
-    found = torch.unique(torch.cat([batch, xyz], dim=1), dim=0)
-    return found[torch.randperm(len(found), generator=generator)]
+    actual = torch.unique(torch.cat([batch, xyz], dim=1), dim=0)
+    return actual[torch.randperm(len(actual), generator=generator)]
 
 
 def input_at(cells_N4, stride, factor, channels, transposed):
@@ -84,9 +84,9 @@ def test_convolution_and_its_gradients(layer, stride, n_in, n_out, dtype):
     given = (*given[:2], given[2].to(dtype).double())
     generator = torch.Generator().manual_seed(3)
     kernel = torch.randn(size**3, n_in, n_out, generator=generator).to(dtype).double()
-    found = results(engine_triton.convolve, given, kernel, dtype, DEVICE, layer)
+    actual = results(engine_triton.convolve, given, kernel, dtype, DEVICE, layer)
     expected = results(engine_torch.convolve, given, kernel, torch.float64, "cpu", layer)
-    for got, wanted in zip(found, expected):
+    for got, wanted in zip(actual, expected):
         assert got.dtype == dtype
         error = (got.cpu().double() - wanted).norm() / wanted.norm()
         assert error < TOLERANCE[dtype], float(error)
@@ -119,9 +119,9 @@ def test_autocast_multiplies_in_its_type_and_gradients_are_float32():
         assert out.dtype == torch.float16
         return out.float()
 
-    found = results(convolve, given, kernel, torch.float32, DEVICE, layer)
+    actual = results(convolve, given, kernel, torch.float32, DEVICE, layer)
     expected = results(engine_torch.convolve, given, kernel, torch.float64, "cpu", layer)
-    for got, wanted in zip(found, expected):
+    for got, wanted in zip(actual, expected):
         assert got.dtype == torch.float32
         assert (got.cpu().double() - wanted).norm() < 2e-3 * wanted.norm()
 
@@ -130,9 +130,9 @@ def test_float64_is_left_to_torch():
     given = input_at(cells(200), 1, 1, 4, False)
     kernel = torch.randn(27, 4, 5, dtype=torch.float64)
     layer = (3, 1, 1, False)
-    found = results(engine_triton.convolve, given, kernel, torch.float64, DEVICE, layer)
+    actual = results(engine_triton.convolve, given, kernel, torch.float64, DEVICE, layer)
     expected = results(engine_torch.convolve, given, kernel, torch.float64, "cpu", layer)
-    for got, wanted in zip(found, expected):
+    for got, wanted in zip(actual, expected):
         assert torch.allclose(got.cpu(), wanted, rtol=1e-10, atol=1e-10)
 
 
@@ -142,15 +142,15 @@ def test_a_whole_network_and_every_gradient():
     network = minkunet(3, 8, widths, blocks, stem_kernel=3).eval()
     clouds = cells(40)
     features = torch.rand(len(clouds), 3)
-    found = {}
+    actual = {}
     for name, dtype, device in (("torch", torch.float64, "cpu"), ("triton", torch.float32, DEVICE)):
         network.to(device, dtype).zero_grad()
         use_engine(network, name)
         out = network(SparseTensor(clouds.to(device), features.to(device, dtype)))
         out.features.square().sum().backward()
         gradients = [parameter.grad for parameter in network.parameters()]
-        found[name] = [t.detach().cpu().double() for t in (out.features, *gradients)]
-    for got, wanted in zip(found["triton"], found["torch"]):
+        actual[name] = [t.detach().cpu().double() for t in (out.features, *gradients)]
+    for got, wanted in zip(actual["triton"], actual["torch"]):
         assert (got - wanted).norm() < 2e-4 * wanted.norm()
 
 

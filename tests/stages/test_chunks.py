@@ -50,7 +50,7 @@ def room(tmp_path_factory):
     return clouds, surface, folder / "chunks.h5", points, colors
 
 
-def test_surface_voxels_are_floored_points_with_mean_colours(room):
+def test_surface_voxels_are_floored_points_with_mean_colors(room):
     _, _, out, points, colors = room
     cells = {}
     for point, color in zip(points, colors):

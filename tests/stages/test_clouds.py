@@ -1,4 +1,4 @@
-"""The clouds stage: world points, the ledger of dropped frames, stored colour, same bytes."""
+"""The clouds stage: world points, the ledger of dropped frames, stored color, same bytes."""
 
 import io
 
@@ -64,15 +64,15 @@ def closed_form(depth, K, pose, shift):
 def test_world_points_are_the_closed_form(tmp_path):
     poses = [rigid(seed) for seed in range(4)]
     frames = [sens_bytes.good_frame(seed, pose) for seed, pose in enumerate(poses)]
-    with made(tmp_path, scan_of(*frames, depth_shift=2000)) as found:
-        assert found.index.tolist() == [0, 1, 2, 3]
-        assert found.status == "ok"
-        assert found.scene == "scan"
+    with made(tmp_path, scan_of(*frames, depth_shift=2000)) as artefact:
+        assert artefact.index.tolist() == [0, 1, 2, 3]
+        assert artefact.status == "ok"
+        assert artefact.scene == "scan"
         for row, pose in enumerate(poses):
             depth = sens_bytes.depth_mm(row)
             expected = closed_form(depth, sens_bytes.K_DEPTH, pose, 2000)
-            cloud = found.cloud(row)
-            assert len(cloud) == found.points[row] == np.count_nonzero(depth)
+            cloud = artefact.cloud(row)
+            assert len(cloud) == artefact.points[row] == np.count_nonzero(depth)
             assert np.abs(cloud - expected).max() < 1e-4
 
 
@@ -83,7 +83,7 @@ def test_world_points_of_a_real_scan(real_data, tmp_path, name):
     data = (real_data / f"sens-valid/{name}.sens").read_bytes()
     K, shift = ((585, 0, 320), (0, 585, 240)), 5000 if name.startswith("shift") else 1000
     start = 304 + int.from_bytes(data[4:12], "little")
-    with artefacts.Clouds(tmp_path / "c.h5") as found:
+    with artefacts.Clouds(tmp_path / "c.h5") as artefact:
         for row in range(2):
             pose = np.frombuffer(data, "<f4", 16, start).reshape(4, 4).astype(float)
             sizes = np.frombuffer(data, "<u8", 2, start + 80)
@@ -91,7 +91,7 @@ def test_world_points_of_a_real_scan(real_data, tmp_path, name):
             depth = np.frombuffer(sens_bytes.zlib.decompress(payload), "<u2").reshape(480, 640)
             start += 96 + int(sizes.sum())
             expected = closed_form(np.where(depth == 65535, 0, depth), K, pose, shift)
-            assert np.abs(found.cloud(row) - expected).max() < 1e-4
+            assert np.abs(artefact.cloud(row) - expected).max() < 1e-4
 
 
 def test_every_reason_to_drop_a_frame_is_counted(tmp_path):
@@ -117,9 +117,9 @@ def test_every_reason_to_drop_a_frame_is_counted(tmp_path):
         sens_bytes.frame(np.eye(4), COLOR, DEPTH),
     ]
     data = sens_bytes.header(len(frames)) + b"".join(frames)
-    with made(tmp_path, data[: -len(frames[-1]) - 10]) as found:  # cut inside frame 11
-        assert found.index.tolist() == [0, 10]
-        assert found.dropped == [
+    with made(tmp_path, data[: -len(frames[-1]) - 10]) as artefact:  # cut inside frame 11
+        assert artefact.index.tolist() == [0, 10]
+        assert artefact.dropped == [
             (1, "pose_not_finite"),
             (2, "pose_not_finite"),
             (3, "pose_zero"),
@@ -132,10 +132,10 @@ def test_every_reason_to_drop_a_frame_is_counted(tmp_path):
             (11, "cut"),
             (12, "cut"),
         ]
-        assert found.status.startswith(
+        assert artefact.status.startswith(
             "partial: 4 of 13 frames are damaged or missing, the first is frame 8: "
         )
-        attrs = found.file.attrs
+        attrs = artefact.file.attrs
         assert (attrs["frames_in_scan"], attrs["frames_in"]) == (13, 13)
 
 
@@ -148,75 +148,75 @@ def test_frames_that_lack_a_pose_alone_are_stored_apart(tmp_path):
         sens_bytes.frame(LOST, b"damaged", DEPTH),
         sens_bytes.frame(np.zeros((4, 4)), COLOR, other),
     ]
-    with made(tmp_path, scan_of(*frames)) as found:
-        assert found.index.tolist() == [1]
+    with made(tmp_path, scan_of(*frames)) as artefact:
+        assert artefact.index.tolist() == [1]
         lost = "pose_not_finite"
-        assert found.dropped == [(0, lost), (2, lost), (3, lost), (4, "pose_zero")]
-        apart = found.unposed
+        assert artefact.dropped == [(0, lost), (2, lost), (3, lost), (4, "pose_zero")]
+        apart = artefact.unposed
         assert apart.index.tolist() == [0, 4]
-        assert np.array_equal(apart.raw_depth(0), found.raw_depth(0))
-        assert not np.array_equal(apart.raw_depth(1), found.raw_depth(0))
+        assert np.array_equal(apart.raw_depth(0), artefact.raw_depth(0))
+        assert not np.array_equal(apart.raw_depth(1), artefact.raw_depth(0))
         assert apart.points.tolist() == [np.count_nonzero(apart.raw_depth(row)) for row in (0, 1)]
-        assert apart.color_jpeg(1) == found.color_jpeg(0)
-        assert found.status == "ok"
-    with made(tmp_path / "whole", scan_of(sens_bytes.good_frame())) as found:
-        assert "unposed" not in found.file
-        assert len(found.unposed) == 0
+        assert apart.color_jpeg(1) == artefact.color_jpeg(0)
+        assert artefact.status == "ok"
+    with made(tmp_path / "whole", scan_of(sens_bytes.good_frame())) as artefact:
+        assert "unposed" not in artefact.file
+        assert len(artefact.unposed) == 0
 
 
 def test_frames_behind_a_damaged_size_are_unreachable(tmp_path):
     good = sens_bytes.good_frame()
     bad = sens_bytes.frame(np.eye(4), COLOR, DEPTH, sizes=(2**50, 10))
-    with made(tmp_path, scan_of(good, bad, good)) as found:
-        assert found.index.tolist() == [0]
-        assert found.dropped == [(1, "unreachable"), (2, "unreachable")]
+    with made(tmp_path, scan_of(good, bad, good)) as artefact:
+        assert artefact.index.tolist() == [0]
+        assert artefact.dropped == [(1, "unreachable"), (2, "unreachable")]
 
 
 def test_damage_outside_the_selected_frames_makes_the_scan_partial(tmp_path):
     data = scan_of(*[sens_bytes.good_frame()] * 6)
-    with made(tmp_path, data[:-20], config.Frames(every=3)) as found:
-        assert found.index.tolist() == [0, 3]
-        assert found.dropped == []
-        assert "1 of 6 frames are lost" in found.status
+    with made(tmp_path, data[:-20], config.Frames(every=3)) as artefact:
+        assert artefact.index.tolist() == [0, 3]
+        assert artefact.dropped == []
+        assert "1 of 6 frames are lost" in artefact.status
 
 
 def test_impossible_count_is_not_believed(tmp_path):
     data = sens_bytes.header(2**60) + sens_bytes.good_frame() * 3 + sens_bytes.tail()
-    with made(tmp_path, data, config.Frames(every=2)) as found:
-        assert found.index.tolist() == [0, 2]
-        assert found.dropped == []
-        assert found.status.startswith("partial: ")
-        attrs = found.file.attrs
+    with made(tmp_path, data, config.Frames(every=2)) as artefact:
+        assert artefact.index.tolist() == [0, 2]
+        assert artefact.dropped == []
+        assert artefact.status.startswith("partial: ")
+        attrs = artefact.file.attrs
         assert (int(attrs["frames_in_scan"]), attrs["frames_in"]) == (2**60, 2)
 
 
 def test_every_nth_frame(tmp_path):
     frames = [sens_bytes.good_frame(seed) for seed in range(8)]
-    with made(tmp_path, scan_of(*frames), config.Frames(every=3)) as found:
-        assert found.index.tolist() == [0, 3, 6]
-        assert int(found.file.attrs["frames_in_scan"]) == 8
-        assert np.array_equal(found.raw_depth(1), sens_bytes.depth_mm(3))
-        assert found.color_jpeg(2) == sens_bytes.jpeg(sens_bytes.rgb(6))
+    with made(tmp_path, scan_of(*frames), config.Frames(every=3)) as artefact:
+        assert artefact.index.tolist() == [0, 3, 6]
+        assert int(artefact.file.attrs["frames_in_scan"]) == 8
+        assert np.array_equal(artefact.raw_depth(1), sens_bytes.depth_mm(3))
+        assert artefact.color_jpeg(2) == sens_bytes.jpeg(sens_bytes.rgb(6))
 
 
 def test_a_pose_slightly_off_is_kept_as_it_is(tmp_path):
     pose = rigid(5)
     pose[:3, :3] *= 1 + 3e-4
     pose = pose.astype(np.float32)
-    with made(tmp_path, scan_of(sens_bytes.good_frame(0, pose))) as found:
-        assert np.array_equal(found.world_from_camera[0], pose.astype(np.float64))
+    with made(tmp_path, scan_of(sens_bytes.good_frame(0, pose))) as artefact:
+        assert np.array_equal(artefact.world_from_camera[0], pose.astype(np.float64))
 
 
 def test_pixels_that_are_no_points(tmp_path):
     depth = np.full(sens_bytes.DEPTH_SHAPE, 1000, np.uint16)
     depth[0, :4] = 0, 65535, 3000, 3001
     data = scan_of(sens_bytes.frame(np.eye(4), COLOR, sens_bytes.zlib_depth(depth)))
-    with made(tmp_path, data, config.Frames(every=1, max_depth_m=3.0)) as found:
-        assert found.raw_depth(0)[0, :5].tolist() == [0, 0, 3000, 0, 1000]
-        assert found.points[0] == depth.size - 3
-    with made(tmp_path, data, config.Frames(every=1, max_depth_m=0.9)) as found:
-        assert found.dropped == [(0, "no_depth")]
-        assert found.status == "partial: no frame is kept (1 no_depth)"
+    with made(tmp_path, data, config.Frames(every=1, max_depth_m=3.0)) as artefact:
+        assert artefact.raw_depth(0)[0, :5].tolist() == [0, 0, 3000, 0, 1000]
+        assert artefact.points[0] == depth.size - 3
+    with made(tmp_path, data, config.Frames(every=1, max_depth_m=0.9)) as artefact:
+        assert artefact.dropped == [(0, "no_depth")]
+        assert artefact.status == "partial: no frame is kept (1 no_depth)"
 
 
 def test_taller_color_is_shrunk_with_its_intrinsics(tmp_path):
@@ -225,9 +225,9 @@ def test_taller_color_is_shrunk_with_its_intrinsics(tmp_path):
     header = {"color_width": 160, "color_height": 121, "color_intrinsic": K}
     frame = sens_bytes.frame(np.eye(4), sens_bytes.jpeg(image), DEPTH)
     settings = config.Frames(every=1, color_height=50)
-    with made(tmp_path, scan_of(frame, **header), settings) as found:
-        assert found.color_shape == (50, 66)
-        stored = Image.open(io.BytesIO(found.color_jpeg(0)))
+    with made(tmp_path, scan_of(frame, **header), settings) as artefact:
+        assert artefact.color_shape == (50, 66)
+        stored = Image.open(io.BytesIO(artefact.color_jpeg(0)))
         assert (stored.height, stored.width) == (50, 66)
         reference = np.array(Image.fromarray(image).resize((66, 50), Image.Resampling.HAMMING))
         assert np.abs(np.array(stored).astype(int) - reference).mean() < 3
@@ -235,28 +235,28 @@ def test_taller_color_is_shrunk_with_its_intrinsics(tmp_path):
         for axis, (before, after) in enumerate([(160, 66), (121, 50)]):
             for slope in (-0.3, 0.0, 0.2):
                 u = K[axis, axis] * slope + K[axis, 2]
-                v = found.color_K[axis, axis] * slope + found.color_K[axis, 2]
+                v = artefact.color_K[axis, axis] * slope + artefact.color_K[axis, 2]
                 assert (u + 0.5) / before == pytest.approx((v + 0.5) / after)
     kept = config.Frames(every=1, color_height=0)
-    with made(tmp_path / "kept", scan_of(frame, **header), kept) as found:
-        assert found.color_jpeg(0) == sens_bytes.jpeg(image)
-        assert found.color_shape == (121, 160)
-        assert np.allclose(found.color_K, K[:3, :3], atol=1e-5)
+    with made(tmp_path / "kept", scan_of(frame, **header), kept) as artefact:
+        assert artefact.color_jpeg(0) == sens_bytes.jpeg(image)
+        assert artefact.color_shape == (121, 160)
+        assert np.allclose(artefact.color_K, K[:3, :3], atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "encode"), [(0, np.ndarray.tobytes), (1, sens_bytes.png)])
 def test_raw_and_png_color_become_jpeg(tmp_path, kind, encode):
     frame = sens_bytes.frame(np.eye(4), encode(sens_bytes.rgb()), DEPTH)
-    with made(tmp_path, scan_of(frame, color_compression=kind)) as found:
-        stored = np.array(Image.open(io.BytesIO(found.color_jpeg(0))))
+    with made(tmp_path, scan_of(frame, color_compression=kind)) as artefact:
+        stored = np.array(Image.open(io.BytesIO(artefact.color_jpeg(0))))
         assert np.abs(stored.astype(int) - sens_bytes.rgb()).mean() < 3
 
 
 def test_extrinsics_take_depth_points_to_the_color_camera(tmp_path):
     color, depth = rigid(1), rigid(2)
     data = scan_of(sens_bytes.good_frame(), color_extrinsic=color, depth_extrinsic=depth)
-    with made(tmp_path, data) as found:
-        assert np.allclose(color @ found.color_from_depth, depth, atol=1e-6)
+    with made(tmp_path, data) as artefact:
+        assert np.allclose(color @ artefact.color_from_depth, depth, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -277,30 +277,30 @@ def test_scan_that_cannot_be_read(tmp_path, header, says):
     assert not out.exists()
     clouds.run(scan, out, EVERY, keep_going=True)
     store.check_content(out, artefacts.CLOUDS)
-    with artefacts.Clouds(out) as found:
-        assert len(found) == 0
-        assert found.dropped == []
-        assert found.status.startswith("failed: scan.sens: ")
-        assert says in found.status
-        assert found.file.attrs["frames_in"] == 0
+    with artefacts.Clouds(out) as artefact:
+        assert len(artefact) == 0
+        assert artefact.dropped == []
+        assert artefact.status.startswith("failed: scan.sens: ")
+        assert says in artefact.status
+        assert artefact.file.attrs["frames_in"] == 0
 
 
 def test_missing_scan(tmp_path):
     with pytest.raises(Pri3DError, match="No such file"):
         clouds.run(tmp_path / "a.sens", tmp_path / "c.h5", EVERY)
     clouds.run(tmp_path / "a.sens", tmp_path / "c.h5", EVERY, keep_going=True)
-    with artefacts.Clouds(tmp_path / "c.h5") as found:
-        assert "No such file" in found.status
+    with artefacts.Clouds(tmp_path / "c.h5") as artefact:
+        assert "No such file" in artefact.status
 
 
 @pytest.mark.parametrize("frames", [0, 2])
 def test_scan_without_a_usable_frame_is_an_artefact(tmp_path, frames):
     data = scan_of(*[sens_bytes.frame(LOST, COLOR, DEPTH)] * frames)
-    with made(tmp_path, data) as found:
-        assert len(found) == 0
-        assert len(found.dropped) == frames
-        assert found.status.startswith("partial: no frame is kept (")
-        assert found.shape == sens_bytes.DEPTH_SHAPE
+    with made(tmp_path, data) as artefact:
+        assert len(artefact) == 0
+        assert len(artefact.dropped) == frames
+        assert artefact.status.startswith("partial: no frame is kept (")
+        assert artefact.shape == sens_bytes.DEPTH_SHAPE
 
 
 def test_same_bytes_wherever_and_whenever(tmp_path):
@@ -313,8 +313,8 @@ def test_same_bytes_wherever_and_whenever(tmp_path):
 
 def test_input_digest_covers_what_was_read(tmp_path):
     def inputs(frames):
-        with made(tmp_path, scan_of(*frames), config.Frames(every=2)) as found:
-            return found.inputs
+        with made(tmp_path, scan_of(*frames), config.Frames(every=2)) as artefact:
+            return artefact.inputs
 
     frames = [sens_bytes.good_frame(seed) for seed in range(3)]
     before = inputs(frames)
@@ -340,9 +340,9 @@ def test_info_and_clouds_agree_on_every_file(real_data, tmp_path):
     assert len(paths) > 20
     for path in paths:
         clouds.run(path, tmp_path / "c.h5", EVERY, keep_going=True)
-        with artefacts.Clouds(tmp_path / "c.h5") as found:
-            assert len(found) + len(found.dropped) == found.file.attrs["frames_in"]
-            if not found.status.startswith("failed"):
-                told = info(path)
-                assert len(found) == told["usable"]
-                assert int(found.file.attrs["frames_in_scan"]) == told["frames"]
+        with artefacts.Clouds(tmp_path / "c.h5") as artefact:
+            assert len(artefact) + len(artefact.dropped) == artefact.file.attrs["frames_in"]
+            if not artefact.status.startswith("failed"):
+                summary = info(path)
+                assert len(artefact) == summary["usable"]
+                assert int(artefact.file.attrs["frames_in_scan"]) == summary["frames"]

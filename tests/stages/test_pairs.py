@@ -54,8 +54,8 @@ def random_counts(rng, frames):
 
 
 def read(path):
-    with Pairs(path) as found:
-        return found
+    with Pairs(path) as result:
+        return result
 
 
 def expected_pairs(scans, share):
@@ -102,13 +102,13 @@ def test_kept_pairs_are_those_of_the_definition(tmp_path_factory, seed, rule, mi
     # 0.3 is a little less than 3/10 as a float; a share of exactly 3/10 counts as 0.3.
     share = {"paper": paper, "official": official}[rule]
     expected = [row for row in expected_pairs(scans, share) if float(row[4]) >= minimum]
-    found = read(folder / "pairs.h5")
-    table = zip(found.a, found.b, found.matches_ab, found.matches_ba)
+    result = read(folder / "pairs.h5")
+    table = zip(result.a, result.b, result.matches_ab, result.matches_ba)
     assert [tuple(map(int, row)) for row in table] == [row[:4] for row in expected]
     exact = np.array([float(row[4]) for row in expected])
-    np.testing.assert_allclose(found.overlap, exact, rtol=1.2e-7)
-    assert (found.overlap.astype(np.float64) >= minimum).all()
-    assert found.frame_points.tolist() == [n for _, (p, _) in sorted(scans.items()) for n in p]
+    np.testing.assert_allclose(result.overlap, exact, rtol=1.2e-7)
+    assert (result.overlap.astype(np.float64) >= minimum).all()
+    assert result.frame_points.tolist() == [n for _, (p, _) in sorted(scans.items()) for n in p]
 
 
 @pytest.mark.parametrize("tenths", range(1, 10))
@@ -118,10 +118,10 @@ def test_an_overlap_of_exactly_the_threshold_is_kept_and_not_stored_below_it(tmp
     matches = [[0, tenths], [tenths, 0]]
     source = write_overlap(tmp_path / "o.h5", "s", [10, 10], matches)
     pairs.run([source], tmp_path / "p.h5", config.Pairs(min_overlap=minimum))
-    found = read(tmp_path / "p.h5")
-    assert len(found.a) == 1
-    assert np.float64(found.overlap[0]) >= minimum
-    assert np.float64(found.overlap[0]) == pytest.approx(minimum, rel=1e-7)
+    result = read(tmp_path / "p.h5")
+    assert len(result.a) == 1
+    assert np.float64(result.overlap[0]) >= minimum
+    assert np.float64(result.overlap[0]) == pytest.approx(minimum, rel=1e-7)
     matches = [[0, tenths * 100], [tenths * 100 - 1, 0]]
     source = write_overlap(tmp_path / "o.h5", "s", [1000, 1000], matches)
     pairs.run([source], tmp_path / "p.h5", config.Pairs(min_overlap=minimum))
@@ -155,8 +155,8 @@ def three(tmp_path):
 def test_the_ledger_accounts_for_every_frame_and_pair(three, tmp_path):
     out = tmp_path / "pairs.h5"
     pairs.run(three, out, config.Pairs(min_overlap=0.3), missing=["attic", "zoo"])
-    found = read(out)
-    assert found.scenes == ["attic", "bath", "hall", "kitchen", "zoo"]
+    result = read(out)
+    assert result.scenes == ["attic", "bath", "hall", "kitchen", "zoo"]
     with h5py.File(out) as file:
         ledger = {name: item[()].tolist() for name, item in file["ledger"].items()}
     assert ledger["reason"] == [b"lost", b"no_depth"]
@@ -165,8 +165,8 @@ def test_the_ledger_accounts_for_every_frame_and_pair(three, tmp_path):
     assert ledger["frames_in"] == [0, 6, 3, 7, 0]
     assert ledger["kept"] == [0, 5, 0, 6, 0]
     assert ledger["pairs_tested"] == [0, 10, 0, 15, 0]
-    per_scene = np.bincount(found.frame_scene[found.a], minlength=5).tolist()
-    assert 0 < len(found.a) < 25
+    per_scene = np.bincount(result.frame_scene[result.a], minlength=5).tolist()
+    assert 0 < len(result.a) < 25
     assert ledger["pairs_kept"] == ledger["pairs_drawn"] == per_scene
     assert ledger["status"] == [
         b"missing",
@@ -175,8 +175,8 @@ def test_the_ledger_accounts_for_every_frame_and_pair(three, tmp_path):
         b"ok",
         b"missing",
     ]
-    assert found.frame_scene.tolist() == [1] * 5 + [3] * 6
-    assert found.frame_index.tolist() == [0, 3, 6, 9, 12, 0, 3, 6, 9, 12, 15]
+    assert result.frame_scene.tolist() == [1] * 5 + [3] * 6
+    assert result.frame_index.tolist() == [0, 3, 6, 9, 12, 0, 3, 6, 9, 12, 15]
 
 
 def test_the_order_of_the_files_does_not_matter(three, tmp_path):
@@ -202,22 +202,22 @@ def test_a_limit_draws_evenly_and_by_its_seed(tmp_path):
     files = [
         write_overlap(tmp_path / f"{n}.h5", f"s{n}", [100] * frames, matches) for n in range(3)
     ]
-    drawn = {}
+    chosen = {}
     for seed in (0, 1):
         settings = config.Pairs(max_pairs=1000, seed=seed)
         pairs.run(files, tmp_path / "p.h5", settings)
-        found = read(tmp_path / "p.h5")
-        drawn[seed] = list(zip(found.a.tolist(), found.b.tolist()))
-        assert len(set(drawn[seed])) == 1000
-        assert drawn[seed] == sorted(drawn[seed])
+        result = read(tmp_path / "p.h5")
+        chosen[seed] = list(zip(result.a.tolist(), result.b.tolist()))
+        assert len(set(chosen[seed])) == 1000
+        assert chosen[seed] == sorted(chosen[seed])
         with h5py.File(tmp_path / "p.h5") as file:
             assert file["ledger/pairs_kept"][()].tolist() == [1770] * 3
             counts = file["ledger/pairs_drawn"][()]
         assert counts.sum() == 1000
         assert (np.abs(counts.astype(int) - 333) < 70).all()  # 5 standard deviations
-        first_half = sum(a % frames < 18 for a, _ in drawn[seed])  # about half of all pairs
+        first_half = sum(a % frames < 18 for a, _ in chosen[seed])  # about half of all pairs
         assert abs(first_half - 1000 * sum(frames - 1 - a for a in range(18)) / 1770) < 80
-    assert drawn[0] != drawn[1]
+    assert chosen[0] != chosen[1]
     pairs.run(files, tmp_path / "p.h5", config.Pairs(max_pairs=5310))
     assert len(read(tmp_path / "p.h5").a) == 5310
 
@@ -300,8 +300,8 @@ def test_many_scans_are_merged_in_seconds(tmp_path):
     start = time.process_time()
     pairs.run(files, tmp_path / "pairs.h5", config.Pairs(), missing=missing)
     assert time.process_time() - start < 10
-    found = read(tmp_path / "pairs.h5")
-    assert len(found.scenes) == 2120
-    assert len(found.frame_scene) == 820 * 66
-    assert len(found.a) % 820 == 0
-    assert len(found.inputs) == 820  # more than the 64 KiB of an ordinary attribute
+    result = read(tmp_path / "pairs.h5")
+    assert len(result.scenes) == 2120
+    assert len(result.frame_scene) == 820 * 66
+    assert len(result.a) % 820 == 0
+    assert len(result.inputs) == 820  # more than the 64 KiB of an ordinary attribute

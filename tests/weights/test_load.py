@@ -175,9 +175,10 @@ def test_pointcontrasts_last_layer_is_taken_too_where_it_has_as_many_channels(po
 
 
 @pytest.mark.parametrize("name", ["run.safetensors", "published.pth", "moco.pth.tar", IMAGENET])
-def test_a_teacher_takes_the_encoder_alone(files, name, log):
+def test_a_teacher_takes_the_encoder_alone(files, name, log, caplog):
     folder, nets = files
     untouched, _ = started("ppkt")
+    caplog.clear()
     found, loaded = started("ppkt", teacher_weights=str(folder / name))
     assert_same(found["teacher"].network, nets["backbone"].encoder)
     assert not any(p.requires_grad for p in found["teacher"].parameters())

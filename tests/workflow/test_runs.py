@@ -1,4 +1,4 @@
-"""The whole flow for real, tiny: the same results for any number of cores and after any kill."""
+"""The whole flow, tiny: the same results for any number of cores and after any kill."""
 
 import contextlib
 import hashlib
@@ -15,6 +15,7 @@ import pytest
 from flow import ROOT, planned, words_for
 
 from pri3d import store
+from pri3d.run.folder import read_run
 
 pytestmark = [pytest.mark.xdist_group("runs"), pytest.mark.timeout(900)]
 
@@ -40,10 +41,10 @@ TASKS = [f"{task}_scannet-joint-100-0" for task in ("semseg", "insseg")]
 IN_CLOUDS = "semseg3d_scannet-ppkt-100-0"
 
 
-def start(folder, cores, *targets, log=None):
-    """The ordinary command, in a process group of its own."""
+def start(folder, cores, *targets, log=None, more=()):
+    """The ordinary command, in a process group of its own; `more` settings after CONFIG."""
     folder.mkdir(exist_ok=True)
-    words = words_for(ROOT, folder, "--config", *CONFIG, "--", *targets)
+    words = words_for(ROOT, folder, "--config", *CONFIG, *more, "--", *targets)
     words[words.index("--cores") + 1] = str(cores)
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", *words],
@@ -56,22 +57,22 @@ def start(folder, cores, *targets, log=None):
 
 def finish(folder, cores, *targets):
     process = start(folder, cores, *targets)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
 
 
 def digests(folder):
     """Name -> digest of everything that was made and must not depend on time or machine."""
     results = folder / "results"
-    found = {
+    digest_of = {
         str(path.relative_to(results)): store.artefact_digest(path)
         for path in sorted(results.rglob("*.h5"))
     }
     for pattern in ("demo/*/*", "runs/*/model.safetensors"):
         for path in sorted(results.glob(pattern)):
             content = path.read_bytes()
-            found[str(path.relative_to(results))] = hashlib.sha256(content).hexdigest()
-    return found
+            digest_of[str(path.relative_to(results))] = hashlib.sha256(content).hexdigest()
+    return digest_of
 
 
 def litter(folder):
@@ -88,27 +89,28 @@ def reference(tmp_path_factory):
 
 
 def test_everything_is_made(reference):
-    folder, found = reference
+    folder, digest_of = reference
     names = [f"{stage}/scene000{n}_00.h5" for stage in ("clouds", "overlap") for n in range(2)]
     assert {*names, "pairs.h5", "chunks/scene0001_00.h5", "runs/joint/model.safetensors"} <= set(
-        found
+        digest_of
     )
     assert (folder / "results" / "report" / "index.html").stat().st_size > 10_000
     for task in TASKS:
-        assert f"runs/{task}/model.safetensors" in found
-        told = json.loads((folder / "results/evaluation" / f"{task}.json").read_text())
-        assert told["images"] == 4  # every tenth of the held-out scan's 40
-        assert told["left_out"] == []
-    assert {"runs/ppkt/model.safetensors", f"runs/{IN_CLOUDS}/model.safetensors"} <= set(found)
-    told = json.loads((folder / "results/evaluation" / f"{IN_CLOUDS}.json").read_text())
-    assert (told["clouds"], told["left_out"]) == (1, [])
-    assert told["start"].endswith("entries loaded")
-    trained = json.loads((folder / "results/runs/ppkt/provenance.json").read_text())
-    assert list(trained["clouds"]) == ["scene0000_00"]
+        assert f"runs/{task}/model.safetensors" in digest_of
+        measured = json.loads((folder / "results/evaluation" / f"{task}.json").read_text())
+        assert measured["images"] == 4  # every tenth of the held-out scan's 40
+        assert measured["left_out"] == []
+    assert {"runs/ppkt/model.safetensors", f"runs/{IN_CLOUDS}/model.safetensors"} <= set(digest_of)
+    measured = json.loads((folder / "results/evaluation" / f"{IN_CLOUDS}.json").read_text())
+    assert (measured["clouds"], measured["left_out"]) == (1, [])
+    finetuned = read_run(folder / "results" / "runs" / IN_CLOUDS).provenance.finetuned_from
+    assert (finetuned.kind, finetuned.name, finetuned.mode) == ("run", "ppkt", "ppkt")
+    trained = read_run(folder / "results/runs/ppkt").provenance
+    assert list(trained.inputs["clouds"]) == ["scene0000_00"]
     measured = json.loads((folder / "results/evaluation/joint.json").read_text())
     assert measured["scenes"] == ["scene0001_00"]  # the last one is held out
-    trained = json.loads((folder / "results/runs/joint/provenance.json").read_text())
-    assert list(trained["clouds"]) == list(trained["chunks"]) == ["scene0000_00"]
+    trained = read_run(folder / "results/runs/joint").provenance
+    assert list(trained.inputs["clouds"]) == list(trained.inputs["chunks"]) == ["scene0000_00"]
     assert litter(folder) == []
     for kind in ("logs", "benchmarks"):
         made = {path.relative_to(folder / "results" / kind).parts[0].split(".")[0]
@@ -140,8 +142,45 @@ def test_one_core_gives_the_same(reference, tmp_path):
     assert digests(tmp_path / "run") == expected
 
 
+LR = {"plain": 0.1, "deep": 0.05}
+
+
+def test_variants_and_seeds_end_in_the_report(reference, tmp_path):
+    """Two variants of one mode with two seeds each: pretrained, finetuned from and compared."""
+    folder = tmp_path / "run"
+    shutil.copytree(reference[0], folder)
+    variants = {
+        "plain": {"mode": "view", "seeds": 2},
+        "deep": {"mode": "view", "seeds": 2, "lr": 1},
+    }
+    more = [
+        f"variants={json.dumps(variants)}",
+        'finetune={"initial_weights": ["plain", "deep"]}',
+        'report={"runs": ["plain", "deep"], "tasks": ["semseg_scannet"]}',
+    ]
+    process = start(folder, 2, "report", more=more)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    digests = set()
+    for name in variants:
+        for seed in range(2):
+            run = read_run(folder / "results" / "runs" / f"{name}-{seed}")
+            assert (run.mode, run.variant, run.pretrain.seed) == ("view", name, seed)
+            finetuned = folder / "results" / "runs" / f"semseg_scannet-{name}-{seed}-100-0"
+            weights = read_run(finetuned).provenance.finetuned_from
+            assert (weights.kind, weights.name, weights.mode) == ("run", name, "view")
+            digests.add(run.digest())
+    assert len(digests) == 4
+    page = (folder / "results" / "report" / "index.html").read_text()
+    assert "plain" in page
+    assert "deep" in page
+
+
 def kill_repeatedly(folder, kills, longest, *targets):
-    """Start the ordinary command and kill all of it, again and again; how often it was at work."""
+    """Start the ordinary command and kill it with its jobs, `kills` times.
+
+    Returns the number of starts that were killed while they worked.
+    """
     rng, at_work = random.Random(kills), 0
     for _ in range(kills):
         process = start(folder, 2, *targets, log=subprocess.DEVNULL)
@@ -174,7 +213,7 @@ def test_one_ordinary_command_ends_what_was_killed(reference, tmp_path, kills, l
 
 
 def test_what_is_killed_alone_does_not_hinder_the_next_run(reference, tmp_path):
-    """Only Snakemake is killed; its jobs live on beside those of the run that follows."""
+    """Only Snakemake is killed; its jobs still run beside those of the next run."""
     first = start(tmp_path / "run", 2, "all", log=subprocess.DEVNULL)
     time.sleep(4)
     first.kill()

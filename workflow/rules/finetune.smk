@@ -25,8 +25,11 @@ rule finetune:
         how=lambda w, threads: (
             f"{assignments(settings.of_task(w.task), only=RUNTIME)} {options(settings.sparse)}"
         ),
+        # The module of a task also measures it, with metrics that no training uses.
         code=lambda w: code_digest(
-            "pri3d.finetune.train", f"pri3d.finetune.tasks.{TASKS[w.task].kind}"
+            "pri3d.finetune.train",
+            f"pri3d.finetune.tasks.{TASKS[w.task].kind}",
+            without="pri3d.metrics",
         ),
     log:
         f"results/logs/finetune/{RUN}.log",

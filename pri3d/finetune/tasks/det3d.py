@@ -289,9 +289,9 @@ def new_counts(data: LabeledScenes) -> Counts:
     return Counts({}, [])
 
 
-def count(counts: Counts, data: LabeledScenes, item: Item, predictions: list[PredictedBox]) -> None:
+def count(counts: Counts, data: LabeledScenes, item: Item, prediction: list[PredictedBox]) -> None:
     counts.truths[item.position] = item.scene.kind, item.scene.boxes
-    counts.predictions.extend(predictions)
+    counts.predictions.extend(prediction)
 
 
 def figures(counts: Counts, data: LabeledScenes) -> dict[str, Any]:

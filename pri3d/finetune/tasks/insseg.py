@@ -21,7 +21,7 @@ from pri3d.errors import Pri3DError
 from pri3d.finetune import mask_rcnn, pictures
 from pri3d.finetune.initial_weights import load_encoder
 from pri3d.finetune.labels import as_tensor, masks_of, targets
-from pri3d.finetune.mask_rcnn import STAGES, Predictions, build, encoder_of, predict
+from pri3d.finetune.mask_rcnn import STAGES, Predictions, encoder_of, predict
 from pri3d.finetune.optimizers import polynomial_rate, sgd
 from pri3d.finetune.samples import Damaged, resolve_item, separate
 from pri3d.finetune.subsets import labeled_subset
@@ -128,6 +128,10 @@ def networks(data: LabeledImages, settings: Insseg) -> nn.ModuleDict:
     return build(len(data.things.names), settings)
 
 
+def build(classes: int, settings: Insseg) -> nn.ModuleDict:
+    return mask_rcnn.build(classes, settings)
+
+
 def load_initial_weights(nets: nn.ModuleDict, settings: Insseg) -> InitialWeights:
     encoder = encoder_of(nets)
     return load_encoder(encoder, settings.network2d, settings.initial_weights, "insseg")
@@ -223,15 +227,15 @@ def new_counts(data: LabeledImages) -> Counts:
     return Counts([], [], [], InstanceAP(len(data.things.names)))
 
 
-def count(counts: Counts, data: LabeledImages, item: Item, predictions: Predictions) -> None:
+def count(counts: Counts, data: LabeledImages, item: Item, prediction: Predictions) -> None:
     shape = item.color.shape[:2]
     number = len(counts.images) + 1
     counts.images.append(coco.image_of(number, item.name, shape))
     first = len(counts.annotations) + 1
     counts.annotations.extend(coco.annotations_of(number, item.masks, item.labels, first))
-    counts.results.extend(coco.results_of(number, predictions._asdict()))
+    counts.results.extend(coco.results_of(number, prediction._asdict()))
     objects = item.objects
-    counts.scannet.add(at_size(objects.number, shape), objects.class_of, _by_object(predictions))
+    counts.scannet.add(at_size(objects.number, shape), objects.class_of, _by_object(prediction))
 
 
 def _by_object(predictions: Predictions) -> list[Predicted]:
@@ -272,8 +276,8 @@ def summary(result: dict[str, Any]) -> list[str]:
 # Pictures and files
 
 
-def picture(data: LabeledImages, item: Item, predictions: Predictions) -> np.ndarray:
-    shown = _certain(predictions)
+def picture(data: LabeledImages, item: Item, prediction: Predictions) -> np.ndarray:
+    shown = _certain(prediction)
     return pictures.instances(
         item.color, item.masks, item.labels, shown.masks, shown.labels, data.things
     )
@@ -285,11 +289,11 @@ def _certain(predictions: Predictions) -> Predictions:
 
 
 def write_submission(
-    folder: Path, data: LabeledImages, item: Item, predictions: Predictions
+    folder: Path, data: LabeledImages, item: Item, prediction: Predictions
 ) -> None:
     """<image>.txt with one line per object (mask file, label, confidence), and the mask files."""
     ids, lines = data.things.file_ids(), []
-    for number, each in enumerate(_by_object(predictions)):
+    for number, each in enumerate(_by_object(prediction)):
         mask = f"pred_mask/{pictures.file_name(item.name, f'_{number:03d}.png')}"
         pictures.save_png(folder / mask, each.mask.astype(np.uint8) * 255)
         lines.append(f"{mask} {ids[each.kind]} {each.score:.6f}\n")
