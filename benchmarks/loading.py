@@ -10,8 +10,8 @@ and depth images (PNG) are opened at full size and resized; all pixels and all v
 and matches are sampled from the result. Color augmentation is the same. Files are in the page cache
 for both. "published_unique_rows" removes duplicate voxels with np.unique over rows.
 
-"reopened": the same samples, with every scan opened again for each sample. This is close to a training
-with many more scans than a worker keeps open.
+"reopened": the same samples, with every scan opened again for each sample. This is close to a
+training with many more scans than a worker keeps open.
 
 Needs the real scans: a folder with redkitchen/ and livingroom1/ (default $PRI3D_REAL_DATA/scans).
 """

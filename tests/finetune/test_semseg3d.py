@@ -133,7 +133,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(trained, scannet, tmp_pa
 
     step = train.step
     monkeypatch.setattr(train, "step", interrupted_at_13)
-    finetune("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
+    invoke_finetune("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
     monkeypatch.setattr(train, "step", step)
     assert steps[-1] == 13
     assert (stopped / "checkpoints").is_dir()
@@ -278,7 +278,7 @@ def test_damage_of_s3dis_is_reported_in_training_and_in_evaluation(tmp_path, cap
         "{}/chair_1.txt: 1 damaged bytes repaired, the first in line 1",
         "{}/wall_1.txt: 1 lines are not six numbers, the first is line 1; they are dropped",
     ]
-    done("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=3)
+    finetune("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=3)
     notes = [message for message in caplog.messages if message.startswith("office_0")]
     assert notes == [note.format("office_0") for note in said]  # once, in three epochs
     out = tmp_path / "rooms.json"
