@@ -12,6 +12,8 @@ import re
 import statistics
 from pathlib import Path
 
+from pri3d import config
+
 ROOT = Path(__file__).parents[1]
 SCANS, FRAMES = 1513, 100_000  # ScanNet: 2.5 million frames, every 25th
 PAIRS = 840_000  # number of pairs in the paper
@@ -217,6 +219,31 @@ def gpu_steps(measured: dict[str, dict]) -> str:
     return table(head, rows)
 
 
+# Preset and mode -> the measured step that its forecast uses.
+GPU_STEPS = {
+    ("paper", "view"): "view, torch, float32",
+    ("paper", "geo"): "geo, triton, bf16",
+    ("paper", "joint"): "joint, triton, float32",
+    ("ppkt", "ppkt"): "ppkt, triton, bf16",
+}
+STEP_SAMPLES = 8  # of a measured step
+
+
+def gpu_cost(measured: dict[str, dict]) -> str:
+    """Hours of whole pretrainings, from the time of one step of eight samples."""
+    rows = []
+    for (preset, mode), name in GPU_STEPS.items():
+        settings = config.parse(config.with_preset({"preset": preset})).of_variant(mode)
+        result = measured["gpu"]["steps"][name]
+        seconds = settings.steps * settings.batch / STEP_SAMPLES * result["ms_a_step"] / 1000
+        memory = f"{result['gpu_memory_mb'] / 1000:.1f} GB"
+        length = f"{settings.steps:,} steps of {settings.batch}"
+        hours = [f"{seconds / 3600:.0f} h", f"{seconds / 3600 / 8:.1f} h"]
+        rows.append([f"`{preset}`", f"`{mode}`", length, name.split(", ")[2], *hours, memory])
+    head = ["preset", "mode", "length", "2D network in", "1 GPU", "8 GPUs, at best", "GPU memory"]
+    return table(head, rows)
+
+
 def effect(measured: dict[str, dict]) -> str:
     """mIoU in unseen rooms, and its gain over scratch, paired by the labels."""
     return _gains(measured["effect"]["summary"])
@@ -260,7 +287,7 @@ def table(head: list, rows: list[list]) -> str:
 
 
 TABLES = {
-    "README.md": (forecast,),
+    "README.md": (forecast, gpu_cost),
     "docs/overlap.md": (speed, growth),
     "docs/sens.md": (reading,),
     "docs/sparse.md": (engines, sizes, gpu_networks, gpu_steps),
