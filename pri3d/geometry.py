@@ -140,6 +140,8 @@ def scale_intrinsics(
 ) -> Float[np.ndarray, "rows columns"]:
     """Intrinsics (3x3 or 4x4) of the same camera for an image resampled to another height, width.
 
+    Sizes may be fractional, such as those of a crop.
+
     With pixel centers at integers, the image edges (-0.5 and size - 0.5) stay where they are:
     ``c' = (c + 0.5) * scale - 0.5``.
     """

@@ -59,17 +59,17 @@ def dry_run(tree, folder, *words):
 
 
 def planned(tree, folder, *words):
-    """What a dry run would do: a set of "rule scene", "pretrain mode", "pairs", "report"."""
-    status, said = dry_run(tree, folder, *words)
-    assert status == 0, said
-    assert "missing provenance" not in said, said
+    """The jobs of a dry run: a set of "rule scene", "pretrain run", "pairs", "report"."""
+    status, output = dry_run(tree, folder, *words)
+    assert status == 0, output
+    assert "missing provenance" not in output, output
     names = {"pairs": "^$", "report": "^$"}
-    found = set()
-    for rule, message in re.findall(r"^Job \d+: (\w+): (.*)$", said, re.MULTILINE):
+    jobs = set()
+    for rule, message in re.findall(r"^Job \d+: (\w+): (.*)$", output, re.MULTILINE):
         name = re.search(names.get(rule, r"[\w.-]+$"), message)
-        found.add(f"{rule} {name[0]}" if name else rule)
-    totals = re.findall(r"^total +(\d+)$", said, re.MULTILINE)
+        jobs.add(f"{rule} {name[0]}" if name else rule)
+    totals = re.findall(r"^total +(\d+)$", output, re.MULTILINE)
     targets = "all|clouds|overlap|chunks|pretrain_\\w+|finetune_\\w+|low_data|compare_3d|evaluate"
-    targets = re.findall(f"^(?:{targets}) +1$", said, re.MULTILINE)
-    assert len(found) == (int(totals[-1]) if totals else 0) - len(set(targets)), said
-    return found
+    targets = re.findall(f"^(?:{targets}) +1$", output, re.MULTILINE)
+    assert len(jobs) == (int(totals[-1]) if totals else 0) - len(set(targets)), output
+    return jobs

@@ -109,10 +109,10 @@ def test_verify_names_all_that_is_wrong(made, tmp_path):
 
 def test_sens_info(made):
     scan = made / "scans" / "scene0001_00" / "scene0001_00.sens"
-    found = json.loads(good("sens", "info", scan, "--json"))
-    assert found["frames"] == 40
-    assert found["depth"]["height"] == 48
-    assert {"version", "sensor", "frames_readable", "usable", "problems"} <= found.keys()
+    header = json.loads(good("sens", "info", scan, "--json"))
+    assert header["frames"] == 40
+    assert header["depth"]["height"] == 48
+    assert {"version", "sensor", "frames_readable", "usable", "problems"} <= header.keys()
     assert "40" in good("sens", "info", scan)
 
 
@@ -129,11 +129,11 @@ def test_correspondences(made, tmp_path):
         a, b, distance = nearest(*views, 0.05)
     assert len(a) > 0
     good("correspondences", path, i, j, tmp_path / "matches", "--radius", "0.05")
-    with np.load(tmp_path / "matches") as found:
-        np.testing.assert_array_equal(found["a"], a)
-        np.testing.assert_array_equal(found["b"], b)
-        np.testing.assert_array_equal(found["distance"], distance)
-        assert found["a"].shape == (len(distance), 2)
+    with np.load(tmp_path / "matches") as matches:
+        np.testing.assert_array_equal(matches["a"], a)
+        np.testing.assert_array_equal(matches["b"], b)
+        np.testing.assert_array_equal(matches["distance"], distance)
+        assert matches["a"].shape == (len(distance), 2)
     message = bad("correspondences", path, 1, j, tmp_path / "more")
     assert "no frame 1 (not one of the frames that `every` selects)" in message
     assert not (tmp_path / "more").exists()

@@ -447,10 +447,10 @@ def test_settings_of_a_pretraining(changes, expected):
     assert mode == "geo"
     assert settings.lr == expected.get("lr", 0.3)
     for key, value in expected.items():
-        found = settings
+        current = settings
         for part in key.split("."):
-            found = getattr(found, part)
-        assert found == value
+            current = getattr(current, part)
+        assert current == value
 
 
 def test_settings_of_a_task():

@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pri3d"
 ROOT = PACKAGE.parent
 
-BASICS = {"", "errors", "geometry", "store", "artefacts", "config", "classes", "boxes"}
+BASICS = {"", "errors", "geometry", "store", "artefacts", "config", "classes", "boxes", "selection"}
 OFFLINE = BASICS | {"sources", "matching"}
 TORCH = BASICS | {"matching", "transforms", "sparse", "models", "weights", "run", "code_digest"}
 # Part of the package -> the parts it may import besides itself.
@@ -26,6 +26,7 @@ ALLOWED = {
     "errors": set(),
     "classes": set(),
     "boxes": set(),
+    "selection": set(),
     "code_digest": set(),
     "geometry": {"errors"},
     "config": {"errors"},
@@ -41,7 +42,7 @@ ALLOWED = {
     "metrics": {"boxes", "errors"},
     "sparse": BASICS,
     "models": BASICS | {"sparse"},
-    "run": BASICS | {"code_digest"},
+    "run": BASICS | {"code_digest", "models", "sparse"},
     "weights": BASICS | {"sparse", "models", "run"},
     "pretrain": TORCH | {"sources"},
     "finetune": TORCH | {"datasets", "metrics"},
@@ -57,11 +58,15 @@ MAY_USE_TORCH = {"sparse", "models", "transforms", "weights", "pretrain", "finet
 MAY_USE_TORCH_MODULES = {
     "pri3d.api.networks",
     "pri3d.api.pairs",
+    "pri3d.run.batches",
     "pri3d.run.checkpoint",
+    "pri3d.run.identity",
     "pri3d.run.loop",
     "pri3d.run.metrics",
+    "pri3d.run.networks",
     "pri3d.run.processes",
     "pri3d.run.signals",
+    "pri3d.run.step",
 }
 TORCH_LIBRARIES = {"torch", "torchvision", "safetensors.torch", "lightning"}
 # Distributions whose modules have another name.

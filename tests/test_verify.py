@@ -17,6 +17,7 @@ from small_scenes import make_clouds, poses
 
 from pri3d import config, store
 from pri3d.errors import Pri3DError
+from pri3d.run.folder import RANDOM, InitialWeights, Provenance, write_run
 from pri3d.stages import chunks, overlap, pairs
 from pri3d.verify import verify
 
@@ -297,29 +298,65 @@ def test_artefacts_of_a_scan_without_frames_pass(tmp_path):
             assert verify(tmp_path / name, deep=deep)
 
 
-@pytest.fixture
-def run_folder(results):
-    folder = results / "runs" / "joint"
+def origin(path):
+    return {"digest": store.artefact_digest(path), "inputs": {}}
+
+
+def write_weights_and_metrics(folder):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     weights = {f"layer{n}.weight": rng.normal(size=(3, 4)).astype(np.float32) for n in range(3)}
     save_file({**weights, "steps": np.array(5)}, folder / "model.safetensors")
-    (folder / "settings.json").write_text('{"mode": "joint"}')
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.0}\n')
 
-    def origin(path):
-        return {"digest": store.artefact_digest(path), "inputs": {}}
 
-    provenance = {
+def inputs_of(results):
+    return {
         "pairs": origin(results / "pairs.h5"),
         "clouds": {
             "attic": origin(results / "clouds/attic.h5"),
             "elsewhere": {"digest": "0" * 64, "inputs": {}},
         },
         "chunks": {"attic": origin(results / "chunks/attic.h5")},
-        "versions": {"torch": "2"},
     }
-    (folder / "provenance.json").write_text(json.dumps(provenance))
+
+
+def provenance_of(inputs, initial_weights):
+    return Provenance(
+        inputs=inputs,
+        initial_weights=initial_weights,
+        code="0" * 64,
+        versions={"torch": "2"},
+        engine=None,
+    )
+
+
+@pytest.fixture
+def run_folder(results):
+    folder = results / "runs" / "joint"
+    write_weights_and_metrics(folder)
+    weights = {"backbone": RANDOM, "backbone3d": RANDOM}
+    provenance = provenance_of(inputs_of(results), weights)
+    write_run(folder, "pretrain", "joint", config.Pretrain(), provenance)
+    return folder
+
+
+@pytest.fixture
+def finetuned_folder(run_folder):
+    """A run that started from the weights of `run_folder`, whose path was another one."""
+    folder = run_folder.parent / "semseg_scannet-joint-100-0"
+    write_weights_and_metrics(folder)
+    started_from = InitialWeights(
+        kind="run",
+        name="joint",
+        description="run joint",
+        file="model.safetensors",
+        sha256=store.file_digest(run_folder / "model.safetensors"),
+    )
+    dataset = {"scannet": {"digest": "0" * 64, "inputs": {}, "path": "/data/frames"}}
+    provenance = provenance_of({"dataset": dataset}, {"backbone": started_from})
+    settings = config.Semseg(initial_weights="elsewhere/runs/joint/model.safetensors")
+    write_run(folder, "finetune", "semseg_scannet", settings, provenance)
     return folder
 
 
@@ -327,23 +364,46 @@ def test_a_good_run_passes(run_folder):
     passed = " | ".join(verify(run_folder))
     assert "37 weights in 4 arrays are finite" in passed
     assert "2 lines of metrics parse" in passed
-    assert "3 of 4 inputs are there" in passed
+    assert "3 of 4 inputs exist" in passed
+
+
+def test_a_run_of_version_01_passes(results):
+    folder = results / "runs" / "joint"
+    write_weights_and_metrics(folder)
+    (folder / "settings.json").write_text('{"mode": "joint", "net2d": "resnet50"}')
+    old = inputs_of(results) | {"starts": {"init2d": "random"}, "versions": {"torch": "2"}}
+    (folder / "provenance.json").write_text(json.dumps(old))
+    assert "3 of 4 inputs exist" in " | ".join(verify(folder))
+
+
+def test_a_finetuning_run_is_compared_with_its_initial_weights(finetuned_folder, run_folder):
+    passed = " | ".join(verify(finetuned_folder))
+    assert "1 of 1 inputs exist" in passed
+    assert "labels of scannet are not compared" in passed
+    save_file({"a": np.ones(3)}, run_folder / "model.safetensors")
+    with pytest.raises(
+        Pri3DError, match=r"joint/model\.safetensors.*not what the run started from"
+    ):
+        verify(finetuned_folder)
+    shutil.rmtree(run_folder)
+    assert "0 of 1 inputs exist" in " | ".join(verify(finetuned_folder))
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "named"),
+    ("file", "content", "message"),
     [
-        ("model.safetensors", None, "no such file"),
+        ("model.safetensors", None, "does not exist"),
         ("model.safetensors", b"abc", "cannot be read"),
         ("metrics.jsonl", b'{"step": 1}\n{"step": \n', "line 2"),
+        ("metrics.jsonl", b'{"step": 1}\n{"step": ', "line 2"),
         ("metrics.jsonl", b"\xff\xfe", "cannot be read"),
         ("settings.json", b"[]", "no JSON object"),
-        ("provenance.json", None, "cannot be read"),
+        ("provenance.json", None, "does not exist; the run is not finished"),
     ],
 )
-def test_what_is_wrong_with_a_run_is_named(run_folder, file, content, named):
+def test_an_error_of_a_run_names_the_file(run_folder, file, content, message):
     (run_folder / file).unlink() if content is None else (run_folder / file).write_bytes(content)
-    with pytest.raises(Pri3DError, match=named) as caught:
+    with pytest.raises(Pri3DError, match=message) as caught:
         verify(run_folder)
     assert file in str(caught.value)
 

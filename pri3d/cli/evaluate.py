@@ -87,6 +87,8 @@ def evaluate(
     if task is None:
         existing_file(pairs, "run `pri3d pairs`, or name the file with --pairs")
         existing_folder(clouds, "run `pri3d clouds`, or name the folder with --clouds")
+        if trained.mode is not None and "chunks" in config.MODES[trained.mode].reads:
+            existing_folder(chunks, "run `pri3d chunks`, or name the folder with --chunks")
         settings = checked(
             "evaluate", max_pairs=max_pairs, matches=matches, radius_m=radius, seed=seed
         )

@@ -28,9 +28,10 @@ from pri3d.errors import Pri3DError
 
 PairsFile = Annotated[Path, typer.Option(help="made by `pri3d pairs`")]
 CloudsFolder = Annotated[Path, typer.Option(help="folder with <scene>.h5 made by `pri3d clouds`")]
+_WITH_CHUNKS = " and ".join(name for name, mode in config.MODES.items() if "chunks" in mode.reads)
 ChunksFolder = Annotated[
     Path,
-    typer.Option(help="folder with <scene>.h5 made by `pri3d chunks`; read for geo and joint"),
+    typer.Option(help=f"folder with <scene>.h5 made by `pri3d chunks`; read for {_WITH_CHUNKS}"),
 ]
 
 

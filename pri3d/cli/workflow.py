@@ -52,7 +52,7 @@ def run(
         if re.fullmatch(r"\w+", target) and not Path(target).exists():
             known("target", target, names)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", cores]
-    command += ["--dry-run"] * dry_run or ["--quiet", "host", "reason"]
+    command += ["--dry-run"] if dry_run else ["--quiet", "host", "reason", "rules"]
     if config_file is not None:
         command += ["--configfile", str(config_file)]
     if given:

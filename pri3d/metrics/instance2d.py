@@ -1,11 +1,11 @@
 """ScanNet's measure of 2D instance segmentation: average precision over pixel masks.
 
 It follows the benchmark's script (Dai et al., CVPR 2017) and differs from COCO: a match needs an
-IoU *above* the threshold; of several predictions that match one object, the one with the highest score
-is correct and the others are wrong; a prediction without a match is ignored if it mostly covers
-objects that are too small to count (but not if it covers pixels without annotation: the script's
-mask of them is always empty); and the area under the precision curve is summed over the midpoints
-of recall.
+IoU *above* the threshold; of several predictions that match one object, the one with the highest
+score is correct and the others are wrong; a prediction without a match is ignored if it mostly
+covers objects that are too small to count (but not if it covers pixels without annotation: the
+script's mask of them is always empty); and the area under the precision curve is summed over the
+midpoints of recall.
 """
 
 from typing import NamedTuple

@@ -51,7 +51,6 @@ def read_ply(path: str | Path, keep_all: bool = False) -> Surface:
     Raises:
         Pri3DError: the file is damaged, cut, claims more than it contains, or has no finite vertex.
     """
-    import plyfile
 
     try:
         vertex = _vertices(path)
@@ -61,7 +60,7 @@ def read_ply(path: str | Path, keep_all: bool = False) -> Surface:
             color = np.stack([_as_u8(vertex[name]) for name in ("red", "green", "blue")], axis=1)
         else:
             color = np.full(points.shape, _GRAY, np.uint8)
-    except (plyfile.PlyParseError, ValueError, KeyError, TypeError, MemoryError) as error:
+    except _damage() as error:
         raise _damaged(path, " ".join(str(error).split())) from None
     finite = np.isfinite(points).all(axis=1)
     if not finite.any():
@@ -79,11 +78,10 @@ def read_vertex_labels(path: str | Path) -> np.ndarray:
     Raises:
         Pri3DError: the file is damaged, cut, claims more than it contains, or has no labels.
     """
-    import plyfile
 
     try:
         return np.asarray(_vertices(path)["label"])
-    except (plyfile.PlyParseError, ValueError, KeyError, TypeError, MemoryError) as error:
+    except _damage() as error:
         raise _damaged(path, " ".join(str(error).split())) from None
 
 
@@ -96,6 +94,13 @@ def _vertices(path: str | Path) -> "plyfile.PlyElement":
     except plyfile.PlyElementParseError:
         data = plyfile.PlyData.read(str(path))
     return data["vertex"]
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Exceptions that plyfile raises for a damaged file."""
+    import plyfile
+
+    return plyfile.PlyParseError, ArithmeticError, ValueError, KeyError, TypeError, MemoryError
 
 
 def _damaged(path: str | Path, what: str) -> Pri3DError:

@@ -18,7 +18,7 @@ def small_network(**settings):
 
 
 def cloud(seed, rows=600, dtype=torch.float32):
-    """Cells on a bumpy sheet, shuffled, partly negative; and colours."""
+    """Cells on a bumpy sheet, shuffled, partly negative; and colors."""
     generator = torch.Generator().manual_seed(seed)
     xy = torch.randint(-20, 20, (rows, 2), generator=generator)
     z = (4 * torch.sin(xy[:, :1] / 6) + 3 * torch.cos(xy[:, 1:] / 5)).floor().long()
@@ -74,13 +74,13 @@ def test_an_engine_that_is_not_installed_is_named(monkeypatch):
 
 def test_rows_come_back_in_their_order():
     network = small_network().double().eval()
-    cells, colours = cloud(0, dtype=torch.float64)
-    out = network(collate([(cells, colours)]))
+    cells, colors = cloud(0, dtype=torch.float64)
+    out = network(collate([(cells, colors)]))
     assert out.stride == 1
     assert out.features.shape == (len(cells), 8)
     assert torch.equal(out.coordinates[:, 1:], cells)
     order = torch.randperm(len(cells))
-    shuffled = network(collate([(cells[order], colours[order])]))
+    shuffled = network(collate([(cells[order], colors[order])]))
     assert torch.allclose(shuffled.features, out.features[order], atol=1e-12, rtol=0)
 
 
@@ -94,11 +94,11 @@ def test_clouds_of_a_batch_are_independent():
 
 def test_moving_by_the_coarsest_stride_changes_nothing():
     network = small_network(stem_kernel=3).double().eval()
-    cells, colours = cloud(0, dtype=torch.float64)
-    out = network(collate([(cells, colours)])).features
-    moved = network(collate([(cells + torch.tensor([16, -160, 32]), colours)])).features
+    cells, colors = cloud(0, dtype=torch.float64)
+    out = network(collate([(cells, colors)])).features
+    moved = network(collate([(cells + torch.tensor([16, -160, 32]), colors)])).features
     assert torch.allclose(moved, out, atol=1e-12, rtol=0)
-    elsewhere = network(collate([(cells + 1, colours)])).features
+    elsewhere = network(collate([(cells + 1, colors)])).features
     assert not torch.allclose(elsewhere, out, atol=1e-3)
 
 

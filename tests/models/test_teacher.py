@@ -1,4 +1,4 @@
-"""Frozen teachers, and the layer that brings their features to pixels."""
+"""Frozen teachers, and the layer that brings their features to the resolution of the image."""
 
 import pytest
 import timm
@@ -12,10 +12,11 @@ from pri3d.models.sync_batch_norm import synchronize_batch_norm
 from pri3d.models.teacher import Teacher, UpsamplingProjection
 from pri3d.pretrain.initial_weights import load_initial_weights
 from pri3d.pretrain.modes import module_of
+from pri3d.run.folder import RANDOM
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_asked_pixels_are_those_of_the_whole_upsampled_map(dtype):
+def test_requested_pixels_equal_the_whole_upsampled_map(dtype):
     torch.manual_seed(0)
     layer = UpsamplingProjection(12, 5).to(dtype)
     map_BChw = torch.randn(3, 12, 4, 6, dtype=dtype, requires_grad=True)
@@ -29,9 +30,11 @@ def test_asked_pixels_are_those_of_the_whole_upsampled_map(dtype):
     expected = whole.permute(0, 2, 3, 1).reshape(-1, 5)[torch.cat(pixels)]
     tolerance = 1e-12 if dtype == torch.float64 else 2e-5
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-    given = torch.autograd.grad(found.sin().sum(), map_BChw, retain_graph=True)[0]
-    wanted = torch.autograd.grad(expected.sin().sum(), map_BChw)[0]
-    torch.testing.assert_close(given, wanted, rtol=10 * tolerance, atol=10 * tolerance)
+    gradient = torch.autograd.grad(found.sin().sum(), map_BChw, retain_graph=True)[0]
+    expected_gradient = torch.autograd.grad(expected.sin().sum(), map_BChw)[0]
+    torch.testing.assert_close(
+        gradient, expected_gradient, rtol=10 * tolerance, atol=10 * tolerance
+    )
 
 
 def test_an_encoder_gives_its_last_stage():
@@ -73,12 +76,15 @@ def test_networks_of_other_libraries(name, channels, stride, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(whole.state_dict(), file)
     settings = Pretrain(
-        teacher=name, teacher_weights=str(file), network3d={"widths": [8] * 8, "blocks": [1] * 8}, projection_channels=16,
-        height=64, width=96,
-    )  # fmt: skip
+        teacher=name,
+        teacher_weights=str(file),
+        network3d={"widths": [8] * 8, "blocks": [1] * 8},
+        projection_channels=16,
+        height=64,
+        width=96,
+    )
     nets = module_of("ppkt").networks(settings)
-    starts = load_initial_weights(nets, settings)
-    assert "entries loaded" in starts["teacher_weights"]
+    assert load_initial_weights(nets, settings)["teacher"].loaded
     teacher = nets["teacher"]
     shape = (64, 96)
     image = torch.randn(1, 3, *shape)
@@ -92,17 +98,17 @@ def test_networks_of_other_libraries(name, channels, stride, tmp_path):
     assert all(torch.equal(own[n], value) for n, value in whole.state_dict().items() if n in own)
 
 
-def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
-    for name, said in [
+def test_unusable_teachers_are_refused_in_one_sentence(tmp_path):
+    for name, message in [
         ("torchvision:nonsense", "nonsense"),
-        ("torchvision:vit_b_16", "has no map of its features"),
+        ("torchvision:vit_b_16", "has no feature map"),
         ("torchvision:fcn_resnet50", "has no classifier fcn_resnet50"),
         ("timm:nonsense", "Unknown model"),
-        ("timm:mixer_s16_224", "has no map of its features"),
+        ("timm:mixer_s16_224", "has no feature map"),
     ]:
-        with pytest.raises(Pri3DError, match=said):
+        with pytest.raises(Pri3DError, match=message):
             Teacher(name, (224, 224))
-    with pytest.raises(Pri3DError, match="makes no map of an image of 64 x 96 pixels"):
+    with pytest.raises(Pri3DError, match="fails on images of 64 x 96 pixels"):
         Teacher("timm:mixer_s16_224", (64, 96))
     file = tmp_path / "weights.safetensors"
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
@@ -114,11 +120,8 @@ def test_what_cannot_be_a_teacher_is_one_sentence(tmp_path):
         load_initial_weights(module_of("ppkt").networks(settings), settings)
 
 
-def test_a_teacher_that_knows_nothing_is_told(capsys):
+def test_a_teacher_with_random_weights_is_warned_about(caplog):
     settings = Pretrain(teacher="resnet18_half")
     nets = module_of("ppkt").networks(settings)
-    assert load_initial_weights(nets, settings) == {
-        "teacher_weights": "random",
-        "initial_weights_3d": "random",
-    }
-    assert "RANDOM weights and knows nothing" in capsys.readouterr().err
+    assert load_initial_weights(nets, settings) == {"teacher": RANDOM, "backbone3d": RANDOM}
+    assert "has RANDOM weights" in caplog.text

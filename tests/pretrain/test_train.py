@@ -1,6 +1,7 @@
-"""The training loop: it learns, it can be killed at any moment, and it says why it stops."""
+"""Pretraining: it learns, it can be killed at any moment, and its errors name their reasons."""
 
 import json
+import logging
 import random
 import shutil
 import signal
@@ -20,12 +21,13 @@ import yaml
 from make_artefacts import make_artefacts, read_metrics
 from safetensors.torch import load_file
 
-from pri3d import code_digest
 from pri3d.artefacts import Pairs
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain import modes, train
+from pri3d.pretrain import provenance, train
+from pri3d.pretrain.modes import module_of
 from pri3d.run import checkpoint
+from pri3d.run.folder import RANDOM, read_run
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("training")
@@ -50,8 +52,8 @@ def room(tmp_path_factory):
     return make_artefacts(tmp_path_factory.mktemp("room"))
 
 
-def run_training(room, out: Path, mode="view", **settings) -> None:
-    train.run(**room, out=out, mode=mode, settings=Pretrain(**TINY | settings))
+def run_training(room, out: Path, mode="view", variant=None, **settings) -> None:
+    train.run(**room, out=out, mode=mode, settings=Pretrain(**TINY | settings), variant=variant)
 
 
 def without_times(lines: list[dict]) -> list[dict]:
@@ -69,9 +71,8 @@ def assert_same_weights(out: Path, other: Path) -> None:
 def joint_run(room, tmp_path_factory):
     """A finished run of 16 steps of two pairs."""
     out = tmp_path_factory.mktemp("runs") / "joint"
-    run_training(
-        room, out, "joint", steps=16, batch=2, log_every=4, checkpoint_every=6, temperature=0.2
-    )
+    given = {"steps": 16, "batch": 2, "log_every": 4, "checkpoint_every": 6, "temperature": 0.2}
+    run_training(room, out, "joint", variant="warm", **given)
     return out
 
 
@@ -107,17 +108,17 @@ def test_what_a_finished_run_leaves(joint_run, room):
     assert {path.name for path in joint_run.iterdir()} == {*DONE, "checkpoints", "tensorboard"}
     kept = sorted(path.name for path in (joint_run / "checkpoints").iterdir())
     assert kept == ["step_00000012.pt", "step_00000016.pt"]
-    settings = json.loads((joint_run / "settings.json").read_text())
-    assert settings["mode"] == "joint"
-    assert Pretrain(**{k: v for k, v in settings.items() if k != "mode"}).steps == 16
-    provenance = json.loads((joint_run / "provenance.json").read_text())
+    run = read_run(joint_run)
+    assert (run.kind, run.mode, run.variant) == ("pretrain", "joint", "warm")
+    assert run.pretrain.steps == 16
+    assert run.pretrain.micro_batch == 2
+    inputs = run.provenance.inputs
     with Pairs(room["pairs"]) as pairs:
-        assert provenance["pairs"] == {"digest": pairs.digest, "inputs": pairs.inputs}
-    assert (
-        provenance["chunks"]["room00"]["inputs"]["clouds"]
-        == (provenance["clouds"]["room00"]["digest"])
-    )
-    assert provenance["clouds"]["room00"]["inputs"] == {"sens": "0" * 64}
+        assert inputs["pairs"] == {"digest": pairs.digest, "inputs": pairs.inputs}
+    assert inputs["chunks"]["room00"]["inputs"]["clouds"] == inputs["clouds"]["room00"]["digest"]
+    assert inputs["clouds"]["room00"]["inputs"] == {"sens": "0" * 64}
+    assert run.provenance.initial_weights == {"backbone": RANDOM, "backbone3d": RANDOM}
+    assert run.provenance.engine == "torch"
     weights = load_file(joint_run / "model.safetensors")
     state = checkpoint.newest(joint_run / "checkpoints")[1]["model"]
     assert weights.keys() == state.keys()
@@ -126,7 +127,7 @@ def test_what_a_finished_run_leaves(joint_run, room):
     )
 
 
-def test_a_finished_run_started_again_only_writes_its_weights_again(joint_run, room, tmp_path):
+def test_a_finished_run_without_weights_writes_them_again(joint_run, room, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(joint_run, out)
     (out / "model.safetensors").unlink()
@@ -134,6 +135,42 @@ def test_a_finished_run_started_again_only_writes_its_weights_again(joint_run, r
     run_training(room, out, "joint", **same, log_every=4, checkpoint_every=3, workers=1)
     assert_same_weights(out, joint_run)
     assert read_metrics(out) == read_metrics(joint_run)
+
+
+def test_a_finished_run_stays_as_it_is(joint_run, room, caplog):
+    before = {path: path.read_bytes() for path in joint_run.rglob("*") if path.is_file()}
+    with caplog.at_level(logging.INFO):
+        run_training(room, joint_run, "joint", steps=16, batch=2, temperature=0.2)
+    assert "is finished already" in caplog.text
+    assert {path: path.read_bytes() for path in joint_run.rglob("*") if path.is_file()} == before
+    with pytest.raises(Pri3DError, match=r"finished run that differs in pretrain\.lr"):
+        run_training(room, joint_run, "joint", steps=16, batch=2, temperature=0.2, lr=0.3)
+    with pytest.raises(Pri3DError, match="finished run that differs in the mode"):
+        run_training(room, joint_run, "view", steps=16, batch=2, temperature=0.2)
+
+
+def test_weights_of_something_else_are_not_overwritten(room, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(Pri3DError, match="weights that no finished run of this software wrote"):
+        run_training(room, tmp_path, steps=1)
+
+
+def test_an_unfinished_run_says_what_it_is(room, tmp_path):
+    with pytest.raises(Pri3DError, match="the loss is nan"):
+        run_training(room, tmp_path, steps=4, lr=1e30, normalize=False, variant="hot")
+    run = read_run(tmp_path)
+    assert (run.mode, run.variant, run.provenance) == ("view", "hot", None)
+
+
+def test_a_checkpoint_of_version_01_is_one_clear_sentence(room, tmp_path, caplog):
+    state = {"step": 1, "made_from": json.dumps({"mode": "view", "settings": {"steps": 2}})}
+    checkpoint.save_torch(tmp_path / "checkpoints/step_00000001.pt", state)
+    with pytest.raises(Pri3DError, match=r"step_00000001\.pt: is a checkpoint of version 0\.1"):
+        run_training(room, tmp_path, steps=2)
+    checkpoint.save_torch(tmp_path / "checkpoints/step_00000002.pt", state | {"step": 2})
+    with caplog.at_level(logging.INFO):
+        run_training(room, tmp_path, steps=2)
+    assert "starting from scratch, changed: the version of pri3d" in caplog.text
 
 
 def command(room, out: Path, config: Path) -> list[str]:
@@ -166,23 +203,23 @@ def test_stopped_and_killed_it_ends_with_the_same_bits(room, tmp_path):
     run_training(room, whole, "joint", **settings | {"workers": 0})
 
     def last_step():
-        found = [int(path.stem[5:]) for path in (broken / "checkpoints").glob("step_*.pt")]
-        return max(found, default=0)
+        steps = [int(path.stem[5:]) for path in (broken / "checkpoints").glob("step_*.pt")]
+        return max(steps, default=0)
 
-    # Asked to stop: one sentence, a checkpoint, status 1.
+    # A request to stop: one sentence, a checkpoint, status 1.
     process = subprocess.Popen(
         command(room, broken, config), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     wait_for(lambda: (broken / "metrics.jsonl").exists(), process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 1, said
-    assert "stopped by SIGTERM after step" in said
-    assert "Traceback" not in said
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "stopped by SIGTERM after step" in errors
+    assert "Traceback" not in errors
     assert last_step() > 0
     assert not (broken / "model.safetensors").exists()
 
-    # Killed at a random moment after it went on, which costs the newest checkpoint a bit as well.
+    # Killed at a random moment after it resumed; a bit of the newest checkpoint flips as well.
     stopped_at = checkpoint.newest(broken / "checkpoints")[1]["step"]
     process = subprocess.Popen(command(room, broken, config), stderr=subprocess.PIPE)
     wait_for(lambda: last_step() >= stopped_at + 3, process)
@@ -200,14 +237,14 @@ def test_stopped_and_killed_it_ends_with_the_same_bits(room, tmp_path):
     assert without_times(read_metrics(broken)) == without_times(read_metrics(whole))
 
 
-def test_other_settings_or_inputs_do_not_go_on(room, tmp_path):
+def test_other_settings_or_inputs_do_not_resume(room, tmp_path):
     out, given = tmp_path / "run", {"steps": 2, "checkpoint_every": 1}
     run_training(room, out, **given)
     (out / "checkpoints" / "step_00000002.pt").unlink()  # as if killed after the first step
     (out / "model.safetensors").unlink()
     for change, sentence in (
-        ({"lr": 0.05}, r"pretrain\.lr \(0\.1 then, 0\.05 now\)"),
-        ({"steps": 7}, r"pretrain\.steps \(2 then, 7 now\)"),
+        ({"lr": 0.05}, r"pretrain\.lr \(was 0\.1, now 0\.05\)"),
+        ({"steps": 7}, r"pretrain\.steps \(was 2, now 7\)"),
         ({"mode": "joint"}, "the mode"),
     ):
         with pytest.raises(Pri3DError, match=r"step_00000001\.pt: .*differs in " + sentence):
@@ -218,40 +255,42 @@ def test_other_settings_or_inputs_do_not_go_on(room, tmp_path):
     run_training(room, out, **given)
 
 
-def test_a_finished_run_whose_weights_were_removed_begins_anew(room, tmp_path, capsys):
+def test_a_changed_run_whose_weights_were_removed_starts_from_scratch(room, tmp_path, caplog):
     out = tmp_path / "run"
     run_training(room, out, steps=3)
     with pytest.raises(Pri3DError, match=r"pretrain\.lr"):
         run_training(room, out, steps=3, lr=0.05)
     (out / "model.safetensors").unlink()
-    run_training(room, out, steps=2, lr=0.05)
-    assert "beginning anew" in capsys.readouterr().err
+    with caplog.at_level(logging.INFO):
+        run_training(room, out, steps=2, lr=0.05)
+    assert "starting from scratch" in caplog.text
     assert [line["step"] for line in read_metrics(out)] == [2]
     fresh = tmp_path / "fresh"
     run_training(room, fresh, steps=2, lr=0.05)
     assert_same_weights(out, fresh)
 
 
-def test_changed_code_trains_a_finished_run_anew_and_goes_on_with_another(
-    room, tmp_path, capsys, monkeypatch
+def test_changed_code_trains_a_finished_run_again_and_resumes_an_unfinished_one(
+    room, tmp_path, caplog, monkeypatch
 ):
+    caplog.set_level(logging.INFO)
     run_training(room, tmp_path, steps=2, checkpoint_every=1)
-    monkeypatch.setattr(code_digest, "code_digest", lambda _: "other")
+    monkeypatch.setattr(provenance, "code_of_mode", lambda _: "other")
     with pytest.raises(Pri3DError, match="differs in the code"):
         run_training(room, tmp_path, steps=2, checkpoint_every=1)
     (tmp_path / "model.safetensors").unlink()
     run_training(room, tmp_path, steps=2, checkpoint_every=1)
-    assert "beginning anew, changed: the code" in capsys.readouterr().err
-    newest = max((tmp_path / "checkpoints").iterdir())
-    newest.unlink()
+    assert "starting from scratch, changed: the code" in caplog.text
+    (tmp_path / "model.safetensors").unlink()
+    max((tmp_path / "checkpoints").iterdir()).unlink()
     monkeypatch.undo()
     run_training(room, tmp_path, steps=2, checkpoint_every=1)
-    assert "going on, but with other code" in capsys.readouterr().err
+    assert "resuming with other code" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_samples(room, tmp_path):
-    told = r"the loss is nan, its gradient nan, at step 2 \(samples: room00 frames \d"
-    with pytest.raises(Pri3DError, match=told):
+    message = r"the loss is nan, its gradient nan, at step 2 \(samples: room00 frames \d"
+    with pytest.raises(Pri3DError, match=message):
         run_training(room, tmp_path, steps=4, lr=1e30, normalize=False)
     assert not (tmp_path / "model.safetensors").exists()
 
@@ -267,7 +306,7 @@ def test_skipped_samples_are_counted_and_the_others_run_training(tmp_path):
     # One epoch: three of six pairs have frame 0; of the others, two have frame 1.
     assert last["skipped"] == {
         "geo: chunk within one cell of 16 voxels": 2,
-        "no colour image": 3,
+        "no color image": 3,
     }
     assert last["pairs"] == 6
 
@@ -277,7 +316,7 @@ def test_nothing_to_train_on_is_an_error(tmp_path):
         frames["jpeg"] = [b""] * 4
 
     room = make_artefacts(tmp_path / "blind", edit=blind)
-    with pytest.raises(Pri3DError, match=r"nothing could be trained on: no colour image \(3\)"):
+    with pytest.raises(Pri3DError, match=r"nothing could be trained on: no color image \(3\)"):
         run_training(room, tmp_path / "run", steps=3)
     assert not (tmp_path / "run/model.safetensors").exists()
 
@@ -302,12 +341,12 @@ def test_chunks_of_other_clouds_are_refused(room, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there_is_said_so(room, tmp_path):
-    with pytest.raises(Pri3DError, match=r"cuda is asked for and torch sees no GPU"):
+def test_a_missing_gpu_is_named(room, tmp_path):
+    with pytest.raises(Pri3DError, match=r"cuda is requested, and torch finds no GPU"):
         run_training(room, tmp_path, steps=1, device="cuda")
 
 
-def test_moco_trains_the_encoder_alone_and_goes_on_exactly(room, tmp_path):
+def test_moco_trains_the_encoder_alone_and_resumes_exactly(room, tmp_path):
     settings = {"steps": 12, "batch": 4, "log_every": 6, "moco_queue": 8, "lr": 0.03}
     run_training(room, tmp_path / "run", "moco", **settings)
     *_, last = read_metrics(tmp_path / "run")
@@ -325,14 +364,14 @@ def test_moco_trains_the_encoder_alone_and_goes_on_exactly(room, tmp_path):
     assert_same_weights(tmp_path / "again", tmp_path / "run")
 
 
-def test_other_weights_in_the_starting_file_are_another_run(room, tmp_path):
-    """A finished run begins anew once its weights are gone; until then it is refused."""
+def test_other_initial_weights_are_another_run(room, tmp_path):
+    """A finished run starts from scratch once its weights are gone; until then it is refused."""
     file, out = tmp_path / "start.pth", tmp_path / "run"
     for seed in (1, 2):
         torch.manual_seed(seed)
         torch.save(torchvision.models.resnet18().state_dict(), file)
         if seed == 2:
-            with pytest.raises(Pri3DError, match=r"differs in the weights that it starts from"):
+            with pytest.raises(Pri3DError, match=r"differs in the initial weights"):
                 run_training(room, out, steps=2, initial_weights_2d=str(file), lr=1e-3)
             (out / "model.safetensors").unlink()
         run_training(room, out, steps=2, initial_weights_2d=str(file), lr=1e-3)
@@ -341,8 +380,8 @@ def test_other_weights_in_the_starting_file_are_another_run(room, tmp_path):
         assert torch.nn.functional.cosine_similarity(weights, start, dim=0) > 0.9
 
 
-def test_a_long_step_is_given_up_when_asked_to_stop(room, tmp_path):
-    """Of 60 micro-batches a step, few are done after the signal; nothing of the step is kept."""
+def test_a_long_step_is_given_up_on_request(room, tmp_path):
+    """Of 60 micro-batches per step, few are done after the signal; nothing of the step is kept."""
     settings = TINY | {"steps": 2, "batch": 60, "micro_batch": 1, "log_every": 1, "workers": 1}
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"pretrain": settings}))
@@ -350,22 +389,22 @@ def test_a_long_step_is_given_up_when_asked_to_stop(room, tmp_path):
     process = subprocess.Popen(command(room, out, config), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (out / "metrics.jsonl").exists(), process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "stopped by SIGTERM after step 0 of 2" in said
+    assert "stopped by SIGTERM after step 0 of 2" in errors
     state = checkpoint.newest(out / "checkpoints")[1]
     assert state["step"] == 0
     torch.manual_seed(0)
-    fresh = modes.networks("joint", Pretrain(**settings)).state_dict()
+    fresh = module_of("joint").networks(Pretrain(**settings)).state_dict()
     for name, value in fresh.items():
         assert torch.equal(value, state["model"][name]), name
 
 
-def test_a_clipped_gradient_has_the_length_asked_for(room, tmp_path):
+def test_a_clipped_gradient_has_the_norm_of_the_setting(room, tmp_path):
     """With plain SGD from momentum 0, a step is lr times the gradient."""
     given = {"steps": 1, "momentum": 0.0, "dampening": 0.0, "lr": 0.5, "log_every": 1}
     torch.manual_seed(0)
-    start = modes.networks("view", Pretrain(**TINY | given)).state_dict()
+    start = module_of("view").networks(Pretrain(**TINY | given)).state_dict()
     lengths = {}
     for clip in (None, 0.25):
         out = tmp_path / str(clip)
@@ -380,7 +419,7 @@ def test_a_clipped_gradient_has_the_length_asked_for(room, tmp_path):
     assert norm > 0.25
 
 
-def test_running_statistics_follow_the_momentum_asked_for(room, tmp_path):
+def test_running_statistics_follow_the_momentum(room, tmp_path):
     given = {"steps": 1, "batch": 1}
     name = "backbone.encoder.bn1.running_var"
     moved = {}
@@ -394,13 +433,13 @@ def test_running_statistics_follow_the_momentum_asked_for(room, tmp_path):
     assert (ratio < 5.1).all()
 
 
-def test_as_many_checkpoints_stay_as_asked_for(room, tmp_path):
+def test_the_number_of_kept_checkpoints_is_a_setting(room, tmp_path):
     run_training(room, tmp_path, steps=4, checkpoint_every=1, keep_checkpoints=3)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [f"step_0000000{step}.pt" for step in (2, 3, 4)]
 
 
-def test_figures_go_to_weights_and_biases_when_asked_for(room, tmp_path, monkeypatch):
+def test_metrics_go_to_weights_and_biases_on_request(room, tmp_path, monkeypatch):
     with pytest.raises(Pri3DError, match=r"pretrain\.wandb: .*pip install 'pri3d\[wandb\]'"):
         run_training(room, tmp_path / "absent", steps=1, wandb=True)
     sent = []
@@ -446,8 +485,8 @@ def imagenet_file(folder: Path, monkeypatch) -> dict[str, torch.Tensor]:
     return weights
 
 
-def start_of(out: Path) -> str:
-    return json.loads((out / "provenance.json").read_text())["starts"]["initial_weights_2d"]
+def kind_of_weights(out: Path) -> str:
+    return read_run(out).provenance.initial_weights["backbone"].kind
 
 
 def test_imagenet_weights_come_from_torchs_cache(room, tmp_path, monkeypatch):
@@ -457,14 +496,12 @@ def test_imagenet_weights_come_from_torchs_cache(room, tmp_path, monkeypatch):
         run_training(room, out, steps=1, lr=1e-12, initial_weights_2d=initial_weights_2d)
         trained = load_file(out / "model.safetensors")
         for name in ("conv1.weight", "layer4.1.conv2.weight"):
-            found = trained[f"backbone.encoder.{name}"]
-            assert torch.allclose(found, weights[name], rtol=1e-4, atol=1e-7), name
-        assert start_of(out).startswith("ImageNet")
+            value = trained[f"backbone.encoder.{name}"]
+            assert torch.allclose(value, weights[name], rtol=1e-4, atol=1e-7), name
+        assert kind_of_weights(out) == "imagenet"
 
 
-def test_imagenet_weights_that_cannot_be_had_are_never_passed_over(
-    room, tmp_path, monkeypatch, capsys
-):
+def test_missing_imagenet_weights_are_never_ignored_silently(room, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
 
     def refuse(*_, **__):
@@ -476,8 +513,8 @@ def test_imagenet_weights_that_cannot_be_had_are_never_passed_over(
     ):
         run_training(room, tmp_path / "strict", steps=1, initial_weights_2d="imagenet")
     run_training(room, tmp_path / "tried", steps=1, initial_weights_2d="try_imagenet")
-    assert "starting from RANDOM weights" in capsys.readouterr().err
-    assert start_of(tmp_path / "tried").startswith("random")
+    assert "training begins from RANDOM weights" in caplog.text
+    assert kind_of_weights(tmp_path / "tried") == "random"
 
 
 @pytest.mark.slow
@@ -491,8 +528,8 @@ def test_killed_at_twenty_random_steps_it_ends_with_the_same_bits(room, tmp_path
     run_training(room, whole, "joint", **settings | {"workers": 0})
 
     def last_step():
-        found = [int(path.stem[5:]) for path in (broken / "checkpoints").glob("step_*.pt")]
-        return max(found, default=0)
+        steps = [int(path.stem[5:]) for path in (broken / "checkpoints").glob("step_*.pt")]
+        return max(steps, default=0)
 
     rng = random.Random(0)
     for kill_at in sorted(rng.sample(range(1, 59), 20)):

@@ -1,11 +1,8 @@
-"""Several processes train as one does: the same weights, whatever way a batch is dealt out."""
+"""Several processes train as one does: the same weights, however a batch is divided."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,12 +10,14 @@ import pytest
 import torch
 import yaml
 from make_artefacts import make_artefacts, read_metrics
-from safetensors.torch import load_file
+from ranks import assert_close, free_port, weights_of
+from ranks import start as start_processes
 
 from pri3d.models.minkunet import minkunet
 from pri3d.models.resunet import resunet
 from pri3d.models.sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
 from pri3d.run import processes
+from pri3d.run.folder import read_run
 from pri3d.run.processes import sum_over_processes
 
 TINY = {
@@ -43,55 +42,26 @@ def room(tmp_path_factory):
     return make_artefacts(tmp_path_factory.mktemp("room"))
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def start(room, out: Path, mode: str, ranks: int, **settings) -> list[subprocess.Popen]:
-    """The processes that `torchrun` would start, without the seconds it takes for itself."""
+def start(room, out: Path, mode: str, size: int, **settings) -> list[subprocess.Popen]:
     out.parent.mkdir(parents=True, exist_ok=True)
     config = out.parent / f"{out.name}.yaml"
     config.write_text(yaml.safe_dump({"pretrain": TINY | settings}))
-    command = [
-        *(sys.executable, "-m", "pri3d", "pretrain", "--mode", mode, "--config", str(config)),
+    words = [
+        *("pretrain", "--mode", mode, "--config", str(config), "--out", str(out)),
         *("--pairs", str(room["pairs"]), "--clouds", str(room["clouds_dir"])),
-        *("--chunks", str(room["chunks_dir"]), "--out", str(out)),
+        *("--chunks", str(room["chunks_dir"])),
     ]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    place["WORLD_SIZE"] = str(ranks)
-    several = [place | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(ranks)]
-    return [
-        subprocess.Popen(
-            command,
-            env=os.environ | (environment if ranks > 1 else {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for environment in several
-    ]
+    return start_processes(words, size)
 
 
-def train(room, out: Path, mode: str, ranks: int = 1, **settings) -> dict[str, torch.Tensor]:
-    for process in start(room, out, mode, ranks, **settings):
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
-    return load_file(out / "model.safetensors")
-
-
-def assert_close(weights, others) -> None:
-    assert weights.keys() == others.keys()
-    for name, value in weights.items():
-        scale = value.double().abs().max().clamp(min=1e-2)
-        assert ((value - others[name]).double().abs().max() / scale) < 1e-6, name
+def train(room, out: Path, mode: str, size: int = 1, **settings) -> dict[str, torch.Tensor]:
+    return weights_of(start(room, out, mode, size, **settings), out)
 
 
 @pytest.mark.parametrize("mode", ["joint", "moco", "ppkt", "pointcontrast"])
 def test_two_processes_give_the_weights_of_one_with_the_same_batch(room, tmp_path, mode):
     one = train(room, tmp_path / "one", mode, micro_batch=2)
-    two = train(room, tmp_path / "two", mode, ranks=2, micro_batch=2)
+    two = train(room, tmp_path / "two", mode, size=2, micro_batch=2)
     assert_close(one, two)
     for alone, together in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
@@ -104,8 +74,8 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(room, tmp_pat
 
 def test_batch_norm_over_all_processes_is_that_of_one_with_all_samples(room, tmp_path):
     one = train(room, tmp_path / "one", "joint", micro_batch=4, steps=1)
-    two = train(room, tmp_path / "two", "joint", ranks=2, micro_batch=2, sync_bn=True, steps=1)
-    apart = train(room, tmp_path / "apart", "joint", ranks=2, micro_batch=2, steps=1)
+    two = train(room, tmp_path / "two", "joint", size=2, micro_batch=2, sync_bn=True, steps=1)
+    apart = train(room, tmp_path / "apart", "joint", size=2, micro_batch=2, steps=1)
     (alone,), (together,), (otherwise,) = (
         read_metrics(tmp_path / name) for name in ("one", "two", "apart")
     )
@@ -141,26 +111,26 @@ def one_of_two(rank, port, x, weights, out):
     network = small_network()
     synchronize_batch_norm(network)
     rows = [slice(0, 3), slice(3, 5)][rank]  # not the same number in both
-    found = gradients_and_statistics(network, x[rows], weights[rows])
+    values = gradients_and_statistics(network, x[rows], weights[rows])
     if rank == 0:
-        torch.save(found, out)
+        torch.save(values, out)
     processes.stop()
 
 
-def test_in_float64_synchronised_batch_norm_is_exact(tmp_path):
+def test_in_float64_synchronized_batch_norm_is_exact(tmp_path):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(5, 3, 9, 9, generator=generator, dtype=torch.float64)
     weights = torch.randn(5, 4, 5, 5, generator=generator, dtype=torch.float64)
     spawn = torch.multiprocessing.spawn
-    spawn(one_of_two, (free_port(), x, weights, tmp_path / "found.pt"), nprocs=2)
-    found = torch.load(tmp_path / "found.pt")
+    spawn(one_of_two, (free_port(), x, weights, tmp_path / "values.pt"), nprocs=2)
+    together = torch.load(tmp_path / "values.pt")
     for name, value in gradients_and_statistics(small_network(), x, weights).items():
-        assert torch.allclose(found[name].double(), value.double(), rtol=1e-10, atol=1e-11), name
+        assert torch.allclose(together[name].double(), value.double(), rtol=1e-10, atol=1e-11), name
 
 
-def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(room, tmp_path):
+def test_a_signal_to_one_process_stops_all_and_they_resume_exactly(room, tmp_path):
     settings = {"micro_batch": 2, "steps": 6, "checkpoint_every": 100}
-    whole = train(room, tmp_path / "whole", "view", ranks=2, **settings)
+    whole = train(room, tmp_path / "whole", "view", size=2, **settings)
     broken = tmp_path / "broken"
     both = start(room, broken, "view", 2, **settings)
     end = time.monotonic() + 120
@@ -169,12 +139,12 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(room, tmp_path
         time.sleep(0.01)
     both[1].send_signal(signal.SIGTERM)
     for process in both:
-        _, said = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
-        assert "stopped by" in said
-        assert "Traceback" not in said
+        assert "stopped by" in errors
+        assert "Traceback" not in errors
     assert list((broken / "checkpoints").glob("step_*.pt"))
-    again = train(room, broken, "view", ranks=2, **settings)
+    again = train(room, broken, "view", size=2, **settings)
     for name, value in whole.items():
         assert torch.equal(value, again[name]), name
 
@@ -182,16 +152,16 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(room, tmp_path
 def test_processes_are_started_by_the_setting(room, tmp_path):
     weights = train(room, tmp_path / "run", "view", processes=2, steps=1, micro_batch=2)
     assert_close(weights, train(room, tmp_path / "one", "view", steps=1, micro_batch=2))
-    assert json.loads((tmp_path / "run/settings.json").read_text())["processes"] == 2
+    assert read_run(tmp_path / "run").settings.processes == 2
 
 
 def test_an_error_of_processes_that_were_started_is_one_sentence(room, tmp_path):
     nowhere = room | {"pairs": tmp_path / "none.h5"}
     (process,) = start(nowhere, tmp_path / "run", "view", 1, processes=2)
-    _, said = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert said.count("none.h5: no such file") == 1
-    assert "Traceback" not in said
+    assert errors.count("none.h5: no such file") == 1
+    assert "Traceback" not in errors
 
 
 def test_a_signal_to_what_started_them_reaches_all_processes(room, tmp_path):
@@ -203,10 +173,10 @@ def test_a_signal_to_what_started_them_reaches_all_processes(room, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "stopped by SIGTERM after step" in said
-    assert "Traceback" not in said
+    assert "stopped by SIGTERM after step" in errors
+    assert "Traceback" not in errors
     assert list((tmp_path / "run/checkpoints").glob("step_*.pt"))
 
 
@@ -219,17 +189,17 @@ def test_samples_that_one_process_cannot_use_do_not_hold_up_the_others(tmp_path)
     room = make_artefacts(tmp_path / "room", frames=8, edit=blank)
     for mode, micro_batch in (("joint", 1), ("moco", 2)):
         settings = {"micro_batch": micro_batch, "sync_bn": True, "steps": 4}
-        train(room, tmp_path / mode, mode, ranks=2, **settings)
+        train(room, tmp_path / mode, mode, size=2, **settings)
         skipped = read_metrics(tmp_path / mode)[-1]["skipped"]
-        assert skipped["no colour image"] > 0
+        assert skipped["no color image"] > 0
         assert skipped["sync_bn: another sample of the micro-batch cannot be used"] > 0
 
 
 def test_a_batch_that_cannot_be_shared_is_one_sentence(room, tmp_path):
     for process in start(room, tmp_path / "run", "view", 2, batch=3):
-        _, said = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
-        assert "pretrain.batch: 3 pairs cannot be dealt out evenly to 2 processes" in said
+        assert "pretrain.batch: 3 samples cannot be divided evenly among 2 processes" in errors
 
 
 def test_alone_it_is_batch_norm_and_keeps_its_names():

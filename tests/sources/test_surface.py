@@ -82,14 +82,14 @@ def test_ascii_file_with_faces(tmp_path, newline):
     np.testing.assert_array_equal(surface.color, COLORS)
 
 
-def test_without_colours_everything_is_grey(tmp_path):
+def test_without_colors_everything_is_gray(tmp_path):
     data = header("binary_little_endian", ["float x", "float y", "float z"], faces=None)
     surface = read(tmp_path, data + np.array(POINTS, "<f4").tobytes())
     assert (surface.color == 128).all()
     assert surface.color.shape == (4, 3)
 
 
-def test_float_colours_run_from_zero_to_one(tmp_path):
+def test_float_colors_run_from_zero_to_one(tmp_path):
     names = ["float x", "float y", "float z", "float red", "float green", "float blue"]
     data = header("binary_little_endian", names, faces=None, count=1)
     surface = read(tmp_path, data + np.array([1, 2, 3, 0.0, 0.5, 1.0], "<f4").tobytes())
@@ -272,3 +272,13 @@ def test_the_same_voxels_with_one_and_two_threads(tmp_path):
     }
     assert len(outputs) == 1
     assert int(outputs.pop().split()[0]) > 2000
+
+
+def test_a_value_that_its_type_cannot_hold_is_an_error(tmp_path):
+    path = tmp_path / "color.ply"
+    properties = [f"property float {axis}" for axis in "xyz"]
+    properties += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    lines = ["ply", "format ascii 1.0", "element vertex 1", *properties, "end_header"]
+    path.write_text("\n".join([*lines, "0 0 0 -1 0 0", ""]))
+    with pytest.raises(Pri3DError, match="not a whole PLY file"):
+        read_ply(path)

@@ -186,7 +186,7 @@ def test_a_step_of_pretraining(mode, tmp_path):
     module = module_of(mode)
     data = module.samples(Inputs(**make_artefacts(tmp_path)), settings)
     batch = data.collate([data[0], data[1]])
-    found = {}
+    actual = {}
     for engine in ("torch", "minkowski"):
         torch.manual_seed(0)
         nets = module.networks(settings)
@@ -196,6 +196,6 @@ def test_a_step_of_pretraining(mode, tmp_path):
         before = loss.item()
         torch.optim.SGD(nets.parameters(), lr=0.01).step()
         loss = total(module.loss(nets, batch, settings))
-        found[engine] = (before, loss.item())
-    assert found["minkowski"] == pytest.approx(found["torch"], rel=1e-4)
-    assert found["torch"][0] != found["torch"][1]
+        actual[engine] = (before, loss.item())
+    assert actual["minkowski"] == pytest.approx(actual["torch"], rel=1e-4)
+    assert actual["torch"][0] != actual["torch"][1]

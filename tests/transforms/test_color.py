@@ -1,11 +1,11 @@
-"""Augmentation: colours change as often and as much as published, and nothing moves."""
+"""Color augmentation: published probabilities and ranges, the same values as torchvision."""
 
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import v2
 
-from pri3d.transforms import color as changes
+from pri3d.transforms import color
 from pri3d.transforms.color import augment, normalize
 
 
@@ -45,21 +45,21 @@ def test_values_stay_in_range_and_the_input_is_left_alone(image):
     assert torch.equal(image, before)
 
 
-def test_how_often_each_change_happens(image):
+def test_the_probability_of_each_change(image):
     outs = draws(image)
-    grey = np.mean([torch.allclose(out[0], out[2], atol=1e-6) for out in outs])
-    assert abs(grey - 0.2) < 0.05
+    gray = np.mean([torch.allclose(out[0], out[2], atol=1e-6) for out in outs])
+    assert abs(gray - 0.2) < 0.05
     unchanged = np.mean([torch.equal(out, image) for out in outs])
     assert abs(unchanged - 0.2 * 0.8 * 0.5) < 0.04
     flat = torch.full((3, 16, 20), 0.5)
-    flat[:, 8, 10] = 0.9  # a blurred dot spills over to its neighbours
+    flat[:, 8, 10] = 0.9  # blur changes the neighbors of a dot
     blurred = np.mean([(out[:, 8, 11] != out[:, 0, 0]).any().item() for out in draws(flat)])
-    # A blur with a small sigma leaves the neighbours as they are to the last bit.
+    # A blur with a small sigma does not change the neighbors by a single bit.
     assert 0.4 < blurred < 0.55
 
 
-def test_colours_change_within_the_published_bounds():
-    # Of a constant grey, only brightness changes anything: by a factor of 0.6 to 1.4.
+def test_colors_change_within_the_published_bounds():
+    # A constant gray is changed by brightness alone, by a factor of 0.6 to 1.4.
     flat = torch.full((3, 8, 8), 0.5)
     factors = np.array([(out / flat).mean().item() for out in draws(flat)])
     assert 0.59 < factors.min() < 0.65
@@ -68,7 +68,7 @@ def test_colours_change_within_the_published_bounds():
 
 
 def test_nothing_moves():
-    # A blurred, jittered dot is still where it was.
+    # A blurred, jittered dot keeps its position.
     image = torch.full((3, 33, 33), 0.2)
     image[:, 10, 22] = 0.9
     for out in draws(image, 60):
@@ -88,13 +88,13 @@ def test_nothing_moves():
         ("hue", 0.07),
     ],
 )
-def test_each_change_is_the_one_that_is_published(image, name, amount):
+def test_each_adjustment_is_the_same_as_torchvisions(image, name, amount):
     image = image.clone()
-    image[:, :4] = image[:1, :4]  # greys have no hue
+    image[:, :4] = image[:1, :4]  # gray has no hue
     image[:, 4:6], image[0, 6:8], image[1, 8:10] = 0, 1, 1
     expected = getattr(v2.functional, f"adjust_{name}")(image, amount)
     changed = image.numpy().copy()
-    getattr(changes, f"adjust_{name}")(changed.reshape(3, -1), np.float32(amount))
+    getattr(color, f"adjust_{name}")(changed.reshape(3, -1), np.float32(amount))
     assert np.abs(changed - expected.numpy()).max() < 1e-5
     assert np.abs(changed - image.numpy()).max() > 0.01
 
@@ -103,10 +103,10 @@ def test_each_change_is_the_one_that_is_published(image, name, amount):
 def test_the_blur_is_gaussian(image, sigma):
     size = 2 * int(np.ceil(3 * sigma)) + 1
     expected = v2.functional.gaussian_blur(image, [size, size], [sigma, sigma])
-    blurred = changes.gaussian_blur(image.numpy(), sigma)
+    blurred = color.gaussian_blur(image.numpy(), sigma)
     assert np.abs(blurred - expected.numpy()).max() < 1e-5
 
 
-def test_normalisation_is_that_of_imagenet(image):
+def test_normalization_uses_the_statistics_of_imagenet(image):
     expected = v2.functional.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert torch.allclose(normalize(image), expected, atol=1e-6)

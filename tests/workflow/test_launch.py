@@ -27,19 +27,19 @@ def scans(tmp_path):
 
 def commands(folder, *words):
     """The shell commands of a dry run, and all its output."""
-    status, said = dry_run(ROOT, folder, "--printshellcmds", *words)
-    assert status == 0, said
-    return re.findall(r"^Shell command: python -m pri3d (.*)$", said, re.MULTILINE), said
+    status, output = dry_run(ROOT, folder, "--printshellcmds", *words)
+    assert status == 0, output
+    return re.findall(r"^Shell command: python -m pri3d (.*)$", output, re.MULTILINE), output
 
 
 VERBS = "pretrain", "evaluate"
 
 
 def refused(folder, *words):
-    status, said = dry_run(ROOT, folder, *words)
-    assert status == 1, said
-    assert "WorkflowError" in said
-    return said
+    status, output = dry_run(ROOT, folder, *words)
+    assert status == 1, output
+    assert "WorkflowError" in output
+    return output
 
 
 def test_the_demo_is_the_default(tmp_path):
@@ -66,28 +66,28 @@ def test_modes_of_single_frames_need_no_chunks_and_with_a_teacher_no_pairs(scans
     assert sum(job.startswith("chunks") for job in plan) == 0
     assert ("pairs" in plan) == with_pairs
     assert sum(job.startswith("clouds") for job in plan) == (3 if with_pairs else 2)
-    found, _ = commands(tmp_path, *config)
-    command = next(line for line in found if line.startswith("pretrain "))
+    lines, _ = commands(tmp_path, *config)
+    command = next(line for line in lines if line.startswith("pretrain "))
     assert ("--held-out attic " in command) == with_pairs
     assert ("attic" in command) == with_pairs
     assert command.count("--scene ") == (0 if with_pairs else 2)
     assert "--set lr=0.1 " in command
     other = f'variants={{"{mode}": {{"lr": 0.03}}}}'
-    found, _ = commands(tmp_path, *config[:3], other, *config[3:])
-    assert "--set lr=0.03 " in next(line for line in found if line.startswith("pretrain "))
+    lines, _ = commands(tmp_path, *config[:3], other, *config[3:])
+    assert "--set lr=0.03 " in next(line for line in lines if line.startswith("pretrain "))
 
 
 def test_held_out_scans_are_evaluated_and_not_trained_on(scans, tmp_path):
     (tmp_path / "unseen.txt").write_text("attic\nelsewhere\n")
     config = [f"scans={scans}", "held_out=unseen.txt"]
-    found, said = commands(tmp_path, "--config", *config, "--", "evaluate")
+    lines, output = commands(tmp_path, "--config", *config, "--", "evaluate")
     pretrain, evaluate = (
-        next(line for line in found if line.startswith(f"{verb} ")) for verb in VERBS
+        next(line for line in lines if line.startswith(f"{verb} ")) for verb in VERBS
     )
     assert "--held-out attic " in pretrain
     assert "--held-out attic " in evaluate
     assert "--max-pairs 8 " in evaluate
-    assert "held_out: 1 scenes are not among the scans: elsewhere" in said
+    assert "held_out: 1 scenes are not among the scans: elsewhere" in output
     plan = planned(ROOT, tmp_path, "--config", *config, "--", "pretrain_joint")
     assert sum(job.startswith("chunks") for job in plan) == 2
     assert "chunks attic" not in plan
@@ -109,9 +109,9 @@ def test_a_run_depends_on_its_initial_weights(scans, tmp_path):
 
 
 def refused_inputs(folder, config, target):
-    status, said = dry_run(ROOT, folder, "--config", *config, "--", target)
+    status, output = dry_run(ROOT, folder, "--config", *config, "--", target)
     assert status == 1
-    return said[said.index("MissingInputException") :]
+    return output[output.index("MissingInputException") :]
 
 
 def test_finetuning_on_a_users_data(scans, tmp_path):
@@ -120,10 +120,10 @@ def test_finetuning_on_a_users_data(scans, tmp_path):
         f"scans={scans}", 'datasets={"scannet": "my labels"}', 'semseg={"seed": 3, "percent": 40}',
         'finetune={"initial_weights": ["scratch", "imagenet", "view"]}',
     ]  # fmt: skip
-    found, _ = commands(tmp_path, "--config", *config, "--", "finetune_semseg_scannet")
+    lines, _ = commands(tmp_path, "--config", *config, "--", "finetune_semseg_scannet")
     given = {
         re.search(r"--out results/runs/(\S+)", line)[1]: line
-        for line in found
+        for line in lines
         if line.startswith("finetune ")
     }
     weights = {"scratch": "random", "imagenet": "imagenet", "view": "results/runs/view"}
@@ -134,7 +134,7 @@ def test_finetuning_on_a_users_data(scans, tmp_path):
         assert f"""--set 'initial_weights="{initial}"' """ in line
         assert "--set percent=40.0 " in line
         assert "--set seed=3 " in line
-    verbs = [line.split()[0] for line in found]
+    verbs = [line.split()[0] for line in lines]
     assert verbs.count("pretrain") == 1
     assert verbs.count("evaluate") == 3
     assert "data" not in verbs  # no look-alike
@@ -145,16 +145,16 @@ def test_finetuning_on_a_users_data(scans, tmp_path):
         curve,
     ]
     (tmp_path / "my.pth").write_text("weights")
-    found, _ = commands(tmp_path, "--config", *more, "--", "finetune_semseg_scannet")
-    assert [line.split()[0] for line in found] == ["finetune", "evaluate"]
-    assert """--set 'initial_weights="my.pth"' """ in found[0]
-    assert "--weights-name mine " in found[0]
+    lines, _ = commands(tmp_path, "--config", *more, "--", "finetune_semseg_scannet")
+    assert [line.split()[0] for line in lines] == ["finetune", "evaluate"]
+    assert """--set 'initial_weights="my.pth"' """ in lines[0]
+    assert "--weights-name mine " in lines[0]
     shown = [*more, 'report={"tasks": [], "low_data": true, "runs": []}']
     plan = planned(ROOT, tmp_path, "--config", *shown, "--", "report")
     assert {f"evaluate semseg_scannet-scratch-5-{n}" for n in (0, 1)} <= plan
     config.append('low_data={"initial_weights": ["scratch"], "percents": [5], "seeds": 2}')
-    found, _ = commands(tmp_path, "--config", *config, "--", "low_data")
-    seeds = [re.search(r"--set seed=(\d+)", line)[1] for line in found if "finetune " in line]
+    lines, _ = commands(tmp_path, "--config", *config, "--", "low_data")
+    seeds = [re.search(r"--set seed=(\d+)", line)[1] for line in lines if "finetune " in line]
     assert sorted(seeds) == ["3", "4"]
 
 
@@ -177,8 +177,8 @@ def test_variants_and_seeds_are_pretrained_evaluated_finetuned_and_compared(scan
     measured = {f"evaluate {name}" for name in runs | finetuned}
     assert {job for job in plan if job.startswith("evaluate")} == measured
     assert "report" in plan
-    found, _ = commands(tmp_path, *config, *VARIANTS, "--", "pretrain_deep")
-    pretrain = [line for line in found if line.startswith("pretrain ")]
+    lines, _ = commands(tmp_path, *config, *VARIANTS, "--", "pretrain_deep")
+    pretrain = [line for line in lines if line.startswith("pretrain ")]
     assert len(pretrain) == 2
     for seed, line in enumerate(sorted(pretrain, key=lambda line: "deep-1 " in line)):
         assert line.startswith("pretrain --mode joint --variant deep --pairs")
@@ -197,10 +197,10 @@ def test_a_finetuning_has_the_network_of_its_pretraining(scans, tmp_path):
     config = [f"scans={scans}", "datasets={scannet: mine}", variant]
     more = "finetune={initial_weights: [scratch, small]}"
     given = ["--config", *config, more, "--", "finetune_semseg_scannet"]
-    found, _ = commands(tmp_path, *given)
+    lines, _ = commands(tmp_path, *given)
     networks = {
         re.search(r"initial_weights=\"([\w/]+)", line)[1]: re.search(r"network2d=\"(\w+)", line)[1]
-        for line in found
+        for line in lines
         if line.startswith("finetune ")
     }
     assert networks == {"random": "resnet18", "results/runs/small": "resnet18_half"}
@@ -214,11 +214,11 @@ def test_a_preset_is_chosen_by_name_or_as_a_file(scans, tmp_path, given):
         "name": ["--config", "preset=lite"],
         "both": ["--configfile", tmp_path / "mine.yaml", "--config"],
     }[given]
-    found, _ = commands(tmp_path, *words, f"scans={scans}", "--", "pretrain_view")
-    assert any("--max-pairs 20000" in line for line in found)
-    pretrain = next(line for line in found if line.startswith("pretrain "))
+    lines, _ = commands(tmp_path, *words, f"scans={scans}", "--", "pretrain_view")
+    assert any("--max-pairs 20000" in line for line in lines)
+    pretrain = next(line for line in lines if line.startswith("pretrain "))
     assert ("--set steps=7 " if given == "both" else "--set steps=66000 ") in pretrain
-    assert any(f"--every {3 if given == 'both' else 25} " in line for line in found)
+    assert any(f"--every {3 if given == 'both' else 25} " in line for line in lines)
 
 
 def test_run_takes_dotted_keys(scans, tmp_path):
@@ -243,11 +243,11 @@ def test_target_names_are_those_of_the_snakefile(tmp_path):
 
 
 def test_names_are_quoted(scans, tmp_path):
-    found, _ = commands(tmp_path, "--config", f"scans={scans}", "--", "clouds", "results/pairs.h5")
-    clouds = [line for line in found if line.startswith("clouds ")]
+    lines, _ = commands(tmp_path, "--config", f"scans={scans}", "--", "clouds", "results/pairs.h5")
+    clouds = [line for line in lines if line.startswith("clouds ")]
     assert len(clouds) == 3
     assert any(f"'{scans}/the cellar/the cellar.sens' 'results/clouds/the" in c for c in clouds)
-    pairs = next(line for line in found if line.startswith("pairs "))
+    pairs = next(line for line in lines if line.startswith("pairs "))
     assert "'results/overlap/the cellar.h5'" in pairs
 
 
@@ -260,28 +260,28 @@ def test_settings_on_the_command_line_are_merged_into_their_section(scans, tmp_p
 def test_presets_lie_over_the_settings_and_the_command_line_over_them(scans, tmp_path):
     preset = ["--configfile", ROOT / "workflow/presets/lite.yaml"]
     target = ["--", "pretrain_view"]
-    found, _ = commands(tmp_path, *preset, "--config", f"scans={scans}", *target)
-    pretrain = next(line for line in found if line.startswith("pretrain "))
+    lines, _ = commands(tmp_path, *preset, "--config", f"scans={scans}", *target)
+    pretrain = next(line for line in lines if line.startswith("pretrain "))
     assert "--set steps=66000" in pretrain
-    assert any("--max-pairs 20000" in line for line in found)
+    assert any("--max-pairs 20000" in line for line in lines)
     config = [f"scans={scans}", 'pretrain={"steps": 7}']
-    found, _ = commands(tmp_path, *preset, "--config", *config, *target)
-    pretrain = next(line for line in found if line.startswith("pretrain "))
+    lines, _ = commands(tmp_path, *preset, "--config", *config, *target)
+    pretrain = next(line for line in lines if line.startswith("pretrain "))
     assert "--set steps=7 " in pretrain
     assert "--set batch=64" in pretrain
 
 
-@pytest.mark.parametrize("how", ["list", "file"])
-def test_scenes_without_a_scan_are_reported_and_do_not_stop_the_run(scans, tmp_path, how):
+@pytest.mark.parametrize("given_as", ["list", "file"])
+def test_scenes_without_a_scan_are_reported_and_do_not_stop_the_run(scans, tmp_path, given_as):
     (tmp_path / "scenes.txt").write_text("attic\nnowhere\n\nattic\nlost scene\n".replace(" ", "_"))
-    scenes = "[attic, nowhere, attic, lost_scene]" if how == "list" else "scenes.txt"
+    scenes = "[attic, nowhere, attic, lost_scene]" if given_as == "list" else "scenes.txt"
     config = [f"scans={scans}", f"scenes={scenes}"]
-    found, said = commands(tmp_path, "--config", *config, "--", "results/pairs.h5")
-    assert [line.split()[0] for line in found] == ["clouds", "overlap", "pairs"]
-    assert found[-1].endswith(
+    lines, output = commands(tmp_path, "--config", *config, "--", "results/pairs.h5")
+    assert [line.split()[0] for line in lines] == ["clouds", "overlap", "pairs"]
+    assert lines[-1].endswith(
         "--missing nowhere --missing lost_scene > results/logs/pairs.log 2>&1"
     )
-    assert "No scan for 2 scenes, listed in the ledger: nowhere lost_scene" in said
+    assert "No scan for 2 scenes, listed in the ledger: nowhere lost_scene" in output
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_a_missing_gpu_is_one_line(tmp_path):
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("pri3d: device: cuda is asked for and torch sees no GPU")
+    assert done.stderr.startswith("pri3d: device: cuda is requested, and torch finds no GPU")
 
 
 def test_the_slurm_profile_groups_the_short_jobs(scans, tmp_path):

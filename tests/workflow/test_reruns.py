@@ -1,4 +1,4 @@
-"""The table of changes and what reruns: each line reads a dry run of Snakemake.
+"""The table of changes and what reruns; each line is checked in a dry run of Snakemake.
 
 The results are stand-ins that were marked as made, so that no stage runs here.
 """

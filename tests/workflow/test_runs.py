@@ -64,15 +64,15 @@ def finish(folder, cores, *targets):
 def digests(folder):
     """Name -> digest of everything that was made and must not depend on time or machine."""
     results = folder / "results"
-    found = {
+    digest_of = {
         str(path.relative_to(results)): store.artefact_digest(path)
         for path in sorted(results.rglob("*.h5"))
     }
     for pattern in ("demo/*/*", "runs/*/model.safetensors"):
         for path in sorted(results.glob(pattern)):
             content = path.read_bytes()
-            found[str(path.relative_to(results))] = hashlib.sha256(content).hexdigest()
-    return found
+            digest_of[str(path.relative_to(results))] = hashlib.sha256(content).hexdigest()
+    return digest_of
 
 
 def litter(folder):
@@ -89,18 +89,18 @@ def reference(tmp_path_factory):
 
 
 def test_everything_is_made(reference):
-    folder, found = reference
+    folder, digest_of = reference
     names = [f"{stage}/scene000{n}_00.h5" for stage in ("clouds", "overlap") for n in range(2)]
     assert {*names, "pairs.h5", "chunks/scene0001_00.h5", "runs/joint/model.safetensors"} <= set(
-        found
+        digest_of
     )
     assert (folder / "results" / "report" / "index.html").stat().st_size > 10_000
     for task in TASKS:
-        assert f"runs/{task}/model.safetensors" in found
+        assert f"runs/{task}/model.safetensors" in digest_of
         measured = json.loads((folder / "results/evaluation" / f"{task}.json").read_text())
         assert measured["images"] == 4  # every tenth of the held-out scan's 40
         assert measured["left_out"] == []
-    assert {"runs/ppkt/model.safetensors", f"runs/{IN_CLOUDS}/model.safetensors"} <= set(found)
+    assert {"runs/ppkt/model.safetensors", f"runs/{IN_CLOUDS}/model.safetensors"} <= set(digest_of)
     measured = json.loads((folder / "results/evaluation" / f"{IN_CLOUDS}.json").read_text())
     assert (measured["clouds"], measured["left_out"]) == (1, [])
     finetuned = read_run(folder / "results" / "runs" / IN_CLOUDS).provenance.finetuned_from
@@ -177,7 +177,10 @@ def test_variants_and_seeds_end_in_the_report(reference, tmp_path):
 
 
 def kill_repeatedly(folder, kills, longest, *targets):
-    """Start the ordinary command and kill all of it, again and again; how often it was at work."""
+    """Start the ordinary command and kill it with its jobs, `kills` times.
+
+    Returns the number of starts that were killed while they worked.
+    """
     rng, at_work = random.Random(kills), 0
     for _ in range(kills):
         process = start(folder, 2, *targets, log=subprocess.DEVNULL)
@@ -210,7 +213,7 @@ def test_one_ordinary_command_ends_what_was_killed(reference, tmp_path, kills, l
 
 
 def test_what_is_killed_alone_does_not_hinder_the_next_run(reference, tmp_path):
-    """Only Snakemake is killed; its jobs live on beside those of the run that follows."""
+    """Only Snakemake is killed; its jobs still run beside those of the next run."""
     first = start(tmp_path / "run", 2, "all", log=subprocess.DEVNULL)
     time.sleep(4)
     first.kill()
