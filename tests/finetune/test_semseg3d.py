@@ -275,8 +275,8 @@ def test_damage_of_s3dis_is_reported_in_training_and_in_evaluation(tmp_path, cap
         chair.write_bytes(chair.read_bytes().replace(b" ", b"\0", 1))
         wall.write_bytes(b"0.100 0.200 0.300 80 90\n" + wall.read_bytes())
     said = [
-        "{}/chair_1.txt: 1 damaged bytes repaired, the first in line 1",
-        "{}/wall_1.txt: 1 lines are not six numbers, the first is line 1; they are dropped",
+        "{}/chair_1.txt: 1 damaged bytes were repaired, the first in line 1",
+        "{}/wall_1.txt: 1 lines are not six numbers and were dropped, the first is line 1",
     ]
     finetune("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=3)
     notes = [message for message in caplog.messages if message.startswith("office_0")]
