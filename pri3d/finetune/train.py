@@ -26,7 +26,7 @@ from pri3d.run.processes import Processes
 from pri3d.run.step import Step
 from pri3d.sparse.convolution import engine_for, use_engine
 
-MAX_UNREADABLE = 5  # steps in a row without a sample that can be read
+MAX_UNREADABLE = 5  # steps in a row in which no process can read a sample
 
 _log = logging.getLogger(__name__)
 
@@ -220,13 +220,15 @@ class _Reports:
         self.unreadable = 0  # steps in a row
 
     def add(self, batches: Sequence[Batch]) -> None:
-        """Report on the micro-batches of a step.
+        """Report on the micro-batches of this process in a step; all processes call this.
 
         Raises:
-            Pri3DError: no sample of the last steps can be read.
+            Pri3DError: no process can read a sample of the last steps.
         """
         damaged = [each for batch in batches for each in batch.damaged]
-        self.unreadable = 0 if any(batch.names for batch in batches) else self.unreadable + 1
+        # Over all processes: the share of one can be a single sample per step.
+        readable = any(processes.gather(any(batch.names for batch in batches)))
+        self.unreadable = 0 if readable else self.unreadable + 1
         if self.unreadable == MAX_UNREADABLE:
             raise Pri3DError(
                 f"{self.out}: no sample of the last {MAX_UNREADABLE} steps can be read "

@@ -1,6 +1,7 @@
 """Finetuning in several processes and in micro-batches gives what one process gives."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from make_artefacts import read_metrics
 from make_labels import write_frames25k
 from make_rooms import write_scannet3d
 from ranks import assert_close, start, weights_of
+
+from pri3d.finetune.samples import resolve_item
 
 RUNTIME = {"workers": 0, "threads": 1, "device": "cpu", "log_every": 1, "steps": 2}
 SEMSEG = {"network2d": "resnet18_half", "height": 64, "width": 96, "batch": 4}
@@ -78,3 +81,16 @@ def test_objects_are_learned_in_processes_started_by_the_setting(frames, tmp_pat
     assert last["images"] == 4
     for term in ("classes", "boxes", "masks", "proposed", "proposed_boxes"):
         assert np.isfinite(last[f"{term}_loss"])
+
+
+def test_a_process_whose_samples_cannot_be_read_trains_with_the_others(frames, tmp_path):
+    root, images = tmp_path / "frames", 12
+    shutil.copytree(frames, root)
+    paths = sorted(root.glob("*/color/*.jpg"))[:images]
+    for item in range(1, 10, 2):  # the only samples of the second process in the first five steps
+        position, _ = resolve_item(item, list(range(images)), seed=0)
+        paths[position].write_bytes(b"")
+    settings = SEMSEG | {"batch": 2, "steps": 5}
+    finetune("semseg_scannet", root, tmp_path / "run", size=2, **settings)
+    last = read_metrics(tmp_path / "run")[-1]
+    assert last["images"] == last["skipped"]["image cannot be read"] == 5
