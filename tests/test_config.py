@@ -418,6 +418,7 @@ def test_runs_of_variants_and_seeds():
         ({"finetune.initial_weights_3d": ["imagenet"]}, "finetune.initial_weights_3d: there is no"),
         ({"finetune.initial_weights_3d": ["view"]}, "finetune.initial_weights_3d: there is no"),
         ({"report.runs": ["jiont"]}, "no mode or variant jiont; did you mean joint?"),
+        ({"variants.scratch": {"mode": "view"}}, "variants.scratch: the name is taken"),
         ({"finetune.weight_files": {"joint": "a.pth"}}, "weight_files: the name joint is taken"),
         ({"finetune.weight_files": {"a-0": "a"}, **TWO_SEEDS}, "the name a-0 is taken"),
         ({"semseg.initial_weights": "a.pth"}, "semseg.initial_weights: is for `pri3d finetune`"),

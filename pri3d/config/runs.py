@@ -46,13 +46,17 @@ def target_names(settings: Settings) -> list[str]:
 
 
 def check_run_names(settings: Settings) -> None:
-    """Check the names of initial weights and of the report's runs.
+    """Check the names of variants, of initial weights and of the report's runs.
 
     Raises:
         Pri3DError: a name is unknown or used twice, or a task's section names a file itself.
     """
     variants = variant_names(settings)
     files = settings.finetune.weight_files
+    if reserved := sorted(set(NOT_PRETRAINED) & set(variants)):
+        raise Pri3DError(
+            f"variants.{reserved[0]}: the name is taken by initial weights; choose another"
+        )
     taken = {*NOT_PRETRAINED, *variants, *pretrain_runs(settings)}
     if twice := sorted(taken.intersection(files)):
         raise Pri3DError(f"finetune.weight_files: the name {twice[0]} is taken; choose another")
