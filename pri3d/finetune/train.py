@@ -59,7 +59,8 @@ def run(
         out: folder of the run.
         settings: of the task.
         engine: setting `sparse.engine`.
-        weights_name: name for tables of initial weights that are a file; default: the file's.
+        weights_name: name for tables of initial weights that are a file or a run; default: that of
+            the file, or the variant of the run.
 
     Raises:
         Pri3DError: the data or the initial weights cannot be read, `out` holds another run, nothing
@@ -153,7 +154,7 @@ def _train(
     state = load_checkpoint_of(out, identity)
     if state is None:
         loaded = module.load_initial_weights(nets, settings)
-        if weights_name and loaded.kind == "file":
+        if weights_name and loaded.file is not None:
             loaded = loaded._replace(name=weights_name)
         initial_weights = {_network_of(task): loaded}
     else:

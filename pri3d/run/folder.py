@@ -40,10 +40,10 @@ class InitialWeights(NamedTuple):
     """Where the initial weights of one network come from.
 
     kind: random; imagenet (a library's weights); file; or run (a pretraining of ours). name: short
-    name for tables: scratch, imagenet, the variant of the run, or a name given to the file. file:
-    the file's name; sha256: of its content; None without a file. loaded: parts of the network that
-    the file filled, such as "backbone.encoder"; the others are random. mode, seed: of the run.
-    description: one sentence for people.
+    name for tables: scratch, imagenet, the variant of the run, or a name given to the weights.
+    description: one sentence for people. file: the file's name; sha256: of its content; None
+    without a file. loaded: parts of the network that the file filled, such as "backbone.encoder";
+    the others are random. mode, seed: of the run.
     """
 
     kind: Literal["random", "imagenet", "file", "run"]
@@ -64,9 +64,9 @@ class Provenance(NamedTuple):
 
     inputs: `pairs`: {"digest", "inputs"}; `clouds` and `chunks`: scene -> the same; `dataset`, of
     finetuning: name of the data set -> the same, and its `path` as it was given. initial_weights:
-    network (backbone, backbone3d, teacher) -> where its weights come from. code:
-    digest of the code. versions: of pri3d and torch. engine: library of the sparse convolutions,
-    None without them. left_out: samples of the data that could not be used.
+    network (backbone, backbone3d, teacher) -> where its weights come from. code: digest of the
+    code. versions: of pri3d and torch. engine: library of the sparse convolutions, None without
+    them. left_out: number of samples of the data that could not be used.
     """
 
     inputs: dict[str, Any]
@@ -85,8 +85,8 @@ class Provenance(NamedTuple):
 class Run(NamedTuple):
     """A run, read from its folder.
 
-    mode: of a pretraining. task: of a finetuning. variant: name in `variants` of the settings, or
-    the mode. seed: number of the seed among the runs of a variant.
+    mode: of a pretraining. task: of a finetuning. variant: of a pretraining, its name in `variants`
+    of the settings, or its mode. provenance: None while the run is not finished.
     """
 
     folder: Path

@@ -24,6 +24,7 @@ from pri3d.finetune.evaluate import Options
 from pri3d.finetune.tasks import insseg, semseg
 from pri3d.models.resunet import encode, resnet_encoder, resunet
 from pri3d.run import checkpoint
+from pri3d.run.folder import RANDOM, Provenance, read_run, write_run
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("finetune")
@@ -216,6 +217,18 @@ def test_weights_of_something_else_are_not_overwritten(data, tmp_path):
     weights_file(out / "model.safetensors", resunet("resnet18_half"))
     result = finetune("semseg_scannet", data, out, **SMALL, steps=1)
     assert "holds weights that no finished run of this software wrote" in str(result.exception)
+
+
+def test_a_given_name_names_the_weights_of_a_run_too(data, tmp_path):
+    provenance = Provenance({"clouds": {}}, {"backbone": RANDOM}, "code", {}, None)
+    write_run(tmp_path / "joint", "pretrain", "joint", config.Pretrain(), provenance, "deep")
+    weights_file(tmp_path / "joint/model.safetensors", resunet("resnet18_half"))
+    settings = config.Semseg(**SMALL, steps=1, initial_weights=str(tmp_path / "joint"))
+    for given, name in ((None, "deep"), ("mine", "mine")):
+        out = tmp_path / name
+        train.run("semseg_scannet", data, out, settings, weights_name=given)
+        weights = read_run(out).provenance.finetuned_from
+        assert (weights.kind, weights.name, weights.mode) == ("run", name, "joint")
 
 
 def test_a_disk_that_went_away_ends_the_run(data, tmp_path, monkeypatch):
