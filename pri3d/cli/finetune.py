@@ -137,5 +137,6 @@ def _task_settings(
     except Pri3DError as error:
         raise typer.BadParameter(str(error)) from None
     existing_folder(data, "give the folder of the labeled data set with --data")
-    existing_weights(f"{config.TASKS[task].kind}.initial_weights", settings.initial_weights)
+    setting_name = f"{config.TASKS[task].kind}.initial_weights"
+    existing_weights(setting_name, settings.initial_weights, or_run=True)
     return settings

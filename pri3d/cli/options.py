@@ -134,17 +134,31 @@ def existing_folder(path: Path, hint: str) -> Path:
     return path
 
 
-def existing_weights(name: str, value: str) -> None:
-    """Check that a setting of weights names a file or a run that exists, if it names one.
+def existing_weights(name: str, value: str, or_run: bool) -> None:
+    """Check that a setting of weights names something that exists, if it names a path.
+
+    Args:
+        name: of the setting.
+        value: of the setting.
+        or_run: it may name the folder of a run in place of a file.
 
     Raises:
-        Pri3DError: it does not exist; `name` is the setting's.
+        Pri3DError: there is no such file or run.
     """
-    if value not in config.NAMED_WEIGHTS and not Path(value).exists():
+    path = Path(value)
+    if value in config.NAMED_WEIGHTS or path.is_file() or (or_run and path.exists()):
+        return
+    names = ", ".join(config.NAMED_WEIGHTS)
+    if or_run:
         raise Pri3DError(
             f"{value}: no such file or run; set {name} to a file of weights, a folder of a run, or "
-            f"one of {', '.join(config.NAMED_WEIGHTS)}"
+            f"one of {names}"
         )
+    problem = "is a folder" if path.exists() else "no such file"
+    raise Pri3DError(
+        f"{value}: {problem}; set {name} to a file of weights (of a run: its model.safetensors), "
+        f"or one of {names}"
+    )
 
 
 def options(section: config.Section, leave_out: Collection[str] = ()) -> str:

@@ -91,7 +91,7 @@ def pretrain(
     used = config.used_settings(mode)
     for name in ("initial_weights_2d", "initial_weights_3d", "teacher_weights"):
         if name in used:
-            existing_weights(f"pretrain.{name}", getattr(settings, name))
+            existing_weights(f"pretrain.{name}", getattr(settings, name), or_run=False)
     if settings.processes > 1 and "RANK" not in os.environ:
         from pri3d.run.launch import launch
 
