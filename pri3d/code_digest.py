@@ -26,6 +26,13 @@ def code_of_mode(mode: str, module: str = "pri3d.pretrain.train") -> str:
     return code_digest(module, f"pri3d.pretrain.modes.{mode}")
 
 
+def code_of_task(kind: str, module: str = "pri3d.finetune.train") -> str:
+    """Digest of the code that trains a kind of finetuning task, or does something else with it."""
+    # The module of a kind also measures it, with metrics that no training uses.
+    without = "pri3d.metrics" if module == "pri3d.finetune.train" else None
+    return code_digest(module, f"pri3d.finetune.tasks.{kind}", without=without)
+
+
 def code_digest(*modules: str, without: str | None = None) -> str:
     """SHA-256 (hex) of modules and all modules of this package that they import, directly or not.
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from pri3d import store
-from pri3d.code_digest import code_digest
+from pri3d.code_digest import code_of_task
 from pri3d.config import TASKS, Task, kind_of
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import weights_file
 from pri3d.finetune.step import step
-from pri3d.finetune.tasks import Batch, Data, KindModule, module_name, module_of
+from pri3d.finetune.tasks import Batch, Data, KindModule, module_of
 from pri3d.run import checkpoint, loop, processes
 from pri3d.run.batches import micro_batch_of
 from pri3d.run.folder import CHECKPOINTS, write_settings
@@ -107,7 +107,7 @@ def run_identity(task: str, data_dir: Path, labels: Labels, settings: Task, rank
         settings=settings.model_copy(update={"micro_batch": micro_batch}),
         inputs={"dataset": {TASKS[task].dataset: dataset}},
         weights={} if file is None else {_network_of(task): store.file_digest(file)},
-        code=code_digest("pri3d.finetune.train", module_name(TASKS[task].kind)),
+        code=code_of_task(TASKS[task].kind),
     )
 
 

@@ -202,7 +202,7 @@ def test_a_run_is_made_anew_after_its_labels_or_its_code_changed(data, tmp_path,
     done("semseg_scannet", root, out, **SMALL, steps=6)
     second = load_file(out / "model.safetensors")
     assert any(not torch.equal(first[name], second[name]) for name in first)
-    monkeypatch.setattr(train, "code_digest", lambda *modules: "other code")
+    monkeypatch.setattr(train, "code_of_task", lambda kind: "other code")
     assert "differs in the code" in str(
         finetune("semseg_scannet", root, out, **SMALL, steps=6).exception
     )

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pri3d.cli import app
-from pri3d.code_digest import code_digest, import_closure
+from pri3d.code_digest import code_of_task, import_closure
 from pri3d.config import KINDS, TASKS, Pretrain, inapplicable_option
 from pri3d.errors import Pri3DError
 from pri3d.finetune import evaluate, predict, tasks
@@ -46,7 +46,7 @@ def test_a_kind_does_not_depend_on_the_code_of_another(kind):
     used = import_closure("pri3d.finetune.train") | import_closure(tasks.module_name(kind))
     used |= import_closure("pri3d.finetune.evaluate")
     assert not {tasks.module_name(other) for other in KINDS if other != kind} & used
-    digests = {code_digest("pri3d.finetune.train", tasks.module_name(other)) for other in KINDS}
+    digests = {code_of_task(other) for other in KINDS}
     assert len(digests) == len(KINDS)
 
 

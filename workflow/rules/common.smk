@@ -1,4 +1,4 @@
-"""What all rules share: the settings, the scans, and how the package is called."""
+"""What all rules share: the settings, the scans, and calls of the package."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(workflow.basedi
 
 from pri3d import demo
 from pri3d.cli import assignments, options
-from pri3d.code_digest import code_digest, code_of_mode
+from pri3d.code_digest import code_digest, code_of_mode, code_of_task
 from pri3d.config import (
     MODES,
     NAMED_WEIGHTS,
@@ -43,16 +43,16 @@ def find_all(settings):
     return {scene: (f"{stem}.sens", f"{stem}_vh_clean_2.ply") for scene, stem in stems.items()}
 
 
-def choose(found, wanted):
-    """The scans of the wanted scenes (a list or a text file), and the scenes that have none."""
-    if isinstance(wanted, str):
+def choose(scans, scenes):
+    """The scans of some scenes (a list or a text file), and the scenes without a scan."""
+    if isinstance(scenes, str):
         try:
-            wanted = Path(wanted).read_text().split()
+            scenes = Path(scenes).read_text().split()
         except (OSError, UnicodeDecodeError) as error:
-            raise Pri3DError(f"{wanted}: is no list of scenes ({error}); write one id per line")
-    wanted = list(dict.fromkeys(wanted))
-    missing = [scene for scene in wanted if scene not in found]
-    return {scene: found[scene] for scene in wanted if scene in found}, missing
+            raise Pri3DError(f"{scenes}: is no list of scenes ({error}); write one id per line")
+    scenes = list(dict.fromkeys(scenes))
+    missing = [scene for scene in scenes if scene not in scans]
+    return {scene: scans[scene] for scene in scenes if scene in scans}, missing
 
 
 try:
@@ -60,8 +60,8 @@ try:
     config = with_preset(config, read_yaml(f"{workflow.basedir}/config.yaml"))
     settings = parse_settings(config)
     check_run_names(settings)
-    FOUND = find_all(settings)
-    SCANS, MISSING = choose(FOUND, FOUND if settings.scenes is None else settings.scenes)
+    all_scans = find_all(settings)
+    SCANS, MISSING = choose(all_scans, all_scans if settings.scenes is None else settings.scenes)
     if not SCANS:
         raise Pri3DError(f"scenes: none of them has a scan in {settings.scans}; look at `scans`")
     last = list(SCANS)[1:][-1:] if settings.scans == "demo" else []

@@ -22,15 +22,10 @@ rule finetune:
         data=lambda w: dataset_folder(w.task),
         settings=finetune_settings,
         weights_name=lambda w: ["--weights-name", w.initial] if w.initial in FILES else [],
-        how=lambda w, threads: (
+        execution=lambda w, threads: (
             f"{assignments(settings.of_task(w.task), only=RUNTIME)} {options(settings.sparse)}"
         ),
-        # The module of a task also measures it, with metrics that no training uses.
-        code=lambda w: code_digest(
-            "pri3d.finetune.train",
-            f"pri3d.finetune.tasks.{TASKS[w.task].kind}",
-            without="pri3d.metrics",
-        ),
+        code=lambda w: code_of_task(TASKS[w.task].kind),
     log:
         f"results/logs/finetune/{RUN}.log",
     benchmark:
@@ -46,7 +41,7 @@ rule finetune:
     shell:
         "python -m pri3d finetune {wildcards.task} --data {params.data:q}"
         f" --out results/runs/{NAME}"
-        " {params.settings} {params.weights_name} {params.how} > {log}"
+        " {params.settings} {params.weights_name} {params.execution} > {log}"
 
 
 rule evaluate_finetuned:
@@ -57,13 +52,11 @@ rule evaluate_finetuned:
         f"results/evaluation/{RUN}.json",
     params:
         data=rules.finetune.params.data,
-        how=lambda w, threads: (
+        execution=lambda w, threads: (
             f"--device {settings.of_task(w.task).device} --threads {threads}"
             f" {options(settings.sparse)}"
         ),
-        code=lambda w: code_digest(
-            "pri3d.finetune.evaluate", f"pri3d.finetune.tasks.{TASKS[w.task].kind}"
-        ),
+        code=lambda w: code_of_task(TASKS[w.task].kind, "pri3d.finetune.evaluate"),
     log:
         f"results/logs/evaluate/{RUN}.log",
     benchmark:
@@ -78,7 +71,7 @@ rule evaluate_finetuned:
         f"evaluate: measuring results/runs/{NAME}"
     shell:
         f"python -m pri3d evaluate results/runs/{NAME}"
-        " --data {params.data:q} --out {output} {params.how} > {log}"
+        " --data {params.data:q} --out {output} {params.execution} > {log}"
 
 
 FINETUNED = {
