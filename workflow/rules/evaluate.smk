@@ -15,7 +15,7 @@ rule evaluate_run:
     params:
         settings=options(settings.evaluate),
         held_out=[word for scene in HELD_OUT for word in ("--held-out", scene)],
-        how=lambda w, threads: (
+        execution=lambda w, threads: (
             f"{options(settings.sparse)} --device {PRETRAINED[w.run].settings.device}"
             f" --threads {threads}"
         ),
@@ -35,4 +35,4 @@ rule evaluate_run:
     shell:
         "python -m pri3d evaluate results/runs/{wildcards.run} --pairs {input.pairs}"
         " --clouds results/clouds --chunks results/chunks --out {output}"
-        " {params.settings} {params.held_out:q} {params.how} > {log}"
+        " {params.settings} {params.held_out:q} {params.execution} > {log}"

@@ -1,9 +1,8 @@
 """Pairs, clouds and chunks -> pretrained networks.
 
 Checkpoints lie beside the weights and are not declared as outputs: Snakemake deletes the outputs of
-a failed job. It does not record the parameter `how`, since that takes `threads`, so that a change
-of it retrains nothing. Messages and the progress bar go to the terminal, the last metrics into the
-log.
+a failed job. It does not record the parameter `execution`, which takes `threads`, so a change of it
+retrains nothing. Messages and the progress bar go to the terminal, the last metrics into the log.
 """
 
 
@@ -29,7 +28,7 @@ rule pretrain:
         ),
         mode=lambda w: f"--mode {PRETRAINED[w.run].mode} --variant {PRETRAINED[w.run].variant}",
         scenes=lambda w: scenes_of(w.run),
-        how=lambda w, threads: (
+        execution=lambda w, threads: (
             f"{assignments(PRETRAINED[w.run].settings, only=RUNTIME)} {options(settings.sparse)}"
         ),
         code=lambda w: code_of_mode(PRETRAINED[w.run].mode),
@@ -48,4 +47,4 @@ rule pretrain:
     shell:
         "python -m pri3d pretrain {params.mode} --pairs results/pairs.h5"
         " --clouds results/clouds --chunks results/chunks --out results/runs/{wildcards.run}"
-        " {params.settings} {params.scenes:q} {params.how} > {log}"
+        " {params.settings} {params.scenes:q} {params.execution} > {log}"
