@@ -7,8 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pri3d.errors import Pri3DError
-from pri3d.run.checkpoint import first_line
+from pri3d.errors import Pri3DError, first_line
 from pri3d.run.folder import Provenance, Run, read_run
 
 

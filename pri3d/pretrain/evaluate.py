@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from pri3d.artefacts import Pairs
 from pri3d.config import MODES, Evaluate, Pretrain, used_settings
-from pri3d.errors import Pri3DError
+from pri3d.errors import Pri3DError, first_line
 from pri3d.models.calibrate import calibrate_batch_norm
 from pri3d.pretrain.image_features import cell_features
 from pri3d.pretrain.image_pairs import ImagePairBatch, ImagePairs, collate_image_pairs
@@ -270,9 +270,8 @@ def _load(nets: nn.ModuleDict, path: Path) -> None:
     try:
         nets.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise Pri3DError(
-            f"{path}: does not hold this run's weights ({first_line}); run pretrain again"
+            f"{path}: does not hold this run's weights ({first_line(error)}); run pretrain again"
         ) from None
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from pri3d.config import MODES, NAMED_WEIGHTS, TASKS, Settings, Task, renamed_settings
-from pri3d.errors import Pri3DError
+from pri3d.errors import Pri3DError, first_line
 from pri3d.report.gather import Results
 from pri3d.run.folder import RANDOM, InitialWeights, Run, read_json
 
@@ -320,5 +320,5 @@ def _example(record: dict[str, Any]) -> Example:
 
 
 def _damaged(path: Path, error: Exception) -> Pri3DError:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return Pri3DError(f"{path}: is damaged ({first}); remove it and evaluate the run again")
+    reason = first_line(error)
+    return Pri3DError(f"{path}: is damaged ({reason}); remove it and evaluate the run again")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pri3d import store
-from pri3d.errors import Pri3DError
+from pri3d.errors import Pri3DError, first_line
 
 _log = logging.getLogger(__name__)
 
@@ -108,11 +108,6 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
             save_file(tensors, temporary, metadata={"format": "pt"})
         except SafetensorError as error:
             raise Pri3DError(f"{path}: cannot be written ({first_line(error)})") from None
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def without_nan(value: Any) -> Any:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pri3d import config, store
 from pri3d.config import MODES, TASKS, Pretrain, Settings, Task, kind_of
-from pri3d.errors import Pri3DError
+from pri3d.errors import Pri3DError, first_line
 
 WEIGHTS = "model.safetensors"
 SETTINGS = "settings.json"
@@ -191,7 +191,7 @@ def read_run(folder: str | Path) -> Run:
     except (KeyError, TypeError, ValidationError) as error:
         raise Pri3DError(
             f"{folder / SETTINGS}: names no mode or task with its settings "
-            f"({_first_line(error)}); give a folder that `pri3d pretrain` or `pri3d finetune` wrote"
+            f"({first_line(error)}); give a folder that `pri3d pretrain` or `pri3d finetune` wrote"
         ) from None
     return Run(
         folder=folder,
@@ -276,7 +276,7 @@ def _read_provenance(folder: Path, kind: Kind) -> Provenance | None:
         return Provenance(**fields | {"initial_weights": weights})
     except (KeyError, TypeError, AttributeError) as error:
         raise Pri3DError(
-            f"{path}: is damaged ({_first_line(error)}); remove {folder} and run the training again"
+            f"{path}: is damaged ({first_line(error)}); remove {folder} and run the training again"
         ) from None
 
 
@@ -334,7 +334,3 @@ def _json_object(path: Path, text: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Pri3DError(f"{path}: {where} is no JSON object; remove it and run the training again")
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from pri3d.config import TASKS, Pretrain, Task, unused_settings, used_settings
-from pri3d.errors import Pri3DError
+from pri3d.errors import Pri3DError, first_line
 from pri3d.run import checkpoint, processes
-from pri3d.run.checkpoint import State, first_line
+from pri3d.run.checkpoint import State
 from pri3d.run.folder import (
     CHECKPOINTS,
     WEIGHTS,

@@ -22,8 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pri3d import store
-from pri3d.errors import Pri3DError
-from pri3d.run.checkpoint import first_line
+from pri3d.errors import Pri3DError, first_line
 
 # The first pickle of files that torch wrote before version 1.6 is this number.
 _TORCH_MAGIC = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
