@@ -133,13 +133,12 @@ def _noun(task: str) -> str:
 
 def _origin(trained: Run, task: str, provenance: Provenance) -> dict[str, Any]:
     """Which run the figures are of."""
-    initial = provenance.finetuned_from
     return {
         "name": trained.name,
         "task": task,
         "percent": trained.finetune.percent,
         "seed": trained.finetune.seed,
-        "initial_weights": initial._asdict() | {"loaded": list(initial.loaded)},
+        "initial_weights": provenance.finetuned_from.as_json(),
     }
 
 

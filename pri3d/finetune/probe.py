@@ -112,7 +112,7 @@ def run(task: str, data_dir: Path, out: Path, settings: Semseg, threads: int = 0
     classes = len(train.classes.names)
     result = {
         "task": task,
-        "initial_weights": initial._asdict() | {"loaded": list(initial.loaded)},
+        "initial_weights": initial.as_json(),
         "channels": known.features_NC.shape[1],
         "training_images": len(chosen),
         "training_pixels": len(known.labels_N),

@@ -233,7 +233,7 @@ def _finetuned(results: Results, path: Path, content: dict[str, Any]) -> Finetun
         kind, given = TASKS[task].kind, content["settings"]
         section: Task = getattr(Settings(), kind)
         if "run" in content:
-            weights = _weights(header["initial_weights"])
+            weights = InitialWeights.from_json(header["initial_weights"])
             settings = type(section).model_validate(given)
             percent, seed = float(header["percent"]), int(header["seed"])
         else:  # version 0.1
@@ -252,12 +252,6 @@ def _finetuned(results: Results, path: Path, content: dict[str, Any]) -> Finetun
         content=content,
         path=path,
     )
-
-
-def _weights(record: dict[str, Any]) -> InitialWeights:
-    known = {name: record[name] for name in InitialWeights._fields if name in record}
-    loaded = tuple(known.get("loaded", ()))
-    return InitialWeights(**{"description": ""} | known | {"loaded": loaded})
 
 
 def _old_weights(results: Results, name: str, initial_weights: str) -> InitialWeights:

@@ -55,6 +55,19 @@ class InitialWeights(NamedTuple):
     mode: str | None = None
     seed: int | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
+        return self._asdict() | {"loaded": list(self.loaded)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "InitialWeights":
+        """What `as_json` gave.
+
+        Raises:
+            KeyError, TypeError: fields are missing or unknown.
+        """
+        return cls(**fields | {"loaded": tuple(fields["loaded"])})
+
 
 RANDOM = InitialWeights("random", "scratch", "random")
 
@@ -154,7 +167,7 @@ def write_settings(
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
     """Write `provenance.json` of a run that is finished."""
-    weights = {network: each._asdict() for network, each in provenance.initial_weights.items()}
+    weights = {network: each.as_json() for network, each in provenance.initial_weights.items()}
     content = {"schema": SCHEMA, **provenance._asdict(), "initial_weights": weights}
     write_json(folder / PROVENANCE, content)
 
@@ -269,8 +282,8 @@ def _read_provenance(folder: Path, kind: Kind) -> Provenance | None:
         if "schema" not in record:
             return _old_provenance(record, kind)
         weights = {
-            part: InitialWeights(**each | {"loaded": tuple(each["loaded"])})
-            for part, each in record["initial_weights"].items()
+            network: InitialWeights.from_json(fields)
+            for network, fields in record["initial_weights"].items()
         }
         fields = {name: record[name] for name in Provenance._fields if name in record}
         return Provenance(**fields | {"initial_weights": weights})

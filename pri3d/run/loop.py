@@ -138,7 +138,7 @@ def train(
                     "metrics": metrics.text,
                     "interval": dict(interval),
                     "total": dict(total),
-                    "initial_weights": {k: v._asdict() for k, v in initial_weights.items()},
+                    "initial_weights": {k: v.as_json() for k, v in initial_weights.items()},
                     "identity": as_json(identity),
                 }
                 checkpoint.save(out / CHECKPOINTS, content, settings.keep_checkpoints)

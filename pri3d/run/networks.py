@@ -13,7 +13,8 @@ from pri3d.run.processes import Processes
 
 def recorded_weights(state: State) -> dict[str, InitialWeights]:
     """Network -> initial weights of the run that a checkpoint belongs to."""
-    return {network: InitialWeights(**each) for network, each in state["initial_weights"].items()}
+    recorded = state["initial_weights"]
+    return {network: InitialWeights.from_json(fields) for network, fields in recorded.items()}
 
 
 def check_same_weights(initial_weights: dict[str, InitialWeights], section: str) -> None:
