@@ -1,17 +1,17 @@
-"""Preparing training samples: how many a second on one core, and where the time goes.
+"""Preparing training samples: samples per second on one core, and time by part.
 
-    python benchmarks/loading.py [--scans DIR] [--json FILE] [--samples N]
+    python benchmarks/loading.py [--scans DIR] [--json FILE] [--samples N] [--quick]
 
-Samples of mode `joint` at the paper's settings (240x320, 1,024 matches), of both real scans, in
-CPU-seconds of one thread. Beside them, in the same run and on the same pairs, the published way,
-written anew from its description: per sample the whole scene's vertices are loaded, cut out with
-each frame's box of whole metres and voxelised (truncated, numpy); colour (JPEG) and depth (PNG) are
-opened at full size and resized; all pixels and all voxels are projected, and matches drawn from
-those found. Both augment colours alike. Files are in the system's cache for both.
-"published_unique_rows" differs in how duplicate voxels are sought (np.unique over rows).
+Samples of mode `joint` with the paper's settings (240x320, 1,024 matches), of both real scans, in
+CPU-seconds of one thread. The peer, in the same run and on the same pairs, is the published method,
+reimplemented from its description: for each sample, the vertices of the whole scene are loaded,
+cropped with each frame's box of whole meters and voxelized (truncated, numpy); color images (JPEG)
+and depth images (PNG) are opened at full size and resized; all pixels and all voxels are projected,
+and matches are sampled from the result. Color augmentation is the same. Files are in the page cache
+for both. "published_unique_rows" removes duplicate voxels with np.unique over rows.
 
-"anew": the same samples, with every scan opened anew for each of them, which is what a training
-over many more scans than a worker keeps open comes close to.
+"reopened": the same samples, with every scan opened again for each sample. This is close to a
+training with many more scans than a worker keeps open.
 
 Needs the real scans: a folder with redkitchen/ and livingroom1/ (default $PRI3D_REAL_DATA/scans).
 """
@@ -19,13 +19,16 @@ Needs the real scans: a folder with redkitchen/ and livingroom1/ (default $PRI3D
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from commands import QUICK_HELP, make_quick_data, write_json
 from machine import machine
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
@@ -33,6 +36,7 @@ from torchvision.transforms import v2
 from pri3d import config, geometry
 from pri3d.artefacts import Chunks, Clouds
 from pri3d.pretrain import image_pairs, scan_cache
+from pri3d.pretrain.image_pairs import ImagePairs
 from pri3d.pretrain.scan_cache import Scan, ScanCache
 from pri3d.sources import images
 from pri3d.sources.surface import fuse, read_ply
@@ -41,24 +45,24 @@ from pri3d.stages import chunks, clouds, overlap, pairs
 SETTINGS = config.Pretrain()
 SHAPE = SETTINGS.height, SETTINGS.width
 EVERY = {"redkitchen": 3, "livingroom1": 10}
-SPENT: Counter = Counter()  # CPU-seconds by part
+CPU_SECONDS: Counter[str] = Counter()  # by part
 
 
-def timed(part: str, work):
-    """The function, its time added to a part; what is inside another counts for the inner one."""
+def timed(part: str, function: Callable) -> Callable:
+    """The function with its CPU time added to a part. Nested timed functions count separately."""
 
     def run(*arguments, **named):
-        before, start = sum(SPENT.values()), time.process_time()
-        result = work(*arguments, **named)
-        inner = sum(SPENT.values()) - before
-        SPENT[part] += time.process_time() - start - inner
+        before, start = sum(CPU_SECONDS.values()), time.process_time()
+        result = function(*arguments, **named)
+        inner = sum(CPU_SECONDS.values()) - before
+        CPU_SECONDS[part] += time.process_time() - start - inner
         return result
 
     return run
 
 
-def watch() -> None:
-    """Put a clock on the parts of our samples."""
+def time_parts() -> None:
+    """Time the parts of our samples."""
     for owner, name, part in [
         (scan_cache, "decode_color", "decode"),
         (image_pairs, "crop_image", "decode"),
@@ -74,8 +78,8 @@ def watch() -> None:
         setattr(owner, name, timed(part, getattr(owner, name)))
 
 
-def prepare(scan: str, scans: Path, work: Path) -> Path:
-    """Artefacts of one scan, and its frames as the published way has them: files of images."""
+def prepare(scan: str, scans: Path, work: Path, quick: bool) -> Path:
+    """Make the artefacts of one scan, and image files of its frames for the published method."""
     folder = work / scan
     if (folder / "done").exists():
         return folder
@@ -83,9 +87,11 @@ def prepare(scan: str, scans: Path, work: Path) -> Path:
     mesh = source / f"{scan}_vh_clean_2.ply"
     mesh = mesh if mesh.exists() else None
     cloud, chunk = folder / f"clouds/{scan}.h5", folder / f"chunks/{scan}.h5"
-    clouds.run(source / f"{scan}.sens", cloud, config.Frames(every=EVERY[scan]))
-    overlap.run(cloud, folder / f"overlap/{scan}.h5", config.Overlap())
-    pairs.run([folder / f"overlap/{scan}.h5"], folder / "pairs.h5", config.Pairs())
+    every, radius_m, min_overlap = (1, 0.1, 0.1) if quick else (EVERY[scan], 0.02, 0.3)
+    clouds.run(source / f"{scan}.sens", cloud, config.Frames(every=every))
+    overlap.run(cloud, folder / f"overlap/{scan}.h5", config.Overlap(radius_m=radius_m))
+    rule = config.Pairs(min_overlap=min_overlap)
+    pairs.run([folder / f"overlap/{scan}.h5"], folder / "pairs.h5", rule)
     chunks.run(cloud, chunk, config.Chunks(), mesh)
     with Clouds(cloud) as opened:
         surface = read_ply(mesh) if mesh else fuse(opened, config.Chunks().voxel_m)
@@ -99,16 +105,14 @@ def prepare(scan: str, scans: Path, work: Path) -> Path:
 
 
 class Published:
-    """Samples in the published way.
+    """Samples by the published method.
 
-    by_rows: duplicate voxels are sought with np.unique(axis=0), which is how one writes it first;
-    otherwise by one number a voxel, which is much faster.
+    by_rows: remove duplicate voxels with np.unique(axis=0), the obvious way. Otherwise each voxel
+    gets one number, which is much faster.
     """
 
-    by_rows = False
-
-    def __init__(self, folder: Path, scan: str, data: image_pairs.ImagePairs):
-        self.folder, self.data = folder, data
+    def __init__(self, folder: Path, scan: str, data: ImagePairs, by_rows: bool = False):
+        self.folder, self.data, self.by_rows = folder, data, by_rows
         with Clouds(folder / f"clouds/{scan}.h5") as opened:
             self.K = geometry.scale_intrinsics(opened.K, opened.shape, SHAPE)
             self.pose = dict(zip(opened.index.tolist(), opened.world_from_camera))
@@ -155,7 +159,7 @@ class Published:
         return points @ pose[:3, :3].T + pose[:3, 3]
 
     def projected(self, world: np.ndarray, depth: np.ndarray, pose: np.ndarray, threshold: float):
-        """Rows of the places that agree with a depth image, and their pixels."""
+        """Rows of the points that agree with a depth image, and their pixels."""
         inverse = np.linalg.inv(pose)
         x, y, z = (world @ inverse[:3, :3].T + inverse[:3, 3]).T
         with np.errstate(all="ignore"):
@@ -168,8 +172,8 @@ class Published:
 
     def pixels(self, depths, poses, rng):
         rows, others = self.projected(self.world(depths[0], poses[0]), depths[1], poses[1], 0.05)
-        drawn = rng.permutation(len(rows))[: SETTINGS.matches]
-        return np.stack(np.divmod(rows[drawn], SHAPE[1]), 1) // 2, others[drawn] // 2
+        chosen = rng.permutation(len(rows))[: SETTINGS.matches]
+        return np.stack(np.divmod(rows[chosen], SHAPE[1]), 1) // 2, others[chosen] // 2
 
     def chunk(self, scene: np.ndarray, depth: np.ndarray, pose: np.ndarray):
         world = self.world(depth, pose)
@@ -188,8 +192,8 @@ class Published:
     def voxels(self, scene, depth, pose, rng):
         cells, color = self.chunk(scene, depth, pose)
         rows, pixels = self.projected(cells * 0.02, depth, pose, 0.2)
-        drawn = rng.permutation(len(rows))[: SETTINGS.matches]
-        return cells, color, pixels[drawn] // 2, rows[drawn]
+        chosen = rng.permutation(len(rows))[: SETTINGS.matches]
+        return cells, color, pixels[chosen] // 2, rows[chosen]
 
 
 MEAN, STD = (
@@ -197,7 +201,7 @@ MEAN, STD = (
 )
 
 
-def watch_published() -> None:
+def time_published_parts() -> None:
     for name, part in [
         ("opened", "decode"),
         ("depth", "read"),
@@ -210,16 +214,16 @@ def watch_published() -> None:
         setattr(Published, name, timed(part, getattr(Published, name)))
 
 
-def measure(work, number: int) -> dict:
-    """CPU-milliseconds a sample, in all and by part."""
-    for index in range(3):
-        work(index)
-    SPENT.clear()
+def measure(sample: Callable[[int], object], number: int) -> dict:
+    """CPU-milliseconds per sample, in total and by part."""
+    for index in range(min(3, number)):
+        sample(index)
+    CPU_SECONDS.clear()
     start = time.process_time()
     for index in range(number):
-        work(index)
+        sample(index)
     total = time.process_time() - start
-    parts = {part: 1000 * spent / number for part, spent in SPENT.items()}
+    parts = {part: 1000 * seconds / number for part, seconds in CPU_SECONDS.items()}
     parts["rest"] = 1000 * total / number - sum(parts.values())
     return {
         "ms_a_sample": 1000 * total / number,
@@ -228,25 +232,24 @@ def measure(work, number: int) -> dict:
     }
 
 
-def one_scan(scan: str, folder: Path, number: int) -> dict:
-    data = image_pairs.ImagePairs(
-        folder / "pairs.h5", folder / "clouds", folder / "chunks", SETTINGS
-    )
+def one_scan(scan: str, folder: Path, number: int, rounds: int) -> dict:
+    data = ImagePairs(folder / "pairs.h5", folder / "clouds", folder / "chunks", SETTINGS)
     peer = Published(folder, scan, data)
 
-    def anew(index: int) -> None:
+    def reopened(index: int) -> None:
         data.scans.close()
         data[index]
 
-    by_rows = Published(folder, scan, data)
-    by_rows.by_rows = True
-    # In turns, so that what else the machine does falls on all of them.
-    ways = data.__getitem__, peer.sample, anew, by_rows.sample
-    rounds = [[measure(way, number) for way in ways] for _ in range(3)]
+    by_rows = Published(folder, scan, data, by_rows=True)
+    # In turns, so that other work of the machine affects all of them.
+    methods = data.__getitem__, peer.sample, reopened, by_rows.sample
+    measured = [[measure(method, number) for method in methods] for _ in range(rounds)]
     ours, published, opened, rows = (
-        sorted(runs, key=lambda run: run["ms_a_sample"])[1] for runs in zip(*rounds)
+        sorted(runs, key=lambda run: run["ms_a_sample"])[rounds // 2] for runs in zip(*measured)
     )
-    some = data[0], peer.sample(0)
+    sample, (_, published_view, published_sides) = data[0], peer.sample(0)
+    seen = [chunk for chunk in sample.chunks if chunk is not None]
+    view = 0 if sample.view is None else len(sample.view[0])
     with Chunks(folder / f"chunks/{scan}.h5") as surface:
         voxels = len(surface.voxel)
     return {
@@ -254,20 +257,20 @@ def one_scan(scan: str, folder: Path, number: int) -> dict:
         "voxels_of_the_scan": voxels,
         "pairs": len(data.order),
         "matches": {
-            "ours": [len(some[0].view[0]), *(len(c.row_N) for c in some[0].chunks)],
-            "published": [len(some[1][1][0]), *(len(side[3]) for side in some[1][2])],
+            "ours": [view, *(len(chunk.row_N) for chunk in seen)],
+            "published": [len(published_view[0]), *(len(side[3]) for side in published_sides)],
         },
         "voxels_of_a_chunk": {
-            "ours": [len(c.voxel_V3) for c in some[0].chunks],
-            "published": [len(side[0]) for side in some[1][2]],
+            "ours": [len(chunk.voxel_V3) for chunk in seen],
+            "published": [len(side[0]) for side in published_sides],
         },
         "ours": ours,
-        "anew": opened,
+        "reopened": opened,
         "published": published,
         "published_unique_rows": rows,
         "ratio": published["ms_a_sample"] / ours["ms_a_sample"],
         "ratio_unique_rows": rows["ms_a_sample"] / ours["ms_a_sample"],
-        "ratio_anew": published["ms_a_sample"] / opened["ms_a_sample"],
+        "ratio_reopened": published["ms_a_sample"] / opened["ms_a_sample"],
     }
 
 
@@ -276,21 +279,31 @@ def main() -> None:
     default = Path(os.environ.get("PRI3D_REAL_DATA", ".")) / "scans"
     parser.add_argument("--scans", type=Path, default=default, help="folder with the real scans")
     parser.add_argument("--json", type=Path, help="write the results here")
-    parser.add_argument("--samples", type=int, default=60, help="time so many, three times")
+    parser.add_argument("--samples", type=int, default=60, help="samples to time, three times")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/scratch/loading"))
+    parser.add_argument("--quick", action="store_true", help=QUICK_HELP)
     options = parser.parse_args()
-    if not all((options.scans / scan / f"{scan}.sens").exists() for scan in EVERY):
-        parser.exit(0, f"{options.scans}: no redkitchen and livingroom1 there; nothing measured\n")
     torch.set_num_threads(1)
-    watch()
-    watch_published()
-    result = {"date": date.today().isoformat(), "machine": machine(), "samples": options.samples}
-    for scan in EVERY:
-        folder = prepare(scan, options.scans, options.work)
-        result[scan] = one_scan(scan, folder, options.samples)
-        print(scan, json.dumps(result[scan], indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(prefix="pri3d-loading-") as folder:
+        if options.quick:
+            options.scans = make_quick_data(Path(folder), 4) / "scans"
+            options.work, options.samples = Path(folder), 2
+        elif not all((options.scans / scan / f"{scan}.sens").exists() for scan in EVERY):
+            parser.exit(
+                0, f"{options.scans}: has no redkitchen and livingroom1; nothing is measured\n"
+            )
+        time_parts()
+        time_published_parts()
+        result = {
+            "date": date.today().isoformat(),
+            "machine": machine(),
+            "samples": options.samples,
+        }
+        for scan in EVERY:
+            prepared = prepare(scan, options.scans, options.work, options.quick)
+            result[scan] = one_scan(scan, prepared, options.samples, 1 if options.quick else 3)
+            print(scan, json.dumps(result[scan], indent=1))
+    write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What the figures of a benchmark were measured on."""
+"""The machine that a benchmark ran on."""
 
 import os
 import platform
 from pathlib import Path
 
 
-def machine() -> dict:
+def machine() -> dict[str, str | int | None]:
     """Name of the processor, number of cores, version of Python."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

@@ -1,22 +1,23 @@
-"""Exact all-pairs overlap: right to the last point, and how much faster than its peers.
+"""Exact all-pairs overlap: checked point by point, and timed against its peers.
 
-    python benchmarks/overlap.py [--scans DIR] [--json FILE] [--plot FILE] [--sample N]
+    python benchmarks/overlap.py [--scans DIR] [--json FILE] [--plot FILE] [--sample N] [--quick]
 
 Peers, in the same run, on the same frames (640x480), in CPU-seconds of one thread:
 
-- scipy's cKDTree doing the same exact counts: one tree a frame, reused for all others, queries
-  bounded by the radius (its fastest form), and the same with a tree for every directed pair;
-- the published approach at 2 cm voxels: for each pair both clouds thinned by open3d, and a Python
-  loop with one radius search (1.5 voxels) a point. It is not exact: it counts thinned points.
+- scipy's cKDTree with the same exact counts: one tree per frame, reused for all others, queries
+  bounded by the radius (its fastest form); and the same with one tree per directed pair;
+- the published approach with voxels of 2 cm: for each pair, open3d thins both clouds, and a Python
+  loop does one radius search (1.5 voxels) per point. It is not exact: it counts thinned points.
 
 Needs the real scans: a folder with redkitchen/ and livingroom1/ (default
-$PRI3D_REAL_DATA/scans). `--sample N` times the peers on N random directed pairs and scales up;
-without it they count all pairs, which takes some ten minutes.
+$PRI3D_REAL_DATA/scans). `--sample N` times the peers on N random directed pairs and extrapolates;
+without it they count all pairs, which takes about ten minutes.
 """
 
 import argparse
 import json
 import os
+import tempfile
 import time
 from datetime import date
 from pathlib import Path
@@ -27,6 +28,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import open3d
+from commands import QUICK_HELP, make_quick_data, write_json
 from machine import machine
 from scipy.spatial import cKDTree
 
@@ -41,7 +43,7 @@ RUNS = 3
 
 
 def cpu(work, *arguments):
-    """CPU-seconds of this process and the result."""
+    """CPU-seconds of this process, and the result."""
     start = time.process_time()
     result = work(*arguments)
     return time.process_time() - start, result
@@ -98,7 +100,7 @@ def by_tree(views: list[View], pairs: np.ndarray) -> dict:
 
 
 def by_loop(views: list[View], pairs: np.ndarray) -> dict:
-    """The published way, pair by pair: thin both clouds, build a tree, search around each point."""
+    """The published method, pair by pair: thin both clouds, build a tree, search at each point."""
     clouds = [
         open3d.geometry.PointCloud(open3d.utility.Vector3dVector(world_points(view)))
         for view in views
@@ -110,15 +112,15 @@ def by_loop(views: list[View], pairs: np.ndarray) -> dict:
             tree = open3d.geometry.KDTreeFlann(target)
             matched = []
             for row, point in enumerate(source.points):
-                _, found, _ = tree.search_radius_vector_3d(point, 1.5 * RADIUS)
-                matched.extend((row, other) for other in found[:1])
+                _, neighbors, _ = tree.search_radius_vector_3d(point, 1.5 * RADIUS)
+                matched.extend((row, other) for other in neighbors[:1])
 
     query, _ = cpu(count)
     return {"query": query / len(pairs)}
 
 
 def corridor(frames: int) -> list[View]:
-    """A walk of half a metre a frame down a corridor 2.4 m wide: few frames see the same wall."""
+    """A corridor 2.4 m wide, walked at 0.5 m per frame: few frames see the same wall."""
     K = np.array([[577.0, 0, 319.5], [0, 577, 239.5], [0, 0, 1]])
     turn = np.radians(35)
     pose = np.eye(4)
@@ -132,7 +134,7 @@ def corridor(frames: int) -> list[View]:
         walls = np.where(rays[..., 0] > 0, 1.2, -1.2) / rays[..., 0]
         floor = np.where(rays[..., 1] > 0, 1.3, -1.1) / rays[..., 1]
     depth = np.minimum(walls, floor)
-    depth = np.where(depth < 5, np.round(depth, 3), 0)  # a sensor's range and millimetres
+    depth = np.where(depth < 5, np.round(depth, 3), 0)  # range and resolution of a sensor
     views = []
     for frame in range(frames):
         moved = pose.copy()
@@ -141,11 +143,13 @@ def corridor(frames: int) -> list[View]:
     return views
 
 
-def growth(dense: list[View], long: list[View]) -> list[dict]:
+def growth(dense: list[View], long: list[View], sizes: tuple[int, ...]) -> list[dict]:
+    """Time by number of frames: of a room in which most frames overlap, and of a corridor."""
     rows = []
     for name, views in (("dense room", dense), ("long corridor", long)):
-        for frames in (10, 20, 40, 80):
-            chosen = views[:frames] if name == "long corridor" else views[:: 80 // frames][:frames]
+        for frames in sizes:
+            step = 1 if name == "long corridor" else sizes[-1] // frames
+            chosen = views[::step][:frames]
             tests = sum(int((v.depth > 0).sum()) for v in chosen) * (frames - 1)
             row = {"scene": name, "frames": frames, "tests": tests}
             for threads in (1, 2):
@@ -169,7 +173,7 @@ def plot(rows: list[dict], path: Path) -> None:
         axes[1].semilogx(frames, [row["ns_a_test"] for row in part], marker=marker, label=name)
     axes[0].loglog([10, 80], [0.2, 0.2 * 64], "k:", label="frames squared")
     axes[0].set(xlabel="frames", ylabel="CPU-seconds, one thread", title="All pairs")
-    axes[1].set(xlabel="frames", ylabel="ns a (point, frame) test", title="Cost of a test")
+    axes[1].set(xlabel="frames", ylabel="ns per (point, frame) test", title="Time per test")
     axes[1].set_ylim(bottom=0)
     for axis in axes:
         axis.set_xticks([10, 20, 40, 80], ["10", "20", "40", "80"], minor=False)
@@ -184,30 +188,41 @@ def main() -> None:
     parser.add_argument("--scans", type=Path, default=default, help="folder with the real scans")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--plot", type=Path, help="write the growth as a picture here")
-    parser.add_argument("--sample", type=int, help="time peers on so many directed pairs")
+    parser.add_argument("--sample", type=int, help="time the peers on N directed pairs")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/scratch"))
+    parser.add_argument("--quick", action="store_true", help=QUICK_HELP)
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pri3d-overlap-") as folder:
+        if options.quick:
+            options.scans = make_quick_data(Path(folder), 8) / "scans"
+            options.work, options.sample = Path(folder), 2
+        measure(parser, options)
+
+
+def measure(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     kitchen = options.scans / "redkitchen" / "redkitchen.sens"
     living = options.scans / "livingroom1" / "livingroom1.sens"
     if not kitchen.exists() or not living.exists():
-        parser.exit(0, f"{options.scans}: no redkitchen and livingroom1 there; nothing measured\n")
+        parser.exit(0, f"{options.scans}: has no redkitchen and livingroom1; nothing is measured\n")
     options.work.mkdir(parents=True, exist_ok=True)
 
+    runs = 1 if options.quick else RUNS
     views = load(kitchen, 3, options.work)
-    count_matches(views[:2], RADIUS)  # compiled, or read from the cache
+    count_matches(views[:2], RADIUS)  # compiles, or reads numba's cache
     all_pairs = directed_pairs(len(views))
     pairs = np.random.default_rng(0).permutation(all_pairs)[: options.sample or len(all_pairs)]
-    ours = [cpu(count_matches, views, RADIUS) for _ in range(RUNS)]
+    ours = [cpu(count_matches, views, RADIUS) for _ in range(runs)]
     tree = by_tree(views, pairs)
-    ours += [cpu(count_matches, views, RADIUS) for _ in range(RUNS)]
+    ours += [cpu(count_matches, views, RADIUS) for _ in range(runs)]
     loop = by_loop(views, pairs)
-    ours += [cpu(count_matches, views, RADIUS) for _ in range(RUNS)]
+    ours += [cpu(count_matches, views, RADIUS) for _ in range(runs)]
     seconds = float(np.median([s for s, _ in ours]))
     frames, number = len(views), len(all_pairs)
     peers = {
-        "cKDTree, a tree a frame": tree["build"] * frames + tree["query"] * number,
-        "cKDTree, a tree a directed pair": (tree["build"] + tree["query"]) * number,
-        "published way, open3d radius search a point, 2 cm voxels": loop["query"] * number,
+        "cKDTree, one tree per frame": tree["build"] * frames + tree["query"] * number,
+        "cKDTree, one tree per directed pair": (tree["build"] + tree["query"]) * number,
+        "published method, open3d, one radius search per point, 2 cm voxels": loop["query"]
+        * number,
     }
     result = {
         "date": date.today().isoformat(),
@@ -222,14 +237,15 @@ def main() -> None:
         "ratios": {name: value / seconds for name, value in peers.items()},
     }
     print(json.dumps(result, indent=1))
+    checked, every = (2, 4) if options.quick else (60, 10)
     result["exactness"] = {
-        "redkitchen": exactness(views, 60, seed=1),
-        "livingroom1": exactness(load(living, 10, options.work), 60, seed=2),
+        "redkitchen": exactness(views, checked, seed=1),
+        "livingroom1": exactness(load(living, every, options.work), checked, seed=2),
     }
     print(json.dumps(result["exactness"]))
-    result["growth"] = growth(load(kitchen, 1, options.work), corridor(80))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    sizes = (2,) if options.quick else (10, 20, 40, 80)
+    result["growth"] = growth(load(kitchen, 1, options.work), corridor(sizes[-1]), sizes)
+    write_json(options.json, result)
     if options.plot:
         plot(result["growth"], options.plot)
 

@@ -1,19 +1,19 @@
 """Sparse convolutions: the engine in plain torch against MinkowskiEngine; seconds and memory.
 
-    python benchmarks/sparse.py [--scans DIR] [--json FILE] [--plot FILE] [--rounds N]
+    python benchmarks/sparse.py [--scans DIR] [--json FILE] [--plot FILE] [--rounds N] [--quick]
 
-Forward and backward pass of MinkUNet34C (37.9 M parameters, stem kernel 5, 96 channels out) in
-float32 on voxels of 2 cm of a real surface: those next to its middle, sorted as chunks store them;
-more than it has are several such clouds in one batch. What is compared:
+Forward and backward pass of MinkUNet34C (37.9 M parameters, stem kernel 5, 96 output channels) in
+float32 on voxels of 2 cm of a real surface: the voxels nearest to its center, in the order of
+stored chunks. If the surface has too few voxels, the batch has several such clouds. Compared are:
 
 - torch: the default engine;
 - minkowski: the same network with `sparse.engine: minkowski`;
 - own layers: the same network of MinkowskiEngine's own layers, tensors and coordinates.
 
-The last two only where MinkowskiEngine is installed (make minkowski). Every figure comes from a
-process of its own, in turns; coordinates and kernel maps are made anew in every pass. Peak memory
-is what the passes add to that of the process with network and voxels loaded. The floor is the time
-that the machine's matrix product needs for the useful operations alone.
+The last two are measured only if MinkowskiEngine is installed (make minkowski). Engines take turns,
+each in a process of its own; coordinates and kernel maps are computed again in every pass. Peak
+memory is what the passes add to the memory of the process with network and voxels loaded. The floor
+is the time that the machine's matrix product needs for the useful operations alone.
 
 Needs a folder with redkitchen/redkitchen_vh_clean_2.ply (default $PRI3D_REAL_DATA/scans).
 """
@@ -31,17 +31,19 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from commands import QUICK_HELP, make_quick_data, write_json
 from machine import machine
 
 VOXELS = 50_000
 THREADS = (1, 2)
 GROWTH = (10_000, 20_000, 100_000)
-PASSES = 3  # timed, after one that is not
+QUICK_VOXELS = 300
+PASSES = 3  # timed, after a warm-up pass
 CHANNELS = 96
 
 
 def clouds_of(cells_N3: np.ndarray, number: int) -> list[np.ndarray]:
-    """Connected crops with so many voxels altogether."""
+    """Connected crops with `number` voxels in total."""
     distance = ((cells_N3 - np.median(cells_N3, axis=0)) ** 2).sum(axis=1)
     nearest = np.argsort(distance, kind="stable")
     parts = -(-number // len(cells_N3))
@@ -50,7 +52,7 @@ def clouds_of(cells_N3: np.ndarray, number: int) -> list[np.ndarray]:
 
 
 def own_layers():
-    """MinkUNet34C of MinkowskiEngine's own layers, and how it is given voxels."""
+    """MinkUNet34C of MinkowskiEngine's own layers, and its forward pass."""
     import pri3d.models.minkunet as models
     from pri3d.sparse.engine_minkowski import ME
 
@@ -72,7 +74,7 @@ def own_layers():
 
 
 def useful_gflop(network, x) -> float:
-    """Of the convolutions of one forward pass; a backward pass has twice as many."""
+    """GFLOP of the convolutions of one forward pass; a backward pass has twice as many."""
     from pri3d.sparse.convolution import SparseConv, SparseConvTranspose
     from pri3d.sparse.kernel_map import kernel_map
 
@@ -99,7 +101,7 @@ def useful_gflop(network, x) -> float:
 
 
 def gemm_gflops() -> float:
-    """The rate of a matrix product of the kind that most operations are."""
+    """GFLOP/s of a matrix product of the shape that most operations have."""
     import torch
 
     rows, weight, out = torch.randn(4096, 96), torch.randn(96, 96), torch.empty(4096, 96)
@@ -112,7 +114,7 @@ def gemm_gflops() -> float:
     return 10 * 2 * rows.numel() * 96 / float(np.median(seconds)) / 1e9
 
 
-def measure(engine: str, threads: int, clouds: Path) -> dict:
+def measure(engine: str, threads: int, passes: int, clouds: Path) -> dict:
     """In a process of its own: seconds of each pass, and the memory that they add, in MB."""
     import torch
 
@@ -135,7 +137,7 @@ def measure(engine: str, threads: int, clouds: Path) -> dict:
 
     before = peak_mb()
     seconds = []
-    for _ in range(1 + PASSES):
+    for _ in range(1 + passes):
         start = time.perf_counter()
         out = forward(network, collate(parts))
         between = time.perf_counter()
@@ -143,43 +145,43 @@ def measure(engine: str, threads: int, clouds: Path) -> dict:
         seconds.append((between - start, time.perf_counter() - between))
         del out
         network.zero_grad()
-    found = {"seconds": seconds[1:], "peak_mb": peak_mb() - before}
+    measured = {"seconds": seconds[1:], "peak_mb": peak_mb() - before}
     if engine == "torch":
         with torch.no_grad():
-            found["gflop"] = 3 * useful_gflop(network, collate(parts))
-        found["gemm_gflops"] = gemm_gflops()
-    return found
+            measured["gflop"] = 3 * useful_gflop(network, collate(parts))
+        measured["gemm_gflops"] = gemm_gflops()
+    return measured
 
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def in_own_process(engine: str, threads: int, clouds: Path) -> dict:
+def in_own_process(engine: str, threads: int, passes: int, clouds: Path) -> dict:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, str(threads))
-    words = [sys.executable, __file__, "--measure", engine, str(threads), str(clouds)]
+    words = [sys.executable, __file__, "--measure", engine, str(threads), str(passes), str(clouds)]
     child = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True)
     if child.returncode:
         sys.exit(f"{' '.join(words)} failed")
     return json.loads(child.stdout.splitlines()[-1])
 
 
-def in_turns(engines: list[str], threads: int, clouds: Path, rounds: int) -> dict:
+def in_turns(engines: list[str], threads: int, passes: int, clouds: Path, rounds: int) -> dict:
     """Medians over all passes of all rounds, by engine."""
     found = defaultdict(list)
     for _ in range(rounds):
         for engine in engines:
-            found[engine].append(in_own_process(engine, threads, clouds))
+            found[engine].append(in_own_process(engine, threads, passes, clouds))
     result = {}
     for engine, parts in found.items():
-        passes = [one for part in parts for one in part["seconds"]]
-        forward, backward = np.median(passes, axis=0)
+        seconds = [pair for part in parts for pair in part["seconds"]]
+        forward, backward = np.median(seconds, axis=0)
         result[engine] = {
             "forward_s": round(forward, 3),
             "backward_s": round(backward, 3),
-            "both_s": round(float(np.median(np.sum(passes, axis=1))), 3),
-            "both_s_runs": [round(sum(one), 3) for one in passes],
+            "both_s": round(float(np.median(np.sum(seconds, axis=1))), 3),
+            "both_s_runs": [round(sum(pair), 3) for pair in seconds],
             "peak_mb": round(max(part["peak_mb"] for part in parts)),
         }
     gflop = found["torch"][0]["gflop"]
@@ -223,17 +225,24 @@ def main() -> None:
     parser.add_argument("--scans", type=Path, default=default, help="folder with the real scans")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--plot", type=Path, help="write the growth as a picture here")
-    parser.add_argument("--rounds", type=int, default=3, help="processes an engine takes turns in")
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3, help="number of processes per engine")
+    parser.add_argument("--quick", action="store_true", help=QUICK_HELP)
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        engine, threads, clouds = options.measure
-        print(json.dumps(measure(engine, int(threads), Path(clouds))))
+        engine, threads, passes, clouds = options.measure
+        print(json.dumps(measure(engine, int(threads), int(passes), Path(clouds))))
         return
-    surface = options.scans / "redkitchen" / "redkitchen_vh_clean_2.ply"
-    if not surface.exists():
-        parser.exit(0, f"{surface}: not there; nothing measured\n")
+    with tempfile.TemporaryDirectory(prefix="pri3d-sparse-") as folder:
+        if options.quick:
+            options.scans = make_quick_data(Path(folder), 4) / "scans"
+        surface = options.scans / "redkitchen" / "redkitchen_vh_clean_2.ply"
+        if not surface.exists():
+            parser.exit(0, f"{surface}: does not exist; nothing is measured\n")
+        compare(surface, Path(folder), options)
 
+
+def compare(surface: Path, folder: Path, options: argparse.Namespace) -> None:
     from pri3d.errors import Pri3DError
     from pri3d.matching.voxels import voxelize
     from pri3d.sources.surface import read_ply
@@ -246,20 +255,24 @@ def main() -> None:
         version = ME.__version__
     except Pri3DError as error:
         version = None
-        print(f"{error}; torch is measured alone")
+        print(f"{error}; only torch is measured")
 
     points = read_ply(surface)
     cells_N3, _ = voxelize(points.points, points.color, 0.02)
-    with tempfile.TemporaryDirectory(prefix="pri3d-sparse-") as folder:
+    passes = 1 if options.quick else PASSES
+    voxels = QUICK_VOXELS if options.quick else VOXELS
+    rounds = 1 if options.quick else options.rounds
 
-        def turns(voxels: int, threads: int, rounds: int) -> dict:
-            path = Path(folder) / f"{voxels}.npz"
-            np.savez(path, *clouds_of(cells_N3.astype(np.int32), voxels))
-            return in_turns(engines, threads, path, rounds)
+    def turns(number: int, threads: int, rounds: int) -> dict:
+        path = folder / f"{number}.npz"
+        np.savez(path, *clouds_of(cells_N3.astype(np.int32), number))
+        return in_turns(engines, threads, passes, path, rounds)
 
-        by_threads = {threads: turns(VOXELS, threads, options.rounds) for threads in THREADS}
-        growth = {voxels: turns(voxels, 1, 1) for voxels in GROWTH}
-    growth = dict(sorted((growth | {VOXELS: by_threads[1]}).items()))
+    by_threads = {
+        threads: turns(voxels, threads, rounds) for threads in THREADS[: 1 if options.quick else 2]
+    }
+    growth = {} if options.quick else {number: turns(number, 1, 1) for number in GROWTH}
+    growth = dict(sorted((growth | {voxels: by_threads[1]}).items()))
 
     import torch
 
@@ -268,12 +281,11 @@ def main() -> None:
         "machine": machine(),
         "torch": torch.__version__,
         "minkowskiengine": version,
-        "voxels": VOXELS,
+        "voxels": voxels,
         "threads": by_threads,
         "growth": growth,
     }
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.json, result)
     if options.plot:
         plot(growth, options.plot)
 

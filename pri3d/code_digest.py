@@ -94,6 +94,8 @@ def _read(module: str) -> tuple[set[str], str]:
     source = _existing_source(module)
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     tree, named = ast.parse(source.read_bytes()), {package}
+    # Type checkers read these imports, and programs do not run them.
+    tree.body = [statement for statement in tree.body if not _is_for_type_checkers(statement)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             named.update(alias.name for alias in node.names)
@@ -109,6 +111,14 @@ def _read(module: str) -> tuple[set[str], str]:
     paths = [name.split(".") for name in named if name.split(".")[0] == PACKAGE]
     within = {".".join(path[:end]) for path in paths for end in range(1, len(path) + 1)}
     return {name for name in within if name != module and _source(name)}, ast.unparse(tree)
+
+
+def _is_for_type_checkers(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.If)
+        and isinstance(statement.test, ast.Name)
+        and statement.test.id == "TYPE_CHECKING"
+    )
 
 
 def _is_version(statement: ast.stmt) -> bool:

@@ -131,6 +131,14 @@ def test_the_digest_of_a_mode(module, tmp_path, monkeypatch):
     assert [mode for mode in MODES if before[mode] != after[mode]] == ["crd"]
 
 
+def test_imports_for_type_checkers_do_not_count(package):
+    before = digest("stages.near")
+    path = package / "__init__.py"
+    more = "\nif TYPE_CHECKING:\n    from pri3d.late import value as value\n"
+    path.write_text(path.read_text() + more)
+    assert digest("stages.near") == before
+
+
 def test_a_package_can_be_left_out(package):
     path = package / "matching" / "inner.py"
     before = {out: digest_without("stages.third", out) for out in (None, "pri3d.matching")}

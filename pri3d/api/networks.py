@@ -30,6 +30,9 @@ class Encoder(nn.Module):
         [(60, 80), (30, 40), (15, 20), (8, 10)]
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name

@@ -4,6 +4,7 @@ Exit status: 0 done; 1 the work could not be done (one line on stderr); 2 wrong 
 interrupted. Results go to stdout, everything else to stderr.
 
     options    options that verbs share; settings as options, and back
+    messages   what the package logs, on stderr
     workflow   run
     scans      demo, sens, clouds, overlap, pairs, chunks, correspondences
     pretrain   pretrain
@@ -14,7 +15,6 @@ interrupted. Results go to stdout, everything else to stderr.
     report     report, verify, settings
 """
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -44,26 +44,8 @@ __all__ = [
 ]
 
 
-class _Plain(logging.Formatter):
-    """Messages as they are; warnings and errors with a prefix."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
-        return text if record.levelno < logging.WARNING else f"pri3d: warning: {text}"
-
-
-def _configure_logging() -> None:
-    """Send the messages of this package to stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Plain())
-    logger = logging.getLogger("pri3d")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-
-
 def main() -> None:
     """Run `pri3d` and exit with its status."""
-    _configure_logging()
     try:
         app(prog_name="pri3d")
     except Pri3DError as error:

@@ -27,7 +27,7 @@ from pri3d.cli.options import (
 )
 from pri3d.errors import Pri3DError
 
-_PROBED = [name for name, task in config.TASKS.items() if config.KINDS[task.kind].probe]
+_PROBED = [name for name in config.TASKS if config.kind_of(name).probe]
 DataFolder = Annotated[Path, typer.Option(help="folder of the labeled data set")]
 
 

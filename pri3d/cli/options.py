@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pri3d import __version__, config
+from pri3d.cli.messages import configure_logging
 from pri3d.errors import Pri3DError
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -41,7 +42,7 @@ def _program(
         ),
     ] = False,
 ) -> None:
-    pass
+    configure_logging()
 
 
 ConfigFile = Annotated[

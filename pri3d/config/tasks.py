@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 class Kind(NamedTuple):
     """A kind of task. summary: one line for --help. network: the shared network that it finetunes.
     unit: what its data sets consist of, in the plural. submission: `evaluate` writes files for the
-    benchmark of a data set that has one. pictures: `evaluate` and `predict` write pictures.
-    probe: `pri3d probe` can measure its features.
+    benchmark of a data set that has one. pictures: `evaluate` and `predict` write pictures. probe:
+    `probe` measures frozen features on its tasks.
     """
 
     summary: str

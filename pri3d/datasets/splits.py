@@ -4,6 +4,7 @@ Every split lists its samples in `frames` and reads one of them by its position 
 damaged sample raises Pri3DError with one sentence; the others stay usable.
 """
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,10 @@ class LabeledImages(Protocol):
     frames: list[Frame]
     problems: list[str]
     without_objects: list[str]
+
+    @property
+    def root(self) -> Path:
+        """The folder of the data set."""
 
     def color(self, index: int, min_height: int | None = None) -> np.ndarray:
         """RGB u8 [H, W, 3], with at least `min_height` rows if the stored image has them.

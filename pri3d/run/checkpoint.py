@@ -4,7 +4,7 @@ import logging
 import math
 import zipfile
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -27,14 +27,15 @@ class State(TypedDict):
     """
 
     step: int
-    steps: int
+    steps: NotRequired[int]  # not of version 0.1
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     metrics: str
     interval: dict[str, float]
     total: dict[str, float]
     initial_weights: dict[str, dict[str, Any]]
-    identity: str
+    identity: NotRequired[str]  # not of version 0.1
+    made_from: NotRequired[str]  # of version 0.1
 
 
 def save(folder: Path, state: State, keep: int) -> Path:

@@ -105,8 +105,8 @@ def test_a_part_of_the_training_scans_can_stand_in_for_validation(tmp_path):
     (root / "scannetv2_train.txt").write_text("\n".join(scenes))
     (root / "scannetv2_val.txt").write_text("scene0999_00\n")
     words = ["data", "split", str(root), str(out), "--percent", "30", "--seed", "1"]
-    said = CliRunner().invoke(app, words).stdout
-    assert "14 scans to train on, 6 of other spaces" in said
+    output = CliRunner().invoke(app, words).stdout
+    assert "14 scans for training, 6 of other spaces" in output
     lists = [(out / f"scannetv2_{split}.txt").read_text().split() for split in ("train", "val")]
     assert sorted(lists[0] + lists[1]) == scenes
     assert {scene[:9] for scene in lists[0]}.isdisjoint(scene[:9] for scene in lists[1])

@@ -22,7 +22,7 @@ from pri3d.errors import Pri3DError
 from pri3d.finetune import evaluate, mask_rcnn, probe, train
 from pri3d.finetune.evaluate import Options
 from pri3d.finetune.tasks import insseg, semseg
-from pri3d.models.resunet import resnet_encoder, resunet
+from pri3d.models.resunet import encode, resnet_encoder, resunet
 from pri3d.run import checkpoint
 
 # Its fixtures are whole runs: one process makes them.
@@ -386,7 +386,7 @@ def test_deeplab_on_the_same_encoder(network2d, tmp_path):
     nets = semseg.build(13, settings).eval()
     image = torch.rand(1, 3, 64, 96)
     assert semseg.logits(nets, image, settings).shape == (1, 13, 64, 96)
-    last = semseg.last_features(nets["backbone"]["encoder"], image)
+    last = encode(nets["backbone"]["encoder"], image)[-1]
     assert last.shape[-2:] == ((8, 12) if network2d == "resnet50" else (2, 3))
 
 

@@ -6,9 +6,11 @@ import logging
 import numpy as np
 import pytest
 import torch
+from make_artefacts import read_metrics
 from make_rooms import class_of, room, write_s3dis, write_scannet3d
 from make_weights import BLOCKS, WIDTHS, randomised
 from safetensors.torch import load_file, save_file
+from small_runs import TINY_CLOUDS, finetune, invoke_finetune
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from typer.testing import CliRunner
 
@@ -27,27 +29,7 @@ from pri3d.models.minkunet import minkunet
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("semseg3d")
 
-SMALL = {
-    "network3d": {"widths": [8] * 8, "blocks": [1] * 8, "stem_kernel": 3},
-    "voxel_m": 0.1,
-    "batch": 2,
-    "workers": 0,
-}
-SMALL |= {"threads": 1, "device": "cpu", "log_every": 2, "augment_cloud": ["rotate", "flip"]}
-
-
-def finetune(task, data, out, **settings):
-    words = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
-    return CliRunner().invoke(
-        app, ["finetune", task, "--data", str(data), "--out", str(out), *words]
-    )
-
-
-def done(task, data, out, **settings):
-    result = finetune(task, data, out, **settings)
-    if result.exception:
-        raise result.exception
-    return json.loads(result.stdout)
+SMALL = TINY_CLOUDS | {"log_every": 2, "augment_cloud": ["rotate", "flip"]}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +40,7 @@ def scannet(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(scannet, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "rooms"
-    last = done("semseg3d_scannet", scannet, out, **SMALL, steps=30, checkpoint_every=10)
+    last = finetune("semseg3d_scannet", scannet, out, **SMALL, steps=30, checkpoint_every=10)
     return out, last
 
 
@@ -98,7 +80,13 @@ def test_a_crop_is_a_column_of_the_asked_size():
 
 
 def test_a_network_learns_what_can_be_learned(trained, scannet, tmp_path):
+    """Of 4 seeds, the worst loss was 0.20 (at first 2.6), the worst accuracies 0.90 and 0.98.
+
+    The most frequent class has 46 % of the points.
+    """
     out, last = trained
+    first = read_metrics(out)[0]
+    assert last["loss"] < 0.5 * first["loss"]
     assert last["clouds"] == 60
     assert last["loss"] < 1
     told = evaluate.run(out, scannet, tmp_path / "rooms.json", Options(), "cpu", 1)
@@ -145,11 +133,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(trained, scannet, tmp_pa
 
     step = train.step
     monkeypatch.setattr(train, "step", interrupted_at_13)
-    finetune("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
+    invoke_finetune("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
     monkeypatch.setattr(train, "step", step)
     assert steps[-1] == 13
     assert (stopped / "checkpoints").is_dir()
-    done("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
+    finetune("semseg3d_scannet", scannet, stopped, **SMALL, steps=30, checkpoint_every=10)
     first, second = (load_file(folder / "model.safetensors") for folder in (out, stopped))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -193,7 +181,7 @@ def test_what_does_not_fit_is_one_sentence(scannet, tmp_path):
         (str(tmp_path / "none.pth"), "none.pth: no such file"),
         ("imagenet", "ImageNet has no 3D weights"),
     ]:
-        result = finetune(
+        result = invoke_finetune(
             "semseg3d_scannet", scannet, tmp_path / "run", **SMALL, initial_weights=init, steps=1
         )
         assert isinstance(result.exception, Pri3DError)
@@ -201,11 +189,12 @@ def test_what_does_not_fit_is_one_sentence(scannet, tmp_path):
 
 
 def test_rooms_of_s3dis_are_learned_by_name(tmp_path):
+    """Of 4 seeds, the worst accuracy was 0.85."""
     data = write_s3dis(tmp_path / "s3dis")
-    done("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=60, crop_m=1.5)
+    finetune("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=60, crop_m=1.5)
     told = evaluate.run(tmp_path / "run", data, tmp_path / "out.json", Options(), "cpu", 1)
     assert set(told["rules"]["points"]["iou"]) == set(S3DIS13.names)
-    assert told["rules"]["points"]["pixel_accuracy"] > 0.5
+    assert told["rules"]["points"]["pixel_accuracy"] > 0.65
     with pytest.raises(Pri3DError, match="there is no benchmark for semseg3d_s3dis"):
         evaluate.run(
             tmp_path / "run", data, tmp_path / "o.json", Options(submission=tmp_path / "files")
@@ -213,7 +202,7 @@ def test_rooms_of_s3dis_are_learned_by_name(tmp_path):
 
 
 def test_few_labels_are_whole_rooms(scannet, tmp_path):
-    last = done(
+    last = finetune(
         *("semseg3d_scannet", scannet, tmp_path / "few"),
         **SMALL,
         steps=2,
@@ -227,7 +216,7 @@ def test_a_room_that_is_damaged_is_counted_and_others_are_learned_from(tmp_path)
     data = write_scannet3d(tmp_path / "scans")
     path = data / "scene0001_00/scene0001_00_vh_clean_2.labels.ply"
     path.write_bytes(path.read_bytes()[:-100])
-    last = done("semseg3d_scannet", data, tmp_path / "run", **SMALL, steps=6)
+    last = finetune("semseg3d_scannet", data, tmp_path / "run", **SMALL, steps=6)
     assert last["skipped"]["cloud cannot be read"] == 4
     path = data / "scene0003_00/scene0003_00_vh_clean_2.ply"
     path.write_bytes(path.read_bytes()[:-100])
@@ -286,10 +275,10 @@ def test_damage_of_s3dis_is_reported_in_training_and_in_evaluation(tmp_path, cap
         chair.write_bytes(chair.read_bytes().replace(b" ", b"\0", 1))
         wall.write_bytes(b"0.100 0.200 0.300 80 90\n" + wall.read_bytes())
     said = [
-        "{}/chair_1.txt: 1 damaged bytes repaired, the first in line 1",
-        "{}/wall_1.txt: 1 lines are not six numbers, the first is line 1; they are dropped",
+        "{}/chair_1.txt: 1 damaged bytes were repaired, the first in line 1",
+        "{}/wall_1.txt: 1 lines are not six numbers and were dropped, the first is line 1",
     ]
-    done("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=3)
+    finetune("semseg3d_s3dis", data, tmp_path / "run", **SMALL, steps=3)
     notes = [message for message in caplog.messages if message.startswith("office_0")]
     assert notes == [note.format("office_0") for note in said]  # once, in three epochs
     out = tmp_path / "rooms.json"

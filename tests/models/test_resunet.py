@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from pri3d.errors import Pri3DError
-from pri3d.models.resunet import imagenet_weights, resnet_encoder, resunet
+from pri3d.models.resunet import encode, imagenet_weights, resnet_encoder, resunet
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,22 @@ def test_imagenet_weights_that_cannot_be_fetched_are_a_clear_error(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", weights)
-    with pytest.raises(Pri3DError, match=r"resnet18 cannot be downloaded \(no route\); put resnet18-"):
+    with pytest.raises(
+        Pri3DError, match=r"resnet18 cannot be downloaded \(no route\); put resnet18-"
+    ):
         imagenet_weights("resnet18")
 
 
 def test_unknown_encoders_are_named():
     with pytest.raises(ValueError, match="resnet18, resnet34, resnet50"):
         resunet("resnet19")
+
+
+@pytest.mark.parametrize(("dilated", "strides"), [(False, (4, 8, 16, 32)), (True, (4, 8, 8, 8))])
+def test_encode_returns_the_map_of_each_stage(dilated, strides):
+    encoder = resnet_encoder("resnet50", dilated=dilated).eval()
+    image = torch.randn(1, 3, 64, 96)
+    maps = encode(encoder, image)
+    assert [(64 // m.shape[2], 96 // m.shape[3]) for m in maps] == [(s, s) for s in strides]
+    torch.testing.assert_close(maps[-1], torch.nn.Sequential(*encoder.children())(image))
+    assert torch.equal(encode(encoder, image, stages=2)[-1], maps[1])

@@ -32,7 +32,9 @@ def test_requested_pixels_equal_the_whole_upsampled_map(dtype):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     gradient = torch.autograd.grad(found.sin().sum(), map_BChw, retain_graph=True)[0]
     expected_gradient = torch.autograd.grad(expected.sin().sum(), map_BChw)[0]
-    torch.testing.assert_close(gradient, expected_gradient, rtol=10 * tolerance, atol=10 * tolerance)
+    torch.testing.assert_close(
+        gradient, expected_gradient, rtol=10 * tolerance, atol=10 * tolerance
+    )
 
 
 def test_an_encoder_gives_its_last_stage():

@@ -1,16 +1,19 @@
 """Modes: the terms of the loss are those of the method, each sample on its own."""
 
+import inspect
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from loss_terms import total
 from make_artefacts import make_artefacts
 
-from pri3d.config import Pretrain
+from pri3d.config import MODES, Pretrain
+from pri3d.pretrain import modes
 from pri3d.pretrain.batches import Matches
 from pri3d.pretrain.image_pairs import ImagePairs
-from pri3d.pretrain.modes import joint, module_of
+from pri3d.pretrain.modes import MatchingModule, ModeModule, joint, module_of
 from pri3d.pretrain.voxel_features import voxel_features
 
 TINY = {"network3d": {"widths": [8] * 8, "blocks": [1] * 8}}
@@ -51,6 +54,22 @@ def nce(anchors, positives, temperature) -> float:
         ]
         loss -= math.log(scores[i] / sum(scores))
     return loss / len(anchors)
+
+
+def test_each_mode_is_a_row_and_a_file():
+    files = {path.stem for path in Path(modes.__file__).parent.glob("[!_]*.py")}
+    assert files == set(MODES)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_has_the_functions_of_modes(mode):
+    protocols = [ModeModule, *([MatchingModule] if MODES[mode].matching else [])]
+    for protocol in protocols:
+        for name, function in inspect.getmembers(protocol, inspect.isfunction):
+            if not name.startswith("_"):
+                _, *expected = inspect.signature(function).parameters
+                function_of_mode = getattr(module_of(mode), name)
+                assert list(inspect.signature(function_of_mode).parameters) == expected, name
 
 
 def test_parts_have_their_published_names(nets):

@@ -265,7 +265,8 @@ def tinted(tmp_path_factory):
     return make_artefacts(tmp_path_factory.mktemp("tinted"), frames=6, edit=tint)
 
 
-RATE = {"global_kd": 1.0, "gupta": 0.3}
+RATE = {"global_kd": 1.0, "gupta": 0.3, "crd": 0.03}
+STEPS = {"pointcontrast": 24, "ppkt": 48, "global_kd": 36, "crd": 72, "gupta": 36}
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +279,7 @@ def trained(tinted, teacher, tmp_path_factory):
             out / mode,
             mode,
             teacher_weights=str(teacher),
-            steps=36 if mode in GLOBAL else 24,
+            steps=STEPS[mode],
             batch=6 if mode in GLOBAL else 2,
             log_every=4,
             checkpoint_every=12,

@@ -336,7 +336,7 @@ def test_a_missing_gpu_is_one_line(tmp_path):
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("pri3d: device: cuda is asked for and torch sees no GPU")
+    assert done.stderr.startswith("pri3d: device: cuda is requested, and torch finds no GPU")
 
 
 def test_the_slurm_profile_groups_the_short_jobs(scans, tmp_path):

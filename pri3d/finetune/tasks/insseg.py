@@ -46,7 +46,7 @@ def select(data: LabeledImages, settings: Insseg) -> list[int]:
     chosen = [i for i in labeled_subset(data.frames, settings) if data.has_objects(i)]
     if not chosen:
         raise Pri3DError(
-            f"{data.root}: has no instance images ({data.without_objects[0]}); fetch them too"
+            f"{data.name}: has no instance images ({data.without_objects[0]}); download them too"
         )
     return chosen
 

@@ -62,7 +62,7 @@ class Batch(Protocol):
     def skipped(self) -> list[str]: ...
 
 
-B = TypeVar("B", contravariant=True)
+B = TypeVar("B", bound=Batch, contravariant=True)
 
 
 class ModeModule(Protocol[B]):
