@@ -1,8 +1,9 @@
 """The kinds of task: one module per row of KINDS, found by its name.
 
 Each has the functions of `TrainingModule` and of `MeasuringModule`. Kinds with pictures also have
-the functions of `ImageModule`, and kinds with a benchmark `write_submission` of `SubmissionModule`. A new kind of task is one module here, one row of KINDS and its settings; a new
-task of a kind is one row of TASKS.
+the functions of `ImageModule`, and kinds with a benchmark `write_submission` of `SubmissionModule`.
+A new kind of task is one module here, one row of KINDS and its settings; a new task of a kind is
+one row of TASKS.
 """
 
 import importlib
