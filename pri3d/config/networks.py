@@ -58,7 +58,7 @@ class Network3d(Section):
     channels: int = Field(
         96,
         ge=1,
-        description="output channels of the network (paper: 96; PointContrast: 32)",
+        description="output channels in pretraining (paper: 96; PointContrast: 32)",
     )
 
     @model_validator(mode="before")

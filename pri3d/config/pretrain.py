@@ -52,7 +52,7 @@ class Pretrain(Training):
     teacher_weights: str = Field(
         "random",
         description="weights of the teacher: imagenet, try_imagenet, a file such as "
-        "results/runs/view/model.safetensors, or random (for tests only) (PPKT: "
+        "results/runs/view/model.safetensors, or random (for the demo) (PPKT: "
         "imagenet)",
     )
     # length
