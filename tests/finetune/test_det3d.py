@@ -29,7 +29,7 @@ from pri3d.finetune.tasks import det3d
 from pri3d.metrics import boxes3d
 from pri3d.models import votenet, votenet_loss
 from pri3d.models.minkunet import minkunet
-from pri3d.selection import farthest_points
+from pri3d.selection import farthest_point_sampling
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("det3d")
@@ -167,17 +167,17 @@ def test_farthest_points_are_far_and_few_are_repeated():
     rng = np.random.default_rng(0)
     both = torch.tensor(rng.random((2, 200, 3)))
     points = both[1]
-    rows = votenet.farthest_points(both, 20)[1]
+    rows = votenet.farthest_point_sampling(both, 20)[1]
     assert rows[0] == 0
     chosen = [0]
     for row in rows[1:].tolist():  # by the definition
         distance = torch.cdist(points, points[chosen]).min(dim=1).values
         assert distance[row] == distance.max()
         chosen.append(row)
-    np.testing.assert_array_equal(farthest_points(points.numpy(), 20), rows)
+    np.testing.assert_array_equal(farthest_point_sampling(points.numpy(), 20), rows)
     repeated = [0, 1, 2, 0, 1, 2, 0]
-    assert votenet.farthest_points(both[:, :3], 7).tolist() == [repeated] * 2
-    assert farthest_points(points[:3].numpy(), 7).tolist() == repeated
+    assert votenet.farthest_point_sampling(both[:, :3], 7).tolist() == [repeated] * 2
+    assert farthest_point_sampling(points[:3].numpy(), 7).tolist() == repeated
 
 
 def test_what_is_around_a_place_is_the_first_points_within_the_radius():
