@@ -291,8 +291,8 @@ def trained(tinted, teacher, tmp_path_factory):
 @pytest.mark.parametrize("mode", PRETRAINED_3D)
 def test_each_mode_learns_more_than_chance(trained, mode):
     """Of 4 seeds or more, on up to 3 sets of CPU instructions, the worst losses relative to chance
-    were 0.85 (pointcontrast, ppkt), 0.46 (global_kd), 0.06 (crd) and 0.25 (gupta); the worst recalls
-    were 5.0 (pointcontrast), 3.6 (ppkt) and 6.0 (crd, the maximum) times chance.
+    were 0.85 (pointcontrast, ppkt), 0.46 (global_kd), 0.06 (crd) and 0.25 (gupta); the worst
+    recalls were 5.0 (pointcontrast), 3.6 (ppkt) and 6.0 (crd, the maximum) times chance.
     """
     last = read_metrics(trained / mode)[-1]
     assert last[f"{mode}_loss"] < last[f"{mode}_loss_chance"]
@@ -411,8 +411,8 @@ def test_there_are_no_matches_of_images_to_evaluate(room, trained, tmp_path):
 
 
 def test_hardest_contrastive_learns_too(room, tmp_path):
-    """Of 8 seeds, on 3 sets of CPU instructions, the worst recall was 23 times chance, the worst last
-    loss 0.88 of the first.
+    """Of 8 seeds, on 3 sets of CPU instructions, the worst recall was 23 times chance, and the
+    worst last loss was 0.88 of the first.
 
     The last stage is wide: with 8 channels, all activations of a voxel can be 0, and the gradient
     of its normalized features is then so large that the first step ends the training.
