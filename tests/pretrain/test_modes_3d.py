@@ -290,8 +290,8 @@ def trained(tinted, teacher, tmp_path_factory):
 
 @pytest.mark.parametrize("mode", PRETRAINED_3D)
 def test_each_mode_learns_more_than_chance(trained, mode):
-    """Of 4 seeds or more, on up to 3 sets of CPU instructions, the worst losses relative to chance
-    were 0.85 (pointcontrast, ppkt), 0.46 (global_kd), 0.06 (crd) and 0.25 (gupta); the worst
+    """Of 4 seeds or more, on up to 3 sets of CPU instructions, the worst losses over chance were
+    0.85 (pointcontrast, ppkt), 0.46 (global_kd), 0.06 (crd) and 0.25 (gupta); the worst
     recalls were 5.0 (pointcontrast), 3.6 (ppkt) and 6.0 (crd, the maximum) times chance.
     """
     last = read_metrics(trained / mode)[-1]
