@@ -71,14 +71,14 @@ def make_quick_artefacts(scans: Path, results: Path, radius_m: float, voxel_m: f
 
 
 def make_quick_scans(folder: Path, scans: int, frames: int, height: int = 48) -> Path:
-    """Small procedural scans in the folder."""
+    """Small synthetic scans in the folder."""
     size = ["--height", height, "--color-height", height]
     call_here("pri3d", "demo", folder, "--scans", scans, "--frames", frames, *size)
     return folder
 
 
 def make_quick_data(folder: Path, frames: int) -> Path:
-    """Procedural scans under the names and in the folders of the real ones."""
+    """Synthetic scans under the names and in the folders of the real ones."""
     scans = make_quick_scans(folder / "scans", 2, frames)
     for number, name in enumerate(("redkitchen", "livingroom1")):
         scene = f"scene{number:04d}_00"

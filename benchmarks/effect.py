@@ -1,4 +1,4 @@
-"""Does pretraining help with few labels? Semantic segmentation of unseen procedural rooms.
+"""Does pretraining help with few labels? Semantic segmentation of unseen synthetic rooms.
 
     python benchmarks/effect.py [--work DIR] [--json FILE] [--collect-only | --quick]
 
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 
 
 def demo_rooms(rooms: int, unseen: int) -> dict[str, Any]:
-    """Settings of the workflow for procedural rooms with small images."""
+    """Settings of the workflow for synthetic rooms with small images."""
     return {
         "scans": "demo",
         "held_out": [f"scene{n:04d}_00" for n in range(rooms - unseen, rooms)],

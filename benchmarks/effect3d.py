@@ -1,4 +1,4 @@
-"""Does pretraining a 3D network help with few labels? Segmentation of unseen procedural rooms.
+"""Does pretraining a 3D network help with few labels? Segmentation of unseen synthetic rooms.
 
     python benchmarks/effect3d.py [--work DIR] [--json FILE] [--collect-only | --quick]
 

@@ -4,7 +4,7 @@
     python benchmarks/recall.py demo [--work DIR] [--json FILE] [--quick]
 
 `real`: trained on the red kitchen and measured in the living room, and vice versa, for view and
-joint and three seeds. `demo`: trained on procedural rooms and measured in other rooms, for view,
+joint and three seeds. `demo`: trained on synthetic rooms and measured in other rooms, for view,
 geo and joint. Everything is run by the command line: Snakemake makes the pairs and chunks,
 `pri3d pretrain` trains (one thread, two trainings at a time), `pri3d evaluate` measures. Finished
 runs are not repeated, so an interrupted benchmark can be started again.

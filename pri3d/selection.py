@@ -24,7 +24,7 @@ def spread(items: Sequence[T], max_items: int | None) -> list[T]:
     return [items[i] for i in evenly_spaced(len(items), max_items)]
 
 
-def farthest_points(points_ND: np.ndarray, count: int, first: int = 0) -> np.ndarray:
+def farthest_point_sampling(points_ND: np.ndarray, count: int, first: int = 0) -> np.ndarray:
     """Farthest point sampling of one cloud on the CPU (`pri3d.models.votenet` has it for batches).
 
     Args:

@@ -69,7 +69,7 @@ def test_a_benchmark_runs_and_its_results_have_the_form_of_the_committed_ones(na
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     committed = json.loads((FOLDER / "results" / f"{name}.json").read_text())
     assert missing(committed, json.loads(out.read_text()), name) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # nothing else is left
+    assert list(tmp_path.glob("pri3d-*")) == []  # no temporary folder is left
 
 
 def test_the_tables_of_the_documentation_can_be_made(tmp_path):

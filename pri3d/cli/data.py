@@ -81,7 +81,7 @@ def demo_data(
 ) -> None:
     """Write a look-alike of a labeled data set.
 
-    From procedural rooms, in the published formats.
+    From synthetic rooms, in the published formats.
     """
     if dataset not in ("nyuv2", "sunrgbd"):
         existing_folder(scans, "run `pri3d demo`, or name the folder with --scans")

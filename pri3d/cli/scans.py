@@ -43,7 +43,7 @@ def demo(
     color_height: Annotated[int, setting(DEFAULT.demo, "color_height")] = DEFAULT.demo.color_height,
     noise: Annotated[bool, setting(DEFAULT.demo, "noise")] = DEFAULT.demo.noise,
 ) -> None:
-    """Make procedural scans of furnished rooms.
+    """Make synthetic scans of furnished rooms.
 
     With labels, in ScanNet's formats.
     """

@@ -36,7 +36,7 @@ class Pairs(Section):
         0.3,
         ge=0,
         le=1,
-        description="minimum share of corresponding points of a pair (paper: 0.3)",
+        description="minimum overlap of a pair, as a fraction in 0..1 (paper: 0.3)",
     )
     max_pairs: int | None = Field(
         None,
@@ -54,7 +54,7 @@ class Chunks(Section):
 
 class Demo(Section):
     scans: int = Field(
-        5, ge=1, description="number of procedural scans, of five kinds of room in turn"
+        5, ge=1, description="number of synthetic scans, which cycle through five kinds of room"
     )
     seed: int = Field(0, ge=0, description="seed of rooms, textures, camera paths and noise")
     frames: int = Field(
@@ -95,8 +95,9 @@ class Evaluate(Section):
 class Datasets(Section):
     scannet: str = Field(
         "demo",
-        description="`demo` (a look-alike), or the folder of scannet_frames_25k, or of scans with "
-        "_2d-label-filt and _2d-instance-filt beside them",
+        description="`demo` (synthetic data in the same format), or the folder of "
+        "scannet_frames_25k, or of scans with _2d-label-filt and _2d-instance-filt "
+        "beside them",
     )
     nyuv2: str = Field(
         "demo",

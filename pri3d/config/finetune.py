@@ -18,25 +18,31 @@ class FinetuneDefaults(Training):
     """What `finetune` states once for all tasks; a task's own section overrides it."""
 
     percent: float = Field(
-        100, gt=0, le=100, description="share of the training labels that is used, in %"
+        100, gt=0, le=100, description="share of the training labels to use, in %"
     )
     micro_batch: int | None = Field(
         None,
         ge=1,
-        description="samples that a process holds in memory at once; batch norm sees these, and "
-        "their gradients are summed; null: all of a process's share",
+        description="samples per micro-batch; gradients are accumulated over micro-batches, and "
+        "batch norm statistics are computed within each; null: one micro-batch per "
+        "process",
     )
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of the optimizer")
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="share of the steps in which the rate rises from 0 to `lr`"
+        0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the steps in which the learning rate rises from 0 to `lr`",
     )
     clip_norm: float | None = Field(
         None, gt=0, description="maximum norm of the gradient, no unit; null: no limit"
     )
     sync_bn: bool = Field(False, description="batch norm over the micro-batches of all processes")
-    augment_color: bool = Field(True, description="random changes of color, as in pretraining")
+    augment_color: bool = Field(True, description="color augmentation, as in pretraining")
     seed: int = Field(
-        0, ge=0, description="seed of new layers, drawn scenes, order of samples and augmentation"
+        0,
+        ge=0,
+        description="random seed of new layers, selected scenes, sample order and augmentation",
     )
 
 
@@ -55,7 +61,7 @@ class OnImages(Section):
     flip: bool = Field(True, description="mirror each image with probability 0.5")
     precision: Literal["float32", "bf16"] = Field(
         "bf16",
-        description="of activations; bf16 is faster where the hardware supports it",
+        description="precision of activations; bf16 is faster on hardware that supports it",
     )
 
 
@@ -70,8 +76,8 @@ class Task(FinetuneDefaults):
     )
     subset: Literal["published", "random"] = Field(
         "published",
-        description="which share of the labels: the first scenes, as in the published lists, or "
-        "scenes drawn by `seed`",
+        description="how `percent` selects scenes; published: the first ones, as in the "
+        "published lists; random: sampled with `seed`",
     )
     steps: int | None = Field(
         None, ge=1, description="optimizer steps; null: as many as `epochs` takes"
@@ -108,8 +114,8 @@ class Semseg(Task2d):
         0.5,
         gt=0,
         le=1,
-        description="smallest share of an image's sides that a random crop keeps; the crop is "
-        "resized to the input size; 1: no crop (paper's code: 1)",
+        description="minimum size of a random crop, as a fraction of the image's sides; the crop "
+        "is resized to the input size; 1: no crop (paper's code: 1)",
     )
     lr: float = Field(0.05, gt=0, description="peak learning rate of SGD (paper: 0.01)")
 
@@ -117,8 +123,8 @@ class Semseg(Task2d):
 class Insseg(Task2d):
     encoder_norm: Literal["batch", "frozen"] = Field(
         "batch",
-        description="normalization of the encoder: batch norm that keeps learning, or frozen at "
-        "the statistics of the initial weights (not with random)",
+        description="normalization of the encoder; batch: trainable batch norm; frozen: batch "
+        "norm with the statistics of the initial weights (not with random)",
     )
     trained_stages: int = Field(
         5,
@@ -143,7 +149,7 @@ class Insseg(Task2d):
         512, ge=1, description="regions per image on which the heads are trained (paper: 32)"
     )
     min_score: float = Field(
-        0.05, ge=0, le=1, description="predictions with a lower score are dropped (paper: 0.5)"
+        0.05, ge=0, le=1, description="minimum score of a prediction (paper: 0.5)"
     )
     lr: float = Field(0.02, gt=0, description="peak learning rate of SGD")
     epochs: float = Field(12, gt=0, description="passes over the images used")
@@ -154,7 +160,10 @@ class Insseg(Task2d):
         "NYUv2)",
     )
     warmup: float = Field(
-        0.02, ge=0, lt=1, description="share of the steps in which the rate rises from 0 to `lr`"
+        0.02,
+        ge=0,
+        lt=1,
+        description="fraction of the steps in which the learning rate rises from 0 to `lr`",
     )
     clip_norm: float | None = Field(
         10.0, gt=0, description="maximum norm of the gradient, no unit; null: no limit"
@@ -167,7 +176,8 @@ class Task3d(Task):
     network3d: Network3d = Network3d()
     subset: Literal["published", "random"] = Field(
         "random",
-        description="which share of the labels: the first scenes, or scenes drawn by `seed`",
+        description="how `percent` selects scenes; published: the first ones of the list; "
+        "random: sampled with `seed`",
     )
 
 
@@ -178,8 +188,8 @@ class Semseg3d(Task3d, Sgd):
     crop_m: float | None = Field(
         None,
         gt=0,
-        description="meters; width and depth of a random part of each cloud to train on (S3DIS: "
-        "8); null: the whole cloud",
+        description="meters; side length of the random square crop of each cloud in training "
+        "(S3DIS: 8); null: the whole cloud",
     )
     augment_cloud: list[CloudChange] = Field(CLOUD_CHANGES, description=AUGMENT_CLOUD)
     epochs: float = Field(100, gt=0, description="passes over the clouds used")
@@ -201,10 +211,12 @@ class Det3d(Task3d):
         ge=1,
         description="maximum number of points per scene (paper: 40000; SUN RGB-D: 20000)",
     )
-    seed_points: int = Field(1024, ge=1, description="points that vote (paper: 1024)")
-    proposals: int = Field(256, ge=1, description="clusters of votes (paper: 256)")
+    seed_points: int = Field(1024, ge=1, description="number of points that vote (paper: 1024)")
+    proposals: int = Field(
+        256, ge=1, description="number of vote clusters, each a proposal (paper: 256)"
+    )
     min_score: float = Field(
-        0.05, ge=0, le=1, description="objects with a lower score are dropped (published: 0.05)"
+        0.05, ge=0, le=1, description="minimum score of a predicted object (published: 0.05)"
     )
     augment_scene: bool = Field(
         True, description="random flips, rotations and scales, as published for each data set"
@@ -241,19 +253,19 @@ class Finetune(FinetuneDefaults, Sgd, OnImages):
     initial_weights: list[WeightsName] = Field(
         ["scratch", "joint"],
         min_length=1,
-        description="what the 2D tasks are finetuned from: scratch (random), imagenet, a "
-        "pretraining run (a mode such as view, geo, joint, moco, or a variant), or a name of "
-        "`weight_files`",
+        description="initial weights of the 2D tasks, one run for each: scratch (random), "
+        "imagenet, a pretraining run (a mode such as view, geo, joint, moco, or a "
+        "variant), or a name in `weight_files`",
     )
     initial_weights_3d: list[WeightsName] = Field(
         ["scratch", "ppkt"],
         min_length=1,
-        description="what the 3D tasks are finetuned from: scratch, a pretraining run (ppkt, "
-        "pointcontrast, global_kd, crd, gupta, geo, joint, or a variant), or a name of "
-        "`weight_files`",
+        description="initial weights of the 3D tasks, one run for each: scratch, a pretraining "
+        "run (ppkt, pointcontrast, global_kd, crd, gupta, geo, joint, or a variant), "
+        "or a name in `weight_files`",
     )
     weight_files: dict[WeightsName, str] = Field(
-        {}, description="other initial weights: a name for each file, such as published weights"
+        {}, description="other initial weights, such as published ones: name -> file"
     )
 
 
@@ -270,7 +282,9 @@ class LowData(Section):
         description="initial weights to compare, as in finetune.initial_weights",
     )
     seeds: int = Field(
-        1, ge=1, description="number of runs of each; runs with the same seed are paired"
+        1,
+        ge=1,
+        description="number of runs for each initial weights; runs with the same seed are paired",
     )
 
 
@@ -291,5 +305,7 @@ class Compare3d(Section):
         description="initial weights to compare, as in finetune.initial_weights_3d",
     )
     seeds: int = Field(
-        1, ge=1, description="number of runs of each; runs with the same seed are paired"
+        1,
+        ge=1,
+        description="number of runs for each initial weights; runs with the same seed are paired",
     )

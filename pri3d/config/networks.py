@@ -58,8 +58,7 @@ class Network3d(Section):
     channels: int = Field(
         96,
         ge=1,
-        description="channels of the features that pretraining compares (paper: 96; "
-        "PointContrast: 32)",
+        description="output channels in pretraining (paper: 96; PointContrast: 32)",
     )
 
     @model_validator(mode="before")

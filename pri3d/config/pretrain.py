@@ -12,8 +12,8 @@ NAMED_WEIGHTS = ("random", "imagenet", "try_imagenet")  # anything else is a fil
 CloudChange = Literal["rotate", "scale", "flip", "elastic", "color"]
 CLOUD_CHANGES: list[CloudChange] = ["rotate", "scale", "flip", "elastic", "color"]
 AUGMENT_CLOUD = (
-    "random changes of clouds: rotate about the vertical and tilt, scale by 0.9 to 1.1, flip, "
-    "elastic distortion, color; [] for none"
+    "augmentation of clouds; rotate: about the vertical axis, with a small tilt; "
+    "scale: by 0.9 to 1.1; flip; elastic: distortion; color; []: none"
 )
 SCHEDULES = (
     "learning rate: polynomial with `power`; cosine to 0; exponential: times 0.99 every 250 steps "
@@ -41,7 +41,7 @@ class Pretrain(Training):
     projection_channels: int = Field(
         64,
         ge=1,
-        description="channels in which 2D and 3D features are compared (paper: 64; PPKT: 128)",
+        description="output channels of the projection heads (paper: 64; PPKT: 128)",
     )
     teacher: str = Field(
         "resnet18",
@@ -52,8 +52,8 @@ class Pretrain(Training):
     teacher_weights: str = Field(
         "random",
         description="weights of the teacher: imagenet, try_imagenet, a file such as "
-        "results/runs/view/model.safetensors, or random, from which nothing can be learned "
-        "(PPKT: imagenet)",
+        "results/runs/view/model.safetensors, or random (for the demo) (PPKT: "
+        "imagenet)",
     )
     # length
     steps: int = Field(
@@ -65,8 +65,9 @@ class Pretrain(Training):
     micro_batch: int | None = Field(
         None,
         ge=1,
-        description="pairs that a process holds in memory at once; batch norm sees these, and "
-        "their gradients are summed; null: all of a process's share (paper: 8 on each of 8 GPUs)",
+        description="pairs per micro-batch; gradients are accumulated over micro-batches, and "
+        "batch norm statistics are computed within each; null: one micro-batch per "
+        "process (paper: 8 on each of 8 GPUs)",
     )
     # input
     height: int = Field(
@@ -88,12 +89,13 @@ class Pretrain(Training):
         1.0,
         gt=0,
         le=1,
-        description="smallest share of an image's sides that a random crop keeps; the crop is "
-        "resized to the input size; 1: no crop (paper: 1)",
+        description="minimum size of a random crop, as a fraction of the image's sides; the crop "
+        "is resized to the input size; 1: no crop (paper: 1)",
     )
     flip: bool = Field(False, description="mirror each image with probability 0.5 (paper: false)")
     rotate_chunks: bool = Field(
-        False, description="rotate each chunk about the vertical by a random angle (paper: false)"
+        False,
+        description="rotate each chunk about the vertical axis by a random angle (paper: false)",
     )
     augment_cloud: list[CloudChange] = Field(CLOUD_CHANGES, description=AUGMENT_CLOUD)
     # correspondences
@@ -119,18 +121,17 @@ class Pretrain(Training):
     )
     normalize: bool = Field(
         True,
-        description="compare features by direction only; plain dot products diverge at the paper's "
-        "learning rate (paper's text: false; its code: true)",
+        description="normalize features before the dot product; otherwise, training diverges at "
+        "the paper's learning rate (paper's text: false; its code: true)",
     )
     symmetric: bool = Field(
         False,
-        description="contrast both directions and average them (paper's text: false; its code: "
-        "true)",
+        description="average the losses of both directions (paper's text: false; its code: true)",
     )
     reduction: Literal["mean", "sum"] = Field(
         "mean",
-        description="over the anchors of a sample; with sum, a step grows with the number of "
-        "matches (paper's text: sum; its code: mean)",
+        description="reduction of the loss over the anchors of a sample; with sum, the size of a "
+        "step grows with the number of matches (paper's text: sum; its code: mean)",
     )
     depth_loss: bool = Field(
         False,
@@ -177,10 +178,12 @@ class Pretrain(Training):
     # how it runs
     precision: Literal["float32", "bf16"] = Field(
         "float32",
-        description="of the 2D network's activations; bf16 is faster where the hardware supports "
-        "it (paper: float32)",
+        description="precision of the 2D network's activations; bf16 is faster on hardware that "
+        "supports it (paper: float32)",
     )
     seed: int = Field(
-        0, ge=0, description="seed of weights, order of pairs, drawn matches and augmentation"
+        0,
+        ge=0,
+        description="random seed of initial weights, pair order, sampled matches and augmentation",
     )
     keep_checkpoints: int = Field(2, ge=1, description="number of most recent checkpoints to keep")

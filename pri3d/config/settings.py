@@ -31,11 +31,16 @@ from pri3d.errors import Pri3DError
 
 class Report(Section):
     runs: list[str] = Field(
-        ["joint"], description="pretraining runs that the report waits for: modes or variants"
+        ["joint"],
+        description="pretraining runs that the target `report` trains first: modes or variants",
     )
-    tasks: list[TaskName] = Field([], description="finetuning tasks that the report waits for")
-    low_data: bool = Field(False, description="also wait for the low-data curve")
-    compare_3d: bool = Field(False, description="also wait for the comparison of 3D pretrainings")
+    tasks: list[TaskName] = Field(
+        [], description="finetuning tasks that the target `report` runs first"
+    )
+    low_data: bool = Field(False, description="also run the low-data curve for the target `report`")
+    compare_3d: bool = Field(
+        False, description="also run the comparison of 3D pretrainings for the target `report`"
+    )
 
 
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
@@ -68,17 +73,20 @@ NOT_INHERITED = frozenset({"initial_weights", "initial_weights_3d", "weight_file
 class Settings(Section):
     preset: str | None = Field(
         None,
-        description="settings to start from: a file of workflow/presets without its ending, such "
-        "as paper; null: those of this file",
+        description="settings to start from: the name of a file in workflow/presets, such as "
+        "paper; null: the values of config.yaml",
     )
     scans: str = Field("demo", description="`demo`, or the folder that holds the scans")
     scenes: list[str] | str | None = Field(
-        None, description="scene ids: a list, or a text file with one id per line; null: all found"
+        None,
+        description="scene ids: a list, or a text file with one id per line; null: all scenes in "
+        "`scans`",
     )
     held_out: list[str] | str | None = Field(
         None,
-        description="scene ids that no pretraining sees, for evaluation: a list, or a text file "
-        "with one id per line; null: the last of the demo's scans, none of other scans",
+        description="scene ids excluded from pretraining and used for evaluation: a list, or a "
+        "text file with one id per line; null: the last scan of the demo, or none of "
+        "other scans",
     )
     frames: Frames = Frames()
     overlap: Overlap = Overlap()

@@ -25,8 +25,8 @@ class Training(Section):
     workers: int = Field(
         2,
         ge=0,
-        description="processes that prepare samples, per training process; 0: the training "
-        "process prepares them itself",
+        description="data loading processes per training process; 0: the training process loads "
+        "the samples itself",
     )
     compile: bool = Field(
         False, description="compile the 2D network (torch.compile; needs a C compiler)"

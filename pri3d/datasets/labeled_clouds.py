@@ -13,7 +13,7 @@ MAX_EXTENT_M = 500.0  # a larger cloud has damaged coordinates
 MAX_COORDINATE_M = 1e6
 
 
-class Cloud(NamedTuple):
+class LabeledCloud(NamedTuple):
     """A point cloud with a class for each point.
 
     points: float64 [N, 3], meters, z up; color: u8 [N, 3]; label: u8 [N], k for the k-th class, 0

@@ -17,7 +17,7 @@ import numpy as np
 
 from pri3d.classes import S3DIS13
 from pri3d.datasets.frames import Frame, read_bytes
-from pri3d.datasets.labeled_clouds import Cloud, check_extent
+from pri3d.datasets.labeled_clouds import LabeledCloud, check_extent
 from pri3d.errors import Pri3DError
 
 TEST_AREA = 5  # by convention
@@ -70,7 +70,7 @@ class S3DIS:
             else:
                 self.problems.append(f"{name}: has no Annotations/*.txt; the room is left out")
 
-    def cloud(self, index: int) -> Cloud:
+    def cloud(self, index: int) -> LabeledCloud:
         """All annotated points of a room, in the order of the file names."""
         room = self.root / self.frames[index].name
         objects: list[np.ndarray] = []
@@ -95,7 +95,7 @@ class S3DIS:
         if not len(points_N6):
             raise Pri3DError(f"{room}: its annotations have no points; download the room again")
         check_extent(points_N6[:, :3], str(room))
-        return Cloud(
+        return LabeledCloud(
             points=points_N6[:, :3],
             color=np.rint(points_N6[:, 3:]).astype(np.uint8),
             label=np.concatenate(labels),

@@ -19,7 +19,7 @@ import numpy as np
 
 from pri3d.classes import SCANNET20
 from pri3d.datasets.frames import Frame
-from pri3d.datasets.labeled_clouds import Cloud, check_extent
+from pri3d.datasets.labeled_clouds import LabeledCloud, check_extent
 from pri3d.datasets.scannet import scene_list
 from pri3d.datasets.scannet_labels import nyu40_of_names
 from pri3d.errors import Pri3DError
@@ -60,7 +60,7 @@ class ScanNet3D:
     def _file(self, scene: str, suffix: str) -> Path:
         return self.root / scene / f"{scene}{suffix}"
 
-    def cloud(self, index: int) -> Cloud:
+    def cloud(self, index: int) -> LabeledCloud:
         """The vertices of a scene.
 
         Raises:
@@ -82,7 +82,7 @@ class ScanNet3D:
         if not finite.all():
             notes.append(f"{scene}{SURFACE}: {(~finite).sum():,} vertices are not finite")
             label[~finite] = 0
-        return Cloud(surface.points, surface.color, label, notes)
+        return LabeledCloud(surface.points, surface.color, label, notes)
 
     def _from_labels(self, scene: str, vertices: int, notes: list[str]) -> np.ndarray:
         """NYU-40 ids int64 [N] of the vertices, as the labels file has them."""

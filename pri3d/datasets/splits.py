@@ -11,7 +11,7 @@ import numpy as np
 
 from pri3d.classes import ClassSet
 from pri3d.datasets.frames import Frame, Objects
-from pri3d.datasets.labeled_clouds import Cloud
+from pri3d.datasets.labeled_clouds import LabeledCloud
 from pri3d.datasets.scenes import Kinds, Scene
 
 
@@ -82,7 +82,7 @@ class LabeledClouds(Protocol):
     frames: list[Frame]
     problems: list[str]
 
-    def cloud(self, index: int) -> Cloud:
+    def cloud(self, index: int) -> LabeledCloud:
         """One cloud; its `notes` say what was repaired, dropped or ignored.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Procedural scans of furnished rooms, and look-alikes of labeled data sets made from them.
+"""Synthetic scans of furnished rooms, and look-alikes of labeled data sets made from them.
 
 `make_scan` makes one scan in ScanNet's formats. Its bytes depend only on its number and the
 settings. The modules, in the order of the data:

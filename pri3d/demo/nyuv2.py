@@ -1,4 +1,4 @@
-"""Rendered images of procedural rooms as NYU Depth v2, as `pri3d.datasets.nyuv2` reads it."""
+"""Rendered images of synthetic rooms as NYU Depth v2, as `pri3d.datasets.nyuv2` reads it."""
 
 from collections import Counter
 from pathlib import Path

@@ -46,22 +46,26 @@ def rotation(axis: int, angle: float) -> np.ndarray:
 def box(
     x: float,
     y: float,
-    z: float,
+    bottom: float,
     width: float,
     depth: float,
     height: float,
     slot: int = 0,
     turn: np.ndarray | None = None,
 ) -> Part:
-    """A box centered on (x, y) with its bottom at height z; turn: its rotation [3, 3]."""
+    """A box centered on (x, y) from height `bottom` (meters) upward; turn: its rotation [3, 3]."""
     half = np.array([width, depth, height]) / 2
-    return Part(BOX, np.array([x, y, z + half[2]]), np.eye(3) if turn is None else turn, half, slot)
+    return Part(
+        BOX, np.array([x, y, bottom + half[2]]), np.eye(3) if turn is None else turn, half, slot
+    )
 
 
-def cylinder(x: float, y: float, z: float, radius: float, height: float, slot: int = 0) -> Part:
-    """An upright cylinder centered on (x, y) with its bottom at height z."""
+def cylinder(
+    x: float, y: float, bottom: float, radius: float, height: float, slot: int = 0
+) -> Part:
+    """An upright cylinder centered on (x, y) from height `bottom` (meters) upward."""
     half = np.array([radius, radius, height / 2])
-    return Part(CYLINDER, np.array([x, y, z + height / 2]), np.eye(3), half, slot)
+    return Part(CYLINDER, np.array([x, y, bottom + height / 2]), np.eye(3), half, slot)
 
 
 def moved(pieces: list[Piece], turn: float, shift: ArrayLike) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""Rendered frames of procedural rooms as SUN RGB-D, as `pri3d.datasets.sunrgbd` reads it."""
+"""Rendered frames of synthetic rooms as SUN RGB-D, as `pri3d.datasets.sunrgbd` reads it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -13,7 +13,7 @@ from pri3d.boxes import Boxes
 from pri3d.datasets.scenes import Scene
 from pri3d.finetune.samples import Damaged, separate
 from pri3d.matching.voxels import shift_to_origin, unique_voxels
-from pri3d.selection import farthest_points
+from pri3d.selection import farthest_point_sampling
 
 
 class Sample(NamedTuple):
@@ -135,7 +135,7 @@ def voxelize(
         color_V3=scene.color[first] / np.float32(255),
         votes_V9=votes.reshape(-1, 9).astype(np.float32),
         in_object_V=in_object,
-        seed_S=farthest_points(point_V3, seed_points),
+        seed_S=farthest_point_sampling(point_V3, seed_points),
         boxes=scene.boxes,
         kind=scene.kind,
         notes=scene.notes,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pri3d.config import Task
-from pri3d.finetune.tasks import Batch, KindModule
+from pri3d.finetune.tasks import Batch, TrainingModule
 from pri3d.run import step as run_step
 from pri3d.run.metrics import SKIPPED
 from pri3d.run.processes import Processes
@@ -19,7 +19,7 @@ def step(
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
     number: int,
-    module: KindModule[Any, Any, Any],
+    module: TrainingModule[Any, Any, Any],
     settings: Task,
     unit: str,
     here: Processes,
@@ -82,5 +82,5 @@ def seed_of(seed: int, step: int, micro_batch: int) -> int:
     return seed * 1_000_003 + step + micro_batch * 15_485_863
 
 
-def _has_labels(module: KindModule[Any, Any, Any], settings: Task) -> Callable[[Batch], bool]:
+def _has_labels(module: TrainingModule[Any, Any, Any], settings: Task) -> Callable[[Batch], bool]:
     return lambda batch: module.weight(batch, settings) > 0

@@ -16,11 +16,11 @@ from pri3d.config import TASKS, Task, kind_of
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import weights_file
 from pri3d.finetune.step import step
-from pri3d.finetune.tasks import Batch, Data, KindModule, module_of
+from pri3d.finetune.tasks import Batch, Data, TrainingModule, module_of
 from pri3d.run import checkpoint, loop, processes
 from pri3d.run.batches import micro_batch_of
 from pri3d.run.folder import CHECKPOINTS, write_settings
-from pri3d.run.identity import Identity, is_finished, load_checkpoint_of
+from pri3d.run.identity import Identity, is_finished, load_matching_checkpoint
 from pri3d.run.networks import check_same_weights, compile_2d, on_device, recorded_weights
 from pri3d.run.processes import Processes
 from pri3d.run.step import Step
@@ -36,7 +36,7 @@ class Labels(NamedTuple):
     used.
     """
 
-    module: KindModule[Any, Any, Any]
+    module: TrainingModule[Any, Any, Any]
     data: Data
     chosen: list[int]
 
@@ -151,7 +151,7 @@ def _train(
     used_engine = engine_for(engine, here.device) if in_clouds else None
     if used_engine is not None:
         use_engine(nets, used_engine)
-    state = load_checkpoint_of(out, identity)
+    state = load_matching_checkpoint(out, identity)
     if state is None:
         loaded = module.load_initial_weights(nets, settings)
         if weights_name and loaded.file is not None:

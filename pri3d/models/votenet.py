@@ -146,7 +146,7 @@ class VoteAggregation(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Centers of the clusters [B, K, 3] and their features [B, out, K]."""
         with torch.no_grad():
-            chosen_BK = farthest_points(vote_BS3, clusters)
+            chosen_BK = farthest_point_sampling(vote_BS3, clusters)
         center_BK3 = vote_BS3.gather(1, chosen_BK[..., None].expand(-1, -1, 3))
         with torch.no_grad():
             near_BKM = neighbors(center_BK3, vote_BS3, self.radius, self.samples)
@@ -162,7 +162,7 @@ class VoteAggregation(nn.Module):
         return center_BK3, cluster_BCK
 
 
-def farthest_points(point_BN3: Tensor, number: int) -> Tensor:
+def farthest_point_sampling(point_BN3: Tensor, number: int) -> Tensor:
     """Farthest point sampling of a batch on its device (`pri3d.selection` has it for the CPU).
 
     Args:

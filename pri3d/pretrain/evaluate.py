@@ -29,7 +29,7 @@ from pri3d.pretrain.image_pairs import ImagePairBatch, ImagePairs, collate_image
 from pri3d.pretrain.initial_weights import load_initial_weights
 from pri3d.pretrain.matches import CELL
 from pri3d.pretrain.modes import matching_module_of
-from pri3d.pretrain.recall import Figures, cell_positions, chance_of, mean_of, recall_of
+from pri3d.pretrain.recall import Figures, cell_positions, chance_of, mean_figures, recall_of
 from pri3d.pretrain.voxel_features import voxel_features
 from pri3d.run import processes
 from pri3d.run.folder import InitialWeights, Run, read_run, write_json
@@ -140,9 +140,9 @@ def run(
         "settings": settings.model_dump(),
         "pairs": len(batches),
         "skipped": skipped,
-        "before": mean_of([pair.figures for pair in before]),
-        "after": mean_of([pair.figures for pair in after]),
-        "chance": mean_of([_chance(batch) for batch in batches]),
+        "before": mean_figures([pair.figures for pair in before]),
+        "after": mean_figures([pair.figures for pair in after]),
+        "chance": mean_figures([_chance(batch) for batch in batches]),
         "example": _example(batches, before, after),
     }
     write_json(out, result)
@@ -297,7 +297,7 @@ def _evaluate(network: Network, batch: ImagePairBatch) -> PairResult:
                 network.normalize,
             )
             voxels.append({"voxels": recall})
-    return PairResult({"pixels": pixels} | mean_of(voxels), predicted_N)
+    return PairResult({"pixels": pixels} | mean_figures(voxels), predicted_N)
 
 
 def _chance(batch: ImagePairBatch) -> dict[str, Figures]:
@@ -310,7 +310,7 @@ def _chance(batch: ImagePairBatch) -> dict[str, Figures]:
         for chunk in (batch.voxels_a, batch.voxels_b)
         if chunk.counts
     ]
-    return {"pixels": pixels} | mean_of(voxels)
+    return {"pixels": pixels} | mean_figures(voxels)
 
 
 def _example(

@@ -26,8 +26,8 @@ from pri3d.pretrain.matches import (
     MIN_MATCHES,
     Frame,
     VoxelMatches,
-    frame_of,
     geo_matches,
+    make_frame,
     view_matches,
 )
 from pri3d.pretrain.pair_order import PairItem, PairOrder
@@ -237,4 +237,4 @@ def _image(
 
 def _frame(clouds: Clouds, row: int, crop: Crop, shape: tuple[int, int]) -> Frame:
     input_K = crop_intrinsics(clouds.color_K, crop, shape)
-    return frame_of(clouds.view(row), input_K, clouds.color_from_depth, shape)
+    return make_frame(clouds.view(row), input_K, clouds.color_from_depth, shape)

@@ -53,7 +53,7 @@ class VoxelMatches(NamedTuple):
     row_N: np.ndarray
 
 
-def frame_of(
+def make_frame(
     view: geometry.View,
     color_K: np.ndarray,
     color_from_depth: np.ndarray,

@@ -78,7 +78,7 @@ def cell_positions(cells: int, width: int, device: torch.device) -> Float[Tensor
     return torch.stack([cell_M // width, cell_M % width], dim=1).float()
 
 
-def mean_of(figures: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
+def mean_figures(figures: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
     """Kind of match -> mean figures over the pairs that have matches of the kind."""
     kinds = sorted({kind for of_pair in figures for kind in of_pair})
     means = {}

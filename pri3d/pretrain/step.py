@@ -34,7 +34,7 @@ def step(
     """
 
     def counts(batch: Any) -> dict[str, int]:
-        return module.counts(batch, settings)
+        return module.samples_per_term(batch, settings)
 
     def share(position: int, batch: Any, totals: Mapping[str, float]) -> Share:
         terms = module.loss(nets, batch, settings) if any(counts(batch).values()) else {}

@@ -17,7 +17,7 @@ from pri3d.pretrain.step import step
 from pri3d.run import loop, processes
 from pri3d.run.batches import micro_batch_of
 from pri3d.run.folder import write_settings
-from pri3d.run.identity import Identity, is_finished, load_checkpoint_of
+from pri3d.run.identity import Identity, is_finished, load_matching_checkpoint
 from pri3d.run.networks import check_same_weights, compile_2d, on_device, recorded_weights
 from pri3d.run.processes import Processes
 from pri3d.run.step import Step, set_batch_norm_momentum
@@ -103,7 +103,7 @@ def _train(
     used_engine = engine_for(engine, here.device) if "backbone3d" in nets else None
     if used_engine is not None:
         use_engine(nets, used_engine)
-    state = load_checkpoint_of(out, identity)
+    state = load_matching_checkpoint(out, identity)
     if state is None:
         initial_weights = load_initial_weights(nets, settings)
         module.after_initial_weights(nets)

@@ -30,7 +30,7 @@ def render(results: Results) -> Html | None:
         return None
     parts = [
         html.paragraph(
-            "The demo scans are procedural rooms, rendered as a depth camera would record them. "
+            "The demo scans are synthetic rooms, rendered as a depth camera would record them. "
             "Top: color images. Bottom: the class of each pixel. Look for: the colors follow the "
             "outlines of the furniture."
         )

@@ -11,7 +11,7 @@ from pri3d.report.evaluations import MEASURES, Finetuned, finetuned, is_current
 from pri3d.report.gather import Results
 from pri3d.report.html import Cell, Html
 from pri3d.report.means import Mean, mean_over_pretrainings
-from pri3d.report.names import Rank, colors, names_in, rank_of_weights
+from pri3d.report.names import SortKey, colors, names_in, weights_sort_key
 from pri3d.selection import spread
 
 ID = "finetuning"
@@ -25,7 +25,7 @@ class _Group(NamedTuple):
 
     weights: str
     percent: float
-    rank: Rank
+    rank: SortKey
     runs: list[Finetuned]
 
     @property
@@ -97,7 +97,7 @@ def _groups(runs: list[Finetuned]) -> list[_Group]:
     """Runs by initial weights and share of the labels, ordered by share, then by weights."""
     grouped = defaultdict(list)
     for run in runs:
-        grouped[run.percent, rank_of_weights(run.weights)].append(run)
+        grouped[run.percent, weights_sort_key(run.weights)].append(run)
     return [
         _Group(grouped[percent, rank][0].weights.name, percent, rank, grouped[percent, rank])
         for percent, rank in sorted(grouped)
@@ -169,7 +169,7 @@ def _notes(runs: list[Finetuned]) -> str:
 def _curve(task: str, groups: list[_Group], color: dict[str, str]) -> Html:
     """The main figure over the share of the labels, with standard errors."""
     title = next(iter(groups[0].runs[0].figures))
-    by_weights: dict[Rank, list[_Group]] = defaultdict(list)
+    by_weights: dict[SortKey, list[_Group]] = defaultdict(list)
     for group in groups:
         by_weights[group.rank].append(group)
     with charts.style():

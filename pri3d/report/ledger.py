@@ -25,7 +25,7 @@ Status = Literal["ok", "partial", "failed"]
 _ROW_CLASSES: dict[Status, str | None] = {"ok": None, "partial": "fair", "failed": "bad"}
 
 
-def status_of(text: str) -> Status:
+def parse_status(text: str) -> Status:
     """The status of a scan, from its entry in the ledger, such as "partial: 1 frame is damaged"."""
     word = text.partition(":")[0]
     if word == "ok":
@@ -65,11 +65,11 @@ def _table(scenes: list[str], ledger: Ledger, sampled: bool) -> Html:
     rows: list[list[Cell]] = []
     classes = []
     for i, (scene, text) in enumerate(zip(scenes, ledger.statuses)):
-        status = status_of(text)
+        status = parse_status(text)
         counts = [int(column[i]) for column in columns]
         rows.append([scene, *counts, tag("span", text, class_=f"status-{status}")])
         classes.append(_ROW_CLASSES[status])
-    good = sum(status_of(text) == "ok" for text in ledger.statuses)
+    good = sum(parse_status(text) == "ok" for text in ledger.statuses)
     totals = [int(column.sum()) for column in columns]
     foot: list[Cell] = [f"all {len(rows)}", *totals, f"{good} of {len(rows)} ok"]
     return html.table(head, rows, foot, classes)

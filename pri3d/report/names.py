@@ -40,7 +40,7 @@ _OTHERS = (
 
 _KINDS = ("random", "imagenet", "run", "file")
 
-Rank = tuple[int, int, bool, str]
+SortKey = tuple[int, int, bool, str]
 
 
 def colors(names: Iterable[str]) -> dict[str, str]:
@@ -70,12 +70,12 @@ def names_in(results: Results) -> list[str]:
     return [*variants, *(evaluation.weights.name for evaluation in finetuned(results))]
 
 
-def rank_of_run(variant: str, mode: str | None) -> tuple[int, bool, str]:
+def run_sort_key(variant: str, mode: str | None) -> tuple[int, bool, str]:
     """Sorts pretraining runs: by mode, in the order of MODES; the mode itself before variants."""
     modes = list(MODES)
     return (modes.index(mode) if mode in MODES else len(modes), variant != mode, variant)
 
 
-def rank_of_weights(weights: InitialWeights) -> Rank:
+def weights_sort_key(weights: InitialWeights) -> SortKey:
     """Sorts initial weights: scratch, ImageNet, pretraining runs, files."""
-    return (_KINDS.index(weights.kind), *rank_of_run(weights.name, weights.mode))
+    return (_KINDS.index(weights.kind), *run_sort_key(weights.name, weights.mode))

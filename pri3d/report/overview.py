@@ -10,7 +10,7 @@ import h5py
 from pri3d.report import html
 from pri3d.report.gather import Results, read
 from pri3d.report.html import Html, tag
-from pri3d.report.ledger import Status, status_of
+from pri3d.report.ledger import Status, parse_status
 
 _MAX_NAMES = 8
 
@@ -86,7 +86,7 @@ def _problems(results: Results) -> list[str]:
     """Problems that a reader has to know before reading on."""
     problems = []
     if results.pairs and results.ledger:
-        statuses = Counter(map(status_of, results.ledger.statuses))
+        statuses = Counter(map(parse_status, results.ledger.statuses))
         problem_of: dict[Status, str] = {
             "failed": "Missing or unreadable",
             "partial": "Partly damaged, or without a usable frame",

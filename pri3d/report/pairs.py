@@ -8,7 +8,7 @@ from pri3d.report import html
 from pri3d.report.gather import Results, read
 from pri3d.report.html import Html
 from pri3d.report.image_pairs import ImagePair, drawing, in_color_image, load_pair
-from pri3d.selection import farthest_points
+from pri3d.selection import farthest_point_sampling
 
 ID = "pairs"
 TITLE = "Example pairs"
@@ -115,7 +115,7 @@ def _matches(images: ImagePair, radius_m: float) -> tuple[np.ndarray, np.ndarray
     if len(a) <= LINES:
         return a, b
     most_central = int(np.linalg.norm(a - a.mean(axis=0), axis=1).argmin())
-    chosen = farthest_points(a, LINES, first=most_central)
+    chosen = farthest_point_sampling(a, LINES, first=most_central)
     return a[chosen], b[chosen]
 
 

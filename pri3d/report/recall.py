@@ -10,7 +10,7 @@ from pri3d.report.gather import Results, read
 from pri3d.report.html import Cell, Html
 from pri3d.report.image_pairs import ImagePair, drawing, load_pair
 from pri3d.report.means import Mean, mean
-from pri3d.report.names import rank_of_run
+from pri3d.report.names import run_sort_key
 
 ID = "recall"
 TITLE = "Matching in held-out scans"
@@ -44,7 +44,7 @@ class _Group(NamedTuple):
 
 def render(results: Results) -> Html:
     """A comparison of all variants, and one part per variant."""
-    evaluations = sorted(matching(results), key=lambda e: (rank_of_run(e.variant, e.mode), e.seed))
+    evaluations = sorted(matching(results), key=lambda e: (run_sort_key(e.variant, e.mode), e.seed))
     if not evaluations:
         return html.missing(
             "No pretraining run was evaluated: name scans in held_out, then snakemake evaluate "

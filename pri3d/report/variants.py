@@ -7,7 +7,7 @@ from pri3d.report.gather import Results
 from pri3d.report.html import Cell, Html
 from pri3d.report.means import mean
 from pri3d.report.metrics import Metrics, last_line_with, load_metrics, terms_of
-from pri3d.report.names import rank_of_run
+from pri3d.report.names import run_sort_key
 from pri3d.run.folder import Run
 
 
@@ -39,7 +39,7 @@ def variants_of(results: Results) -> list[Variant]:
     """Pretraining runs by variant, ordered by mode; then unfinished runs."""
     runs = sorted(
         results.runs,
-        key=lambda run: (rank_of_run(run.variant or run.name, run.mode), run.settings.seed),
+        key=lambda run: (run_sort_key(run.variant or run.name, run.mode), run.settings.seed),
     )
     variants: dict[str, Variant] = {}
     for run in runs:

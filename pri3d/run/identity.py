@@ -105,7 +105,7 @@ def is_finished(out: Path, identity: Identity) -> bool:
     return True
 
 
-def load_checkpoint_of(out: Path, identity: Identity) -> State | None:
+def load_matching_checkpoint(out: Path, identity: Identity) -> State | None:
     """The newest checkpoint of the run in the folder `out`, if it is the requested run.
 
     Checkpoints of another run are removed if that run was finished and its weights are gone: they

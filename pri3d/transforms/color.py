@@ -53,7 +53,7 @@ def augment(image_CHW: Tensor, rng: np.random.Generator) -> Tensor:
             change, amount = changes[position]
             change(image.reshape(3, -1), np.float32(amount))
     if gray:
-        image[:] = np.tensordot(np.float32(GRAY), image, 1)
+        image[:] = np.tensordot(np.array(GRAY, np.float32), image, 1)
     if blur:
         image = gaussian_blur(image, sigma)
     return torch.from_numpy(image)
@@ -73,7 +73,7 @@ def adjust_brightness(image_CN: np.ndarray, factor: np.float32) -> None:
 
 def adjust_contrast(image_CN: np.ndarray, factor: np.float32) -> None:
     """Move all colors away from the mean gray of the image, or towards it."""
-    mean = np.float32(image_CN.mean(axis=1) @ np.float32(GRAY))
+    mean = np.float32(image_CN.mean(axis=1) @ np.array(GRAY, np.float32))
     _scale(image_CN, factor, (1 - factor) * mean)
 
 

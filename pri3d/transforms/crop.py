@@ -59,7 +59,8 @@ def crop_image(
     Returns:
         The network's input, float32 [3, H, W] in 0..1.
     """
-    if rgb.shape[:2] == tuple(shape) and crop == (0, 0, *stored, False):
+    whole = Crop(top=0, left=0, height=stored[0], width=stored[1], mirrored=False)
+    if rgb.shape[:2] == tuple(shape) and crop == whole:
         return np.ascontiguousarray(rgb.transpose(2, 0, 1)) / np.float32(255)
     image_CHW = np.empty((3, *shape), np.float32)
     down, across = rgb.shape[0] / stored[0], rgb.shape[1] / stored[1]

@@ -70,6 +70,7 @@ def trained(data, tmp_path_factory):
 
 
 def test_a_network_learns_what_can_be_learned(trained, data, tmp_path):
+    """Of 3 seeds, the worst last loss was 0.19 (the first 2.7), the worst accuracy 0.94."""
     out, last = trained
     lines = [json.loads(line) for line in _lines(out)]
     assert [line["step"] for line in lines] == list(range(2, 61, 2))
@@ -511,7 +512,10 @@ def test_a_checkpoint_of_pretraining_goes_all_the_way(data, tmp_path):
 
 
 def test_a_probe_tells_features_that_know_from_those_that_do_not(data, trained, tmp_path):
-    """The network that learned these squares knows their classes; random features know less."""
+    """The network that learned these squares knows their classes; random features know less.
+
+    Of 3 seeds, the worst accuracies were 0.94 (trained), and the best 0.56 (random).
+    """
     told = {}
     for name, init in (("trained", str(trained[0])), ("random", "random")):
         words = [

@@ -16,7 +16,7 @@ from pri3d.run.folder import write_settings
 
 def promised(kind):
     """Protocol function -> names of its parameters."""
-    protocols = [tasks.KindModule, tasks.MeasuringModule]
+    protocols = [tasks.TrainingModule, tasks.MeasuringModule]
     if KINDS[kind].submission:
         protocols.append(tasks.SubmissionModule)
     if KINDS[kind].pictures:

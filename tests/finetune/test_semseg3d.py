@@ -18,7 +18,7 @@ from pri3d.classes import S3DIS13, SCANNET20
 from pri3d.cli import app
 from pri3d.config import Semseg3d
 from pri3d.datasets import open_split
-from pri3d.datasets.labeled_clouds import Cloud
+from pri3d.datasets.labeled_clouds import LabeledCloud
 from pri3d.errors import Pri3DError
 from pri3d.finetune import evaluate, train
 from pri3d.finetune.evaluate import Options
@@ -44,10 +44,10 @@ def trained(scannet, tmp_path_factory):
     return out, last
 
 
-def cloud_of(points, label, color=None) -> Cloud:
+def cloud_of(points, label, color=None) -> LabeledCloud:
     points = np.array(points, float)
     color = np.zeros((len(points), 3), np.uint8) if color is None else np.array(color, np.uint8)
-    return Cloud(points, color, np.array(label, np.uint8), [])
+    return LabeledCloud(points, color, np.array(label, np.uint8), [])
 
 
 def test_voxels_have_the_class_of_all_their_annotated_points_or_none():

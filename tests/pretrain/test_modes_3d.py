@@ -266,7 +266,7 @@ def tinted(tmp_path_factory):
 
 
 RATE = {"global_kd": 1.0, "gupta": 0.3, "crd": 0.03}
-STEPS = {"pointcontrast": 24, "ppkt": 48, "global_kd": 36, "crd": 72, "gupta": 36}
+STEPS = {"pointcontrast": 24, "ppkt": 96, "global_kd": 36, "crd": 72, "gupta": 36}
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +290,10 @@ def trained(tinted, teacher, tmp_path_factory):
 
 @pytest.mark.parametrize("mode", PRETRAINED_3D)
 def test_each_mode_learns_more_than_chance(trained, mode):
+    """Of 4 seeds or more, on up to 3 sets of CPU instructions, the worst losses over chance were
+    0.85 (pointcontrast, ppkt), 0.46 (global_kd), 0.06 (crd) and 0.25 (gupta); the worst
+    recalls were 5.0 (pointcontrast), 3.6 (ppkt) and 6.0 (crd, the maximum) times chance.
+    """
     last = read_metrics(trained / mode)[-1]
     assert last[f"{mode}_loss"] < last[f"{mode}_loss_chance"]
     if f"{mode}_recall" in last:
@@ -407,9 +411,15 @@ def test_there_are_no_matches_of_images_to_evaluate(room, trained, tmp_path):
 
 
 def test_hardest_contrastive_learns_too(room, tmp_path):
-    run_training(
-        room, tmp_path / "run", "pointcontrast", contrast3d="hardest", steps=16, log_every=4
-    )
+    """Of 8 seeds, on 3 sets of CPU instructions, the worst recall was 23 times chance, and the
+    worst last loss was 0.88 of the first.
+
+    The last stage is wide: with 8 channels, all activations of a voxel can be 0, and the gradient
+    of its normalized features is then so large that the first step ends the training.
+    """
+    network = TINY["network3d"] | {"widths": [8] * 7 + [32]}
+    how = {"contrast3d": "hardest", "network3d": network, "steps": 16, "log_every": 4}
+    run_training(room, tmp_path / "run", "pointcontrast", **how)
     lines = read_metrics(tmp_path / "run")
     assert lines[-1]["pointcontrast_loss"] < lines[0]["pointcontrast_loss"]
     assert lines[-1]["pointcontrast_recall"] > 2 * lines[-1]["pointcontrast_recall_chance"]

@@ -51,7 +51,7 @@ def loss(nets, batch, settings):
     return {"toy": LossTerm(loss_B, [], [], [])}
 
 
-def counts(batch, settings):
+def samples_per_term(batch, settings):
     return {"toy": len(batch.query_BCHW)}
 
 

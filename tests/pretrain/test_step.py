@@ -11,7 +11,12 @@ from pri3d.pretrain.modes import joint
 from pri3d.pretrain.step import step
 
 GIVEN = {"height": 64, "width": 64, "matches": 50, "radius_m": 0.04, "augment_color": False}
-GIVEN |= {"network3d": {"widths": [8] * 8, "blocks": [1] * 8}, "batch": 4, "steps": 3}
+GIVEN |= {
+    "network2d": "resnet18_half",
+    "network3d": {"widths": [8] * 8, "blocks": [1] * 8},
+    "batch": 4,
+    "steps": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,6 @@ def test_an_empty_batch_changes_nothing(samples):
     optimizer = torch.optim.SGD(nets.parameters(), lr=0.1)
     done = step(nets, optimizer, [collate(nothing)], joint, settings)
     assert done.loss is None
-    assert done.figures["skipped: gone"] == 4
+    assert done.sums["skipped: gone"] == 4
     for name, value in nets.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -77,6 +77,9 @@ def joint_run(room, tmp_path_factory):
 
 
 def test_loss_falls_and_recall_rises_above_chance(joint_run):
+    """Of 4 seeds, the worst were: loss 1.4 below chance (geo), recall 13.9 times chance (geo), rise
+    of recall 0.19 (geo), last loss 0.64 of the first.
+    """
     lines = read_metrics(joint_run)
     first, last = lines[0], lines[-1]
     assert last["loss"] < first["loss"]

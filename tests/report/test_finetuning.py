@@ -122,7 +122,13 @@ class Folder:
         (run / "model.safetensors").write_bytes(name.encode())
         (run / "settings.json").write_text(json.dumps({"task": result["task"], **settings}))
         record = {
-            "made_from": {"settings": settings, "start": None, "frames": "0", "code": "0"},
+            "made_from": {
+                "task": result["task"],
+                "settings": settings,
+                "start": None,
+                "frames": "0",
+                "code": "0",
+            },
             "start": start,
             "versions": {},
         }

@@ -4,7 +4,7 @@ import h5py
 import pytest
 from small_results import Page
 
-from pri3d.report.ledger import status_of
+from pri3d.report.ledger import parse_status
 
 NASTY = "a<b>&'c\"$x$"
 
@@ -46,4 +46,4 @@ def test_ledger_has_the_figures_of_every_scan_and_they_add_up(results, page):
     ],
 )
 def test_status_of_a_scan(text, status):
-    assert status_of(text) == status
+    assert parse_status(text) == status

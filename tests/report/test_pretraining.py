@@ -134,4 +134,4 @@ def test_initial_weights_are_ordered():
     file = InitialWeights("file", "a_file", "")
     imagenet = InitialWeights("imagenet", "imagenet", "")
     expected = [RANDOM, imagenet, run("view", "view"), run("a", "view"), run("geo", "geo"), file]
-    assert sorted(reversed(expected), key=names.rank_of_weights) == expected
+    assert sorted(reversed(expected), key=names.weights_sort_key) == expected

@@ -1,4 +1,4 @@
-"""The procedural scans of `scans: demo`, in the formats of real scans."""
+"""The synthetic scans of `scans: demo`, in the formats of real scans."""
 
 
 rule demo:

@@ -1,9 +1,9 @@
 """The kinds of task: one module per row of KINDS, found by its name.
 
-Each has the functions of `KindModule`, for training, and of `MeasuringModule`. Kinds with pictures
-also have those of `ImageModule`, and kinds with a benchmark `write_submission` of
-`SubmissionModule`. A new kind of task is one module here, one row of KINDS and its settings; a new
-task of a kind is one row of TASKS.
+Each has the functions of `TrainingModule` and of `MeasuringModule`. Kinds with pictures also have
+the functions of `ImageModule`, and kinds with a benchmark `write_submission` of `SubmissionModule`.
+A new kind of task is one module here, one row of KINDS and its settings; a new task of a kind is
+one row of TASKS.
 """
 
 import importlib
@@ -71,7 +71,7 @@ I_contra = TypeVar("I_contra", contravariant=True)
 P_contra = TypeVar("P_contra", contravariant=True)
 
 
-class KindModule(Protocol[D, S_contra, B]):
+class TrainingModule(Protocol[D, S_contra, B]):
     """The functions that train networks."""
 
     def open_data(self, dataset: str, root: Path, split: str) -> D:
@@ -208,9 +208,9 @@ def module_name(kind: str) -> str:
     return f"{__name__}.{kind}"
 
 
-def module_of(kind: str) -> KindModule[Any, Any, Any]:
+def module_of(kind: str) -> TrainingModule[Any, Any, Any]:
     """The module of a kind of task, as what trains it."""
-    return cast("KindModule[Any, Any, Any]", importlib.import_module(module_name(kind)))
+    return cast("TrainingModule[Any, Any, Any]", importlib.import_module(module_name(kind)))
 
 
 def measuring_module(kind: str) -> MeasuringModule[Any, Any, Any, Any, Any]:

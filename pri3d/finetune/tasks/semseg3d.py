@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from pri3d import store
 from pri3d.config import Semseg3d
 from pri3d.datasets import LabeledClouds, open_split
-from pri3d.datasets.labeled_clouds import Cloud
+from pri3d.datasets.labeled_clouds import LabeledCloud
 from pri3d.errors import Pri3DError
 from pri3d.finetune.initial_weights import load_backbone3d
 from pri3d.finetune.optimizers import polynomial_rate, sgd
@@ -109,26 +109,26 @@ def samples(data: LabeledClouds, chosen: list[int], settings: Semseg3d) -> Sampl
     return Samples(data, chosen, settings)
 
 
-def finite_points(cloud: Cloud) -> Cloud:
+def finite_points(cloud: LabeledCloud) -> LabeledCloud:
     """A cloud without the points that are not finite."""
     kept = np.isfinite(cloud.points).all(axis=1)
     return cloud if kept.all() else _filtered(cloud, kept)
 
 
-def random_column(cloud: Cloud, size_m: float, rng: np.random.Generator) -> Cloud:
+def random_column(cloud: LabeledCloud, size_m: float, rng: np.random.Generator) -> LabeledCloud:
     """The points in a square column of `size_m` meters around one of them, drawn at random."""
     center = cloud.points[rng.integers(len(cloud.points)), :2]
     kept = (np.abs(cloud.points[:, :2] - center) <= size_m / 2).all(axis=1)
     return _filtered(cloud, kept)
 
 
-def _filtered(cloud: Cloud, kept: np.ndarray) -> Cloud:
+def _filtered(cloud: LabeledCloud, kept: np.ndarray) -> LabeledCloud:
     return cloud._replace(
         points=cloud.points[kept], color=cloud.color[kept], label=cloud.label[kept]
     )
 
 
-def voxelize(name: str, cloud: Cloud, voxel_m: float) -> Sample:
+def voxelize(name: str, cloud: LabeledCloud, voxel_m: float) -> Sample:
     """All points of a cloud, which are finite, in voxels of `voxel_m` meters."""
     # Relative to the cloud's corner: coordinates of buildings are large.
     voxel_N3 = np.floor((cloud.points - cloud.points.min(axis=0)) / voxel_m).astype(np.int64)
@@ -230,7 +230,7 @@ class Item(NamedTuple):
     position: int
     name: str
     notes: list[str]
-    cloud: Cloud
+    cloud: LabeledCloud
     sample: Sample
 
 

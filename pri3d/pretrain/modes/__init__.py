@@ -91,7 +91,7 @@ class ModeModule(Protocol[B]):
         The loss of a step is the sum over terms of the mean over all samples that have the term.
         """
 
-    def counts(self, batch: B, settings: Pretrain) -> dict[str, int]:
+    def samples_per_term(self, batch: B, settings: Pretrain) -> dict[str, int]:
         """Number of samples of a micro-batch that have each term: the length of its loss_S."""
 
     def is_complete(self, batch: B) -> bool:

@@ -54,7 +54,7 @@ def loss(nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain) -> dic
     return {"crd": LossTerm(loss_B, chance, recall_B.tolist(), candidates)}
 
 
-def counts(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
     """Number of frames."""
     return {"crd": len(batch.cloud.counts)}
 

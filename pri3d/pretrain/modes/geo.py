@@ -47,7 +47,7 @@ def loss(nets: nn.ModuleDict, batch: ImagePairBatch, settings: Pretrain) -> dict
     return {"geo": geo_term(nets, maps_of_both(nets, batch, settings), batch, settings)}
 
 
-def counts(batch: ImagePairBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: ImagePairBatch, settings: Pretrain) -> dict[str, int]:
     """Number of images that have the term."""
     return {"geo": geo_count(batch)}
 

@@ -58,7 +58,7 @@ def loss(nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain) -> dic
     return {"global_kd": LossTerm(divergence(output_BC), chance_B.tolist(), [], [])}
 
 
-def counts(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
     """Number of frames."""
     return {"global_kd": len(batch.cloud.counts)}
 

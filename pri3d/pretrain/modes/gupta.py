@@ -47,7 +47,7 @@ def loss(nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain) -> dic
     return {"gupta": LossTerm(loss_B, [variance] * len(loss_B), [], [])}
 
 
-def counts(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
     """Number of frames."""
     return {"gupta": len(batch.cloud.counts)}
 

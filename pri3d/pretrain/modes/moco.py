@@ -134,7 +134,7 @@ def loss(nets: nn.ModuleDict, batch: FrameCropBatch, settings: Pretrain) -> dict
     return {"moco": LossTerm(loss_B, chance, recalled_B.float().tolist(), candidates)}
 
 
-def counts(batch: FrameCropBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: FrameCropBatch, settings: Pretrain) -> dict[str, int]:
     """Number of frames."""
     return {"moco": len(batch.query_BCHW)}
 

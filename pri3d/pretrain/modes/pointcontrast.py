@@ -46,7 +46,7 @@ def loss(nets: nn.ModuleDict, batch: CloudPairBatch, settings: Pretrain) -> dict
     return {"pointcontrast": contrast(a_NC, b_NC, batch.pairs, settings)}
 
 
-def counts(batch: CloudPairBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: CloudPairBatch, settings: Pretrain) -> dict[str, int]:
     """Number of pairs."""
     return {"pointcontrast": len(batch.voxels_a.counts)}
 

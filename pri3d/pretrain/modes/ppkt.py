@@ -52,7 +52,7 @@ def loss(nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain) -> dic
     return {"ppkt": contrast(point_NC, pixel_NC, points_first, settings)}
 
 
-def counts(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: FrameCloudBatch, settings: Pretrain) -> dict[str, int]:
     """Number of frames."""
     return {"ppkt": len(batch.cloud.counts)}
 

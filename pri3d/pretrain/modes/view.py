@@ -44,7 +44,7 @@ def loss(nets: nn.ModuleDict, batch: ImagePairBatch, settings: Pretrain) -> dict
     return terms
 
 
-def counts(batch: ImagePairBatch, settings: Pretrain) -> dict[str, int]:
+def samples_per_term(batch: ImagePairBatch, settings: Pretrain) -> dict[str, int]:
     """Number of samples that have each term."""
     number = {"view": len(batch.view.counts)}
     if settings.depth_loss:
