@@ -7,7 +7,7 @@ A task is one row of TASKS. A kind of task is one row of KINDS, its settings in
 from typing import Literal, NamedTuple
 
 
-class Kind(NamedTuple):
+class TaskKind(NamedTuple):
     """A kind of task. summary: one line for --help. network: the shared network that it finetunes.
     unit: what its data sets consist of, in the plural. submission: `evaluate` writes files for the
     benchmark of a data set that has one. pictures: `evaluate` and `predict` write pictures. probe:
@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     probe: bool = False
 
 
-class Task(NamedTuple):
+class TaskRecord(NamedTuple):
     """One task: the name of its kind, which is its section of the settings, and of its data set."""
 
     kind: str
@@ -37,8 +37,8 @@ DATASET_TITLES: dict[str, str] = {
     "sunrgbd": "SUN RGB-D",
 }
 
-KINDS: dict[str, Kind] = {
-    "semseg": Kind(
+KINDS: dict[str, TaskKind] = {
+    "semseg": TaskKind(
         "semantic segmentation of images",
         network="network2d",
         unit="images",
@@ -46,21 +46,21 @@ KINDS: dict[str, Kind] = {
         pictures=True,
         probe=True,
     ),
-    "insseg": Kind(
+    "insseg": TaskKind(
         "instance segmentation of images",
         network="network2d",
         unit="images",
         submission=True,
         pictures=True,
     ),
-    "semseg3d": Kind(
+    "semseg3d": TaskKind(
         "semantic segmentation of point clouds",
         network="network3d",
         unit="clouds",
         submission=True,
         pictures=False,
     ),
-    "det3d": Kind(
+    "det3d": TaskKind(
         "object detection in point clouds",
         network="network3d",
         unit="scenes",
@@ -69,22 +69,22 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
-TASKS: dict[str, Task] = {
-    "semseg_scannet": Task("semseg", "scannet"),
-    "semseg_nyuv2": Task("semseg", "nyuv2"),
-    "insseg_scannet": Task("insseg", "scannet"),
-    "insseg_nyuv2": Task("insseg", "nyuv2"),
-    "semseg3d_scannet": Task("semseg3d", "scannet3d"),
-    "semseg3d_s3dis": Task("semseg3d", "s3dis"),
-    "det3d_scannet": Task("det3d", "scannet3d"),
-    "det3d_sunrgbd": Task("det3d", "sunrgbd"),
+TASKS: dict[str, TaskRecord] = {
+    "semseg_scannet": TaskRecord("semseg", "scannet"),
+    "semseg_nyuv2": TaskRecord("semseg", "nyuv2"),
+    "insseg_scannet": TaskRecord("insseg", "scannet"),
+    "insseg_nyuv2": TaskRecord("insseg", "nyuv2"),
+    "semseg3d_scannet": TaskRecord("semseg3d", "scannet3d"),
+    "semseg3d_s3dis": TaskRecord("semseg3d", "s3dis"),
+    "det3d_scannet": TaskRecord("det3d", "scannet3d"),
+    "det3d_sunrgbd": TaskRecord("det3d", "sunrgbd"),
 }
 
 # Data sets with a benchmark: a split "test" without labels, and files that its server reads.
 BENCHMARKS = ("scannet", "scannet3d")
 
 
-def kind_of(task: str) -> Kind:
+def kind_of(task: str) -> TaskKind:
     """The record of a task's kind."""
     return KINDS[TASKS[task].kind]
 

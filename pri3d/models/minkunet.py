@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pri3d.config import Network3d
+from pri3d.config import NAMED_3D, Network3d
 from pri3d.sparse.convolution import (
     SparseBatchNorm,
     SparseConv,
@@ -24,8 +24,6 @@ from pri3d.sparse.convolution import (
 from pri3d.sparse.coordinates import SparseTensor
 
 STEM_CHANNELS = 32
-WIDTHS_14A = (32, 64, 128, 256, 128, 128, 96, 96)
-WIDTHS_34C = (32, 64, 128, 256, 256, 128, 96, 96)
 # The modules of a MinkUNet that bring features back to the voxels.
 DECODER = (
     "convtr4p16s2",
@@ -42,16 +40,13 @@ DECODER = (
     "block8",
     "final",
 )
-BLOCKS_14 = (1, 1, 1, 1, 1, 1, 1, 1)
-BLOCKS_18 = (2, 2, 2, 2, 2, 2, 2, 2)
-BLOCKS_34 = (2, 3, 4, 6, 2, 2, 2, 2)
 
 
 def minkunet(
     in_channels: int = 3,
     out_channels: int = 96,
-    widths: Sequence[int] = WIDTHS_34C,
-    blocks: Sequence[int] = BLOCKS_34,
+    widths: Sequence[int] = NAMED_3D["minkunet34c"]["widths"],
+    blocks: Sequence[int] = NAMED_3D["minkunet34c"]["blocks"],
     stem_kernel: int = 5,
     engine: str = "torch",
 ) -> MinkUNet:

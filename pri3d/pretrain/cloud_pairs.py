@@ -21,7 +21,7 @@ from pri3d.config import Pretrain
 from pri3d.pretrain.batches import Matches, VoxelBatch, collate_matches, collate_voxels, unusable
 from pri3d.pretrain.frame_clouds import cloud_in_voxels, points_in_image
 from pri3d.pretrain.matches import MIN_MATCHES, VoxelMatches
-from pri3d.pretrain.pair_order import PairItem, PairOrder
+from pri3d.pretrain.pair_order import PairOrder, TrainingPair
 from pri3d.pretrain.scan_cache import ScanCache, named_errors, row_of, stored_image
 from pri3d.transforms.crop import Crop
 
@@ -87,7 +87,7 @@ class CloudPairs(torch.utils.data.Dataset):
         with named_errors(scan, item.name):
             return self._sample(item, scan.clouds)
 
-    def _sample(self, item: PairItem, clouds: Clouds) -> CloudPair:
+    def _sample(self, item: TrainingPair, clouds: Clouds) -> CloudPair:
         settings = self.settings
         *cloud_rngs, match_rng = item.rng.spawn(3)
         in_voxels, world = [], []
@@ -110,7 +110,7 @@ class CloudPairs(torch.utils.data.Dataset):
         return CloudPair(item.name, (in_voxels[0], in_voxels[1]), (row_a, row_b), known, [])
 
 
-def _skipped(item: PairItem, reason: str) -> CloudPair:
+def _skipped(item: TrainingPair, reason: str) -> CloudPair:
     return CloudPair(item.name, clouds=None, matches=None, known=None, skipped=[reason])
 
 

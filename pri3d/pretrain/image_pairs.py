@@ -30,7 +30,7 @@ from pri3d.pretrain.matches import (
     make_frame,
     view_matches,
 )
-from pri3d.pretrain.pair_order import PairItem, PairOrder
+from pri3d.pretrain.pair_order import PairOrder, TrainingPair
 from pri3d.pretrain.scan_cache import Scan, ScanCache, named_errors, row_of, stored_image
 from pri3d.transforms.color import augment, normalize
 from pri3d.transforms.crop import Crop, crop_image, random_crop
@@ -118,7 +118,7 @@ class ImagePairs(torch.utils.data.Dataset):
         with named_errors(scan, item.name):
             return self._sample(item, scan)
 
-    def _sample(self, item: PairItem, scan: Scan) -> ImagePair:
+    def _sample(self, item: TrainingPair, scan: Scan) -> ImagePair:
         settings, clouds, name = self.settings, scan.clouds, item.name
         shape = settings.height, settings.width
         rows = [row_of(clouds, number) for number in item.frames]

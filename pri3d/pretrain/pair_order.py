@@ -11,8 +11,8 @@ from pri3d.errors import Pri3DError
 from pri3d.pretrain.order import order_of_epoch
 
 
-class PairItem(NamedTuple):
-    """The pair of one item: two frames of one scan.
+class TrainingPair(NamedTuple):
+    """Two frames of one scan to train on.
 
     name: for messages. scene: the scan. frames: frame numbers in the scan. rng: source of all that
     is random about the sample; it depends on (seed, epoch, pair) only.
@@ -79,12 +79,12 @@ class PairOrder:
         """Scene, and frame number in the scan, of a row of the table of frames."""
         return self.scenes[self._frame_scene[row]], int(self._frame_number[row])
 
-    def item(self, index: int) -> PairItem:
-        """The pair that an item of the run is."""
+    def item(self, index: int) -> TrainingPair:
+        """The pair of an item of the run."""
         epoch, position = divmod(index, len(self))
         pair = int(order_of_epoch(self.seed, epoch, len(self))[position])
         scene, first = self.frame(self._a[pair])
         _, second = self.frame(self._b[pair])
         rng = np.random.default_rng([self.seed, 1, epoch, pair])
         name = f"{scene} frames {first} and {second}"
-        return PairItem(name, scene, (first, second), rng)
+        return TrainingPair(name, scene, (first, second), rng)

@@ -33,7 +33,7 @@ WEIGHTS_SETTINGS = {
     "teacher": "teacher_weights",
 }
 
-Kind = Literal["pretrain", "finetune"]
+RunKind = Literal["pretrain", "finetune"]
 
 
 class InitialWeights(NamedTuple):
@@ -103,7 +103,7 @@ class Run(NamedTuple):
     """
 
     folder: Path
-    kind: Kind
+    kind: RunKind
     mode: str | None
     task: str | None
     variant: str | None
@@ -144,7 +144,7 @@ class Run(NamedTuple):
 
 
 def write_settings(
-    folder: Path, kind: Kind, name: str, settings: Pretrain | Task, variant: str | None = None
+    folder: Path, kind: RunKind, name: str, settings: Pretrain | Task, variant: str | None = None
 ) -> None:
     """Write `settings.json` of a run that starts or resumes.
 
@@ -174,7 +174,7 @@ def write_provenance(folder: Path, provenance: Provenance) -> None:
 
 def write_run(
     folder: Path,
-    kind: Kind,
+    kind: RunKind,
     name: str,
     settings: Pretrain | Task,
     provenance: Provenance,
@@ -246,7 +246,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _header(record: dict[str, Any]) -> tuple[Kind, str, str | None, dict[str, Any]]:
+def _header(record: dict[str, Any]) -> tuple[RunKind, str, str | None, dict[str, Any]]:
     """Kind, mode or task, variant and settings of `settings.json`."""
     if "settings" in record:
         if record["kind"] == "pretrain":
@@ -260,7 +260,7 @@ def _header(record: dict[str, Any]) -> tuple[Kind, str, str | None, dict[str, An
     return "pretrain", mode, mode, config.renamed_settings("pretrain", old)
 
 
-def settings_class(kind: Kind, name: str) -> type[Pretrain] | type[Task]:
+def settings_class(kind: RunKind, name: str) -> type[Pretrain] | type[Task]:
     """The class of the settings of a mode or a task.
 
     Raises:
@@ -273,7 +273,7 @@ def settings_class(kind: Kind, name: str) -> type[Pretrain] | type[Task]:
     return type(section)
 
 
-def _read_provenance(folder: Path, kind: Kind) -> Provenance | None:
+def _read_provenance(folder: Path, kind: RunKind) -> Provenance | None:
     path = folder / PROVENANCE
     if not path.exists():
         return None  # not finished
@@ -293,7 +293,7 @@ def _read_provenance(folder: Path, kind: Kind) -> Provenance | None:
         ) from None
 
 
-def _old_provenance(record: dict[str, Any], kind: Kind) -> Provenance:
+def _old_provenance(record: dict[str, Any], kind: RunKind) -> Provenance:
     """Version 0.1 recorded initial weights as sentences."""
     if kind == "finetune":
         before = record["made_from"]

@@ -15,8 +15,8 @@ from pri3d.run.folder import (
     CHECKPOINTS,
     WEIGHTS,
     InitialWeights,
-    Kind,
     Run,
+    RunKind,
     is_run,
     read_run,
     settings_class,
@@ -32,7 +32,7 @@ class Identity(NamedTuple):
     `Provenance`. weights: network -> SHA-256 of the file of its initial weights. code: digest.
     """
 
-    kind: Kind
+    kind: RunKind
     name: str
     settings: Pretrain | Task
     inputs: dict[str, Any]

@@ -5,16 +5,17 @@ import sys
 import pytest
 import torch
 
+from pri3d.config import NAMED_3D
 from pri3d.errors import Pri3DError
 from pri3d.models.heads import ProjectionHeads
-from pri3d.models.minkunet import BLOCKS_14, WIDTHS_14A, minkunet
+from pri3d.models.minkunet import minkunet
 from pri3d.sparse.coordinates import SparseTensor, collate
 
 
 def small_network(**settings):
     torch.manual_seed(0)
     widths = settings.pop("widths", (32, 16, 16, 24, 24, 16, 16, 16))
-    return minkunet(out_channels=8, widths=widths, blocks=BLOCKS_14, **settings)
+    return minkunet(out_channels=8, widths=widths, blocks=[1] * 8, **settings)
 
 
 def cloud(seed, rows=600, dtype=torch.float32):
@@ -103,7 +104,7 @@ def test_moving_by_the_coarsest_stride_changes_nothing():
 
 
 def test_every_parameter_learns():
-    network = small_network(widths=WIDTHS_14A)
+    network = small_network(widths=NAMED_3D["minkunet14a"]["widths"])
     out = network(collate([cloud(0), cloud(1)]))
     (out.features * torch.randn_like(out.features)).sum().backward()
     for name, parameter in network.named_parameters():

@@ -8,9 +8,9 @@ from loss_terms import total
 from make_artefacts import make_artefacts
 
 import pri3d.models.minkunet as models
-from pri3d.config import Pretrain
+from pri3d.config import NAMED_3D, Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.models.minkunet import BLOCKS_14, BLOCKS_34, WIDTHS_14A, WIDTHS_34C, minkunet
+from pri3d.models.minkunet import minkunet
 from pri3d.pretrain.modes import Inputs, module_of
 from pri3d.sparse.convolution import SparseConv, SparseConvTranspose, use_engine
 from pri3d.sparse.coordinates import SparseTensor, collate
@@ -105,23 +105,23 @@ def test_transposed_convolution(size, dtype):
 
 
 @pytest.mark.parametrize(
-    ("widths", "blocks", "dtype"),
+    ("name", "dtype"),
     [
-        (WIDTHS_14A, BLOCKS_14, torch.float32),
-        (WIDTHS_34C, BLOCKS_34, torch.float32),
-        (WIDTHS_14A, BLOCKS_14, torch.float64),
+        ("minkunet14a", torch.float32),
+        ("minkunet34c", torch.float32),
+        ("minkunet14a", torch.float64),
     ],
 )
-def test_whole_network(widths, blocks, dtype):
+def test_whole_network(name, dtype):
     torch.manual_seed(0)
-    network = minkunet(3, 32, widths, blocks)
+    network = minkunet(3, 32, **NAMED_3D[name])
     # A running sum in float32 would be compared with itself otherwise.
     assert_engines_agree(network.eval(), 3, dtype)
-    assert_engines_agree(minkunet(3, 32, widths, blocks).train(), 3, torch.float64)
+    assert_engines_agree(minkunet(3, 32, **NAMED_3D[name]).train(), 3, torch.float64)
 
 
 def test_rows_come_back_in_their_order():
-    network = minkunet(3, 8, WIDTHS_14A, BLOCKS_14, engine="minkowski").double().eval()
+    network = minkunet(3, 8, **NAMED_3D["minkunet14a"], engine="minkowski").double().eval()
     x = batch_of(cells(400), 3, torch.float64)
     out = network(x)
     assert torch.equal(out.coordinates, x.coordinates)
@@ -130,7 +130,7 @@ def test_rows_come_back_in_their_order():
     assert torch.allclose(shuffled.features, out.features[order], atol=1e-12, rtol=0)
 
 
-def their_network(monkeypatch, *arguments):
+def their_network(monkeypatch, **arguments):
     """The same network of MinkowskiEngine's own layers, tensors and coordinates."""
 
     def convolution(kind, n_in, n_out, size, stride=1, bias=False):
@@ -146,13 +146,13 @@ def their_network(monkeypatch, *arguments):
             lambda *a, **k: convolution(ME.MinkowskiConvolutionTranspose, *a, **k),
         )
         patch.setattr(models, "SparseBatchNorm", ME.MinkowskiBatchNorm)
-        return minkunet(*arguments)
+        return minkunet(**arguments)
 
 
 def test_weights_of_a_network_of_their_layers_load_unchanged(monkeypatch):
     torch.manual_seed(0)
-    arguments = (3, 16, WIDTHS_14A, BLOCKS_14)
-    theirs = their_network(monkeypatch, *arguments).double()
+    arguments = {"out_channels": 16, **NAMED_3D["minkunet14a"]}
+    theirs = their_network(monkeypatch, **arguments).double()
     for name, buffer in theirs.named_buffers():
         if buffer.is_floating_point():
             buffer.copy_(torch.rand_like(buffer) + (0.5 if "var" in name else 0))
@@ -171,7 +171,7 @@ def test_weights_of_a_network_of_their_layers_load_unchanged(monkeypatch):
     monkeypatch.undo()
 
     for engine in ("torch", "minkowski"):
-        ours = minkunet(*arguments, engine=engine).double().eval()
+        ours = minkunet(**arguments, engine=engine).double().eval()
         ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
         found = ours(SparseTensor(x.coordinates, x.features)).features
         assert_equal({"out": found}, {"out": expected})
