@@ -101,9 +101,6 @@ class FrameClouds(torch.utils.data.Dataset):
         self.scans = ScanCache(self.clouds_dir, None)
         self.collate = functools.partial(collate_frame_clouds, min_frames=min_frames)
 
-    def __len__(self) -> int:
-        return self.settings.steps * self.settings.batch
-
     def used_scenes(self) -> list[str]:
         """Scenes that have at least one frame."""
         return [self.scenes[scene] for scene in np.unique(self.frames[:, 0])]

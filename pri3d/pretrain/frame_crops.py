@@ -61,9 +61,6 @@ class FrameCropSamples(torch.utils.data.Dataset):
         self.scans = ScanCache(self.clouds_dir, None)
         self.collate = collate_frame_crops
 
-    def __len__(self) -> int:
-        return self.settings.steps * self.settings.batch
-
     def used_scenes(self) -> list[str]:
         """Scenes that have at least one frame, in the order of the pairs file."""
         return self.order.used_scenes()

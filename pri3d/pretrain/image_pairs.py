@@ -105,9 +105,6 @@ class ImagePairs(torch.utils.data.Dataset):
         self.scans = ScanCache(self.clouds_dir, self.chunks_dir)
         self.collate = collate_image_pairs
 
-    def __len__(self) -> int:
-        return self.settings.steps * self.settings.batch
-
     def used_scenes(self) -> list[str]:
         """Scenes that have at least one pair, in the order of the pairs file."""
         return self.order.used_scenes()

@@ -38,10 +38,7 @@ class Samples(Protocol):
 
     clouds_dir: Path
     chunks_dir: Path | None
-    settings: Pretrain
     collate: Callable[[list[Any]], Any]
-
-    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
 
