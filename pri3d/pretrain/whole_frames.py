@@ -43,6 +43,13 @@ def networks_with_teacher(settings: Pretrain) -> tuple[nn.ModuleDict, int, int]:
     return nets, teacher.channels, settings.network3d.widths[3]
 
 
+def networks_to_teacher(settings: Pretrain) -> nn.ModuleDict:
+    """Both networks, and a head `w3d` from the features of the 3D network to the teacher's."""
+    nets, teacher_channels, deepest_channels = networks_with_teacher(settings)
+    nets["w3d"] = nn.Linear(deepest_channels, teacher_channels)
+    return nets
+
+
 def global_features(
     nets: nn.ModuleDict, batch: FrameCloudBatch, settings: Pretrain
 ) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,7 @@ from pri3d.config import Pretrain
 from pri3d.pretrain.frame_clouds import FrameCloudBatch, FrameClouds
 from pri3d.pretrain.modes import Inputs
 from pri3d.pretrain.objective import LossTerm
-from pri3d.pretrain.whole_frames import (
-    frame_clouds_of,
-    global_features,
-    networks_with_teacher,
-)
+from pri3d.pretrain.whole_frames import frame_clouds_of, global_features, networks_with_teacher
 
 
 def samples(inputs: Inputs, settings: Pretrain) -> FrameClouds:

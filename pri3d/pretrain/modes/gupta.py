@@ -12,11 +12,7 @@ from pri3d.config import Pretrain
 from pri3d.pretrain.frame_clouds import FrameCloudBatch, FrameClouds
 from pri3d.pretrain.modes import Inputs
 from pri3d.pretrain.objective import LossTerm
-from pri3d.pretrain.whole_frames import (
-    frame_clouds_of,
-    global_features,
-    networks_with_teacher,
-)
+from pri3d.pretrain.whole_frames import frame_clouds_of, global_features, networks_to_teacher
 
 
 def samples(inputs: Inputs, settings: Pretrain) -> FrameClouds:
@@ -26,9 +22,7 @@ def samples(inputs: Inputs, settings: Pretrain) -> FrameClouds:
 
 def networks(settings: Pretrain) -> nn.ModuleDict:
     """The 3D network, the frozen teacher, and a head from the one's features to the other's."""
-    nets, teacher_channels, deepest_channels = networks_with_teacher(settings)
-    nets["w3d"] = nn.Linear(deepest_channels, teacher_channels)
-    return nets
+    return networks_to_teacher(settings)
 
 
 def after_initial_weights(nets: nn.ModuleDict) -> None:
