@@ -1,4 +1,4 @@
-"""One step of finetuning: the loss is the mean over all labels of a batch."""
+"""One step of finetuning: the loss is the mean over what is labeled in a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,8 +27,10 @@ def step(
 ) -> Step:
     """Train on the micro-batches of this process; see `pri3d.run.step`.
 
-    The losses of a micro-batch are means over its labels. They are weighted with its share of all
-    labels of the batch, so that a batch gives the same gradient however it is divided.
+    The losses of a micro-batch are weighted with its share of the `weight` of the batch. Where they
+    are means over what `weight` counts (labeled pixels or voxels), a batch gives the same gradient
+    however it is divided. The losses of detectors are means over regions or proposals, whose number
+    differs from image to image: with them, the weights are close to that only.
 
     Args:
         nets: networks of the task.

@@ -120,8 +120,8 @@ class TrainingModule(Protocol[D, S_contra, B]):
         """The losses, whose sum is minimized; empty where the batch has nothing to learn from."""
 
     def weight(self, batch: B, settings: S_contra) -> float:
-        """The number of things that the losses average over, to weight micro-batches by; 0 where
-        the batch has nothing to learn from.
+        """The number of pixels, voxels, images or scenes by which micro-batches are weighted: what
+        the losses average over, or what comes closest. 0 if there is nothing to learn from.
         """
 
     def optimizer(
