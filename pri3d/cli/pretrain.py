@@ -120,11 +120,11 @@ def _mode_and_settings(
         known("variant", variant, [*config.MODES, *variants])
     try:
         name = variant if variant in variants else mode or variant or "joint"
-        found, settings = config.pretrain_settings(raw, name, changes)
+        own_mode, settings = config.pretrain_settings(raw, name, changes)
     except Pri3DError as error:
         raise typer.BadParameter(str(error)) from None
-    if mode and found != mode:
+    if mode and own_mode != mode:
         raise typer.BadParameter(
-            f"--mode {mode}: the variant {variant} has the mode {found}; leave --mode out"
+            f"--mode {mode}: the variant {variant} has the mode {own_mode}; leave --mode out"
         )
-    return found, settings
+    return own_mode, settings

@@ -71,15 +71,15 @@ def old_keys(raw: dict[str, Any]) -> dict[str, str]:
 
     Keys inside `modes`, `variants` and `tasks` are those of the section that they change.
     """
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for section, content in raw.items():
         now = RENAMED.get(section, section)
         if now != section:
-            found[section] = now
+            keys[section] = now
         if not isinstance(content, dict):
             continue
         if now not in ("variants", "tasks"):
-            found |= {
+            keys |= {
                 f"{section}.{key}": RENAMED[f"{section}.{key}"]
                 for key in content
                 if f"{section}.{key}" in RENAMED
@@ -89,10 +89,10 @@ def old_keys(raw: dict[str, Any]) -> dict[str, str]:
             changed = "pretrain" if now == "variants" else TASKS[name].kind if name in TASKS else ""
             for key in changes if isinstance(changes, dict) else ():
                 if new := RENAMED.get(f"{changed}.{key}"):
-                    found[f"{section}.{name}.{key}"] = (
+                    keys[f"{section}.{name}.{key}"] = (
                         f"{now}.{name}.{new.removeprefix(f'{changed}.')}"
                     )
-    return found
+    return keys
 
 
 def renamed_message(old: str, new: str) -> str:

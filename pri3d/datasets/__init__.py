@@ -27,6 +27,7 @@ from pri3d.datasets.sunrgbd import SunRGBD
 from pri3d.errors import Pri3DError
 
 __all__ = [
+    "IMAGE_SETS",
     "Frame",
     "LabeledClouds",
     "LabeledImages",
@@ -56,6 +57,8 @@ OPENERS: dict[tuple[str, str], Callable[[Path, str], Split]] = {
     ("scenes", "scannet3d"): ScanNetObjects,
     ("scenes", "sunrgbd"): SunRGBD,
 }
+# Name of a data set of images -> the type that states its classes.
+IMAGE_SETS: dict[str, type[LabeledImages]] = {"scannet": ScanNetFrames, "nyuv2": NyuV2}
 
 
 @overload

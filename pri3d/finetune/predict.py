@@ -9,15 +9,13 @@ import torch
 from PIL import Image, ImageOps
 
 from pri3d.config import TASKS, kind_of
-from pri3d.datasets import NyuV2, ScanNetFrames
+from pri3d.datasets import IMAGE_SETS
 from pri3d.datasets.frames import MAX_PIXELS
 from pri3d.errors import Pri3DError
 from pri3d.finetune import pictures
 from pri3d.finetune.tasks import image_module
 from pri3d.finetune.trained import load_trained, read_finetuned, to_device
 from pri3d.run import processes
-
-DATASETS = {"scannet": ScanNetFrames, "nyuv2": NyuV2}
 
 
 def run(
@@ -43,7 +41,7 @@ def run(
     if not kind_of(task).pictures:
         raise Pri3DError(f"{folder}: was finetuned on clouds, not on images; give another run")
     module = image_module(TASKS[task].kind)
-    classes = module.class_set(DATASETS[TASKS[task].dataset])
+    classes = module.class_set(IMAGE_SETS[TASKS[task].dataset])
     nets = module.build(len(classes.names), trained.settings)
     load_trained(trained, nets)
     target = processes.start(device).device

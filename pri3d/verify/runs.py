@@ -41,11 +41,11 @@ def check_run(path: Path, beside: Path) -> list[str]:
     check(path / METRICS, f"line {len(lines) + 1}", complete, "is cut")
     if run.provenance is None:
         raise wrong(path / PROVENANCE, "the file", "does not exist; the run is not finished")
-    found, recorded = _check_inputs(run, run.provenance, beside)
+    compared, recorded = _check_inputs(run, run.provenance, beside)
     return [
         f"{number} weights in {tensors} arrays are finite",
         f"{len(lines)} lines of metrics parse",
-        f"{found} of {recorded} inputs exist and have the digests that the run recorded",
+        f"{compared} of {recorded} inputs exist and have the digests that the run recorded",
         *(
             f"labels of {name} are not compared"
             for name in run.provenance.inputs.get("dataset", ())
@@ -68,20 +68,20 @@ def _check_weights(path: Path) -> tuple[int, int]:
 def _check_inputs(run: Run, provenance: Provenance, beside: Path) -> tuple[int, int]:
     """Compare the inputs that exist; their number, and the number of those recorded."""
     artefacts = _artefacts(provenance, beside)
-    found = 0
+    compared = 0
     for file, digest in artefacts.items():
         if file.exists():
             same = store.artefact_digest(file) == digest
             check(run.folder / PROVENANCE, str(file), same, "is not the one that was trained on")
-            found += 1
+            compared += 1
     weights = {network: each for network, each in provenance.initial_weights.items() if each.sha256}
     for network, each in weights.items():
         files = [file for file in _candidates(run, network, each) if file.is_file()]
         if files:
             same = any(store.file_digest(file) == each.sha256 for file in files)
             check(run.folder / PROVENANCE, str(files[0]), same, "is not what the run started from")
-            found += 1
-    return found, len(artefacts) + len(weights)
+            compared += 1
+    return compared, len(artefacts) + len(weights)
 
 
 def _artefacts(provenance: Provenance, beside: Path) -> dict[Path, str]:
