@@ -112,8 +112,8 @@ def load_matching_checkpoint(out: Path, identity: Identity) -> State | None:
     are about to be made again. Code that changed under an unfinished run is reported.
 
     Raises:
-        Pri3DError: the checkpoint is of another run that is not finished, or of version 0.1, or the
-            processes see different checkpoints.
+        Pri3DError: the checkpoint is of another run, or of another version, and that run is not
+            finished; or the processes see different checkpoints.
     """
     folder = out / CHECKPOINTS
     newest = checkpoint.newest(folder)
@@ -128,8 +128,13 @@ def load_matching_checkpoint(out: Path, identity: Identity) -> State | None:
         return None
     path, state = newest
     finished = _is_last(state)
-    if "identity" in state:
-        before = from_json(path, state["identity"])
+    try:
+        before = _of_checkpoint(path, state)
+    except Pri3DError:
+        if not finished:
+            raise
+        differing = ["the version of pri3d"]
+    else:
         differing = differences(before, identity)
         if before.code != identity.code and finished:
             differing.append("the code")
@@ -137,13 +142,6 @@ def load_matching_checkpoint(out: Path, identity: Identity) -> State | None:
             if before.code != identity.code:
                 _log.warning("%s: resuming with other code than before", out)
             return state
-    elif finished:
-        differing = ["the version of pri3d"]
-    else:
-        raise Pri3DError(
-            f"{path}: is a checkpoint of version 0.1, which this version cannot resume; finish the "
-            f"run with that version, or remove {out} to start from scratch"
-        )
     if finished:
         _log.info("%s: starting from scratch, changed: %s", out, ", ".join(differing))
         checkpoint.remove_all(folder)
@@ -193,6 +191,15 @@ def _of_finished(run: Run) -> Identity:
         weights=weights_of(run.provenance.initial_weights),
         code=run.provenance.code,
     )
+
+
+def _of_checkpoint(path: Path, state: State) -> Identity:
+    if "identity" not in state:
+        raise Pri3DError(
+            f"{path}: is a checkpoint of version 0.1, which this version cannot resume; finish the "
+            "run with that version, or remove its folder to start from scratch"
+        )
+    return from_json(path, state["identity"])
 
 
 def _is_last(state: State) -> bool:

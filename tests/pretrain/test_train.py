@@ -176,6 +176,18 @@ def test_a_checkpoint_of_version_01_is_one_clear_sentence(room, tmp_path, caplog
     assert "starting from scratch, changed: the version of pri3d" in caplog.text
 
 
+def test_a_finished_run_of_another_version_is_trained_again(room, tmp_path, caplog):
+    identity = {"kind": "pretrain", "name": "view", "settings": {"no_such_setting": 1}}
+    state = {"step": 1, "steps": 2, "identity": json.dumps(identity)}
+    checkpoint.save_torch(tmp_path / "checkpoints/step_00000001.pt", state)
+    with pytest.raises(Pri3DError, match="is a checkpoint of another version"):
+        run_training(room, tmp_path, steps=2)
+    checkpoint.save_torch(tmp_path / "checkpoints/step_00000002.pt", state | {"step": 2})
+    with caplog.at_level(logging.INFO):
+        run_training(room, tmp_path, steps=2)
+    assert "starting from scratch, changed: the version of pri3d" in caplog.text
+
+
 def command(room, out: Path, config: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "pri3d", "pretrain", "--mode", "joint", "--config", str(config)),
