@@ -62,8 +62,8 @@ class PairDataset(torch.utils.data.Dataset[PairItem]):
         seed: seed of that draw. Item i is always the same.
 
     Raises:
-        Pri3DError: a file is missing or damaged, or no pair is left. Items raise it when the frame
-            has no color image.
+        Pri3DError: a file is missing or damaged, it has no scan of a name in `scenes`, or no pair
+            is left. Items raise it when the frame has no color image.
 
     Example:
         >>> pairs = pri3d.PairDataset("results/pairs.h5", "results/clouds")  # doctest: +SKIP
@@ -85,8 +85,11 @@ class PairDataset(torch.utils.data.Dataset[PairItem]):
             scene_of_pair = table.frame_scene[table.a]
             chosen = np.ones(len(table.a), bool)
             if scenes is not None:
-                wanted = [i for i, name in enumerate(table.scenes) if name in set(scenes)]
-                chosen = np.isin(scene_of_pair, wanted)
+                if unknown := sorted(set(scenes) - set(table.scenes)):
+                    raise Pri3DError(
+                        f"{pairs}: has no scan {', '.join(unknown)}; choose from its scenes"
+                    )
+                chosen = np.isin(np.array(table.scenes)[scene_of_pair], list(scenes))
             if not chosen.any():
                 raise Pri3DError(f"{pairs}: holds no pair of these scans; choose others")
             self._scenes = table.scenes

@@ -151,8 +151,8 @@ def test_drawn_correspondences_are_always_the_same_and_among_all(room):
 def test_scans_can_be_chosen(room):
     data = pri3d.PairDataset(room["pairs"], room["clouds_dir"], scenes=["room01"])
     assert {data[i].scene for i in range(len(data))} == {"room01"}
-    with pytest.raises(pri3d.Pri3DError, match="holds no pair of these scans"):
-        pri3d.PairDataset(room["pairs"], room["clouds_dir"], scenes=["other"])
+    with pytest.raises(pri3d.Pri3DError, match="has no scan other"):
+        pri3d.PairDataset(room["pairs"], room["clouds_dir"], scenes=["room01", "other"])
     with pytest.raises(IndexError):
         data[len(data)]
 
