@@ -49,7 +49,7 @@ class Results:
         demo: folders of demo scans.
         runs: pretraining runs that have written their settings.
         finetuned: finetuning runs that have written their settings.
-        unfinished: folders of other runs.
+        without_settings: folders of other runs.
         evaluations: files that `pri3d evaluate` wrote.
         benchmarks: time and memory of each job, as Snakemake measured them.
     """
@@ -65,7 +65,7 @@ class Results:
     demo: list[Path]
     runs: list[Run]
     finetuned: list[Run]
-    unfinished: list[Path]
+    without_settings: list[Path]
     evaluations: list[Path]
     benchmarks: list[Path]
 
@@ -123,7 +123,7 @@ def gather(folder: str | Path) -> Results:
         demo=[path.parent for path in sorted(folder.glob("demo/*/*.sens")) if path.stem in scenes],
         runs=[run for run in runs if run.kind == "pretrain"],
         finetuned=[run for run in runs if run.kind == "finetune"],
-        unfinished=[path for path in run_folders if not is_run(path)],
+        without_settings=[path for path in run_folders if not is_run(path)],
         evaluations=sorted(folder.glob("evaluation/[!.]*.json")),
         # The measurement of an earlier report is not about what this one shows.
         benchmarks=[

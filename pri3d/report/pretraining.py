@@ -22,7 +22,7 @@ TITLE = "Pretraining"
 def render(results: Results) -> Html:
     """A comparison of all variants, and one part per variant."""
     variants = variants_of(results)
-    empty = [folder.name for folder in results.unfinished if not load_metrics(folder)]
+    empty = [folder.name for folder in results.without_settings if not load_metrics(folder)]
     note = Html("")
     if empty:
         note = html.paragraph(

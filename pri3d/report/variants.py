@@ -12,7 +12,7 @@ from pri3d.run.folder import Run
 
 
 class Trained(NamedTuple):
-    """A pretraining run; run: None while it is not finished."""
+    """A pretraining run; run: None if it has not written its settings."""
 
     name: str
     run: Run | None
@@ -36,7 +36,7 @@ class Variant(NamedTuple):
 
 
 def variants_of(results: Results) -> list[Variant]:
-    """Pretraining runs by variant, ordered by mode; then unfinished runs."""
+    """Pretraining runs by variant, ordered by mode; then runs without settings."""
     runs = sorted(
         results.runs,
         key=lambda run: (run_sort_key(run.variant or run.name, run.mode), run.settings.seed),
@@ -46,7 +46,7 @@ def variants_of(results: Results) -> list[Variant]:
         name = run.variant or run.name
         trained = Trained(run.name, run, load_metrics(run.folder))
         variants.setdefault(name, Variant(name, [])).runs.append(trained)
-    for folder in results.unfinished:
+    for folder in results.without_settings:
         metrics = load_metrics(folder)
         if terms_of(metrics):  # finetuning has none
             name = folder.name
