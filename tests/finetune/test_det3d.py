@@ -36,11 +36,13 @@ pytestmark = pytest.mark.xdist_group("det3d")
 
 SMALL = TINY_CLOUDS | {"log_every": 5, "max_points": 3000, "seed_points": 64, "proposals": 16}
 SMALL |= {"augment_scene": False, "augment_color": False}
-# Every vote is a proposal: no object depends on which votes are sampled.
+# Every vote is a proposal: no object depends on which votes are sampled. Batches have two of three
+# rooms: with the same rooms in every batch, the network relies on their batch statistics, and finds
+# fewer objects with the running ones.
 LEARNING = SMALL | {
     "network3d": {"widths": [16, 16, *[32] * 6], "blocks": [1] * 8, "stem_kernel": 3},
     "proposals": 64,
-    "batch": 3,
+    "batch": 2,
     "log_every": 1,
 }
 LEARNING |= {"steps": 300, "lr": 5e-3}
@@ -236,9 +238,9 @@ def test_places_without_a_box_are_no_objects_at_the_origin():
 
 
 def test_a_network_finds_the_objects_of_a_few_rooms(trained, rooms, tmp_path):
-    """Of 4 seeds, on 3 sets of CPU instructions, the worst average precisions were both 0.92.
-
-    The worst vote loss was 0.17 of that of votes that do not move.
+    """Of 2 seeds, the worst AP25 was 1.0, the worst AP50 0.78, and the worst vote loss was 0.16 of
+    the loss of votes that do not move. With three rooms per batch, the worst AP25 and AP50 of 5
+    seeds, with several CPU instruction sets and numbers of threads, were 0.72.
     """
     out, last = trained
     data = open_split("scannet3d", rooms, "train", "scenes")
@@ -261,7 +263,7 @@ def test_a_network_finds_the_objects_of_a_few_rooms(trained, rooms, tmp_path):
     assert set(measured["boxes"]["ap25"]["classes"]) == {"chair", "table"}
     assert 0 <= measured["boxes"]["ap50"]["mean"] <= measured["boxes"]["ap25"]["mean"] <= 1
     assert measured["boxes"]["ap25"]["mean"] > 0.6
-    assert measured["boxes"]["ap50"]["mean"] > 0.5
+    assert measured["boxes"]["ap50"]["mean"] > 0.4
     result = CliRunner().invoke(
         app, ["evaluate", str(out), "--data", str(rooms), "--out", str(tmp_path / "e.json")]
     )
@@ -275,9 +277,9 @@ def test_an_untrained_network_finds_nothing(rooms, tmp_path):
 
 
 def test_the_losses_of_a_detector_fall(trained):
-    """Of 4 seeds, on 3 sets of CPU instructions, the worst last loss was 0.05 of the first."""
+    """Of 2 seeds, the worst last loss was 0.03 of the first."""
     out, last = trained
-    assert last["scenes"] == 900
+    assert last["scenes"] == 600
     first, end = mean_losses(out, 5)
     assert end["loss"] < 0.3 * first["loss"]
     for term in ("vote", "center"):
