@@ -5,6 +5,7 @@ interrupted. Results go to stdout, everything else to stderr.
 
     options    options that verbs share; settings as options, and back
     messages   what the package logs, on stderr
+    training   what the verbs that train share
     workflow   run
     scans      demo, sens, clouds, overlap, pairs, chunks, correspondences
     pretrain   pretrain

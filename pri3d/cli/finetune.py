@@ -1,8 +1,5 @@
 """The verbs of finetuning, linear probes and predictions."""
 
-import contextlib
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +22,7 @@ from pri3d.cli.options import (
     setting,
     settings_file,
 )
+from pri3d.cli.training import train
 from pri3d.errors import Pri3DError
 
 _PROBED = [name for name in config.TASKS if config.kind_of(name).probe]
@@ -58,18 +56,13 @@ def finetune(
 ) -> None:
     settings = _task_settings(task, config_file, assigned, data)
     out = out or Path("results/runs", task)
-    if settings.processes > 1 and "RANK" not in os.environ:
-        from pri3d.run.launch import launch
 
-        raise typer.Exit(launch(sys.argv[1:], settings.processes))
-    from pri3d import store
-    from pri3d.finetune import train
+    def run() -> None:
+        from pri3d.finetune import train as stage
 
-    lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    with store.sole_writer(out) if lead else contextlib.nullcontext():
-        train.run(task, data, out, settings, engine, weights_name or None)
-    if lead:
-        print((out / "metrics.jsonl").read_text().splitlines()[-1])
+        stage.run(task, data, out, settings, engine, weights_name or None)
+
+    train(out, settings.processes, run)
 
 
 @app.command()

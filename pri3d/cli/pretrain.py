@@ -1,8 +1,5 @@
 """The verb of pretraining."""
 
-import contextlib
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +21,7 @@ from pri3d.cli.options import (
     setting,
     settings_file,
 )
+from pri3d.cli.training import train
 from pri3d.errors import Pri3DError
 
 PairsFile = Annotated[Path, typer.Option(help="made by `pri3d pairs`")]
@@ -92,20 +90,15 @@ def pretrain(
     for name in ("initial_weights_2d", "initial_weights_3d", "teacher_weights"):
         if name in used:
             existing_weights(f"pretrain.{name}", getattr(settings, name), or_run=False)
-    if settings.processes > 1 and "RANK" not in os.environ:
-        from pri3d.run.launch import launch
 
-        raise typer.Exit(launch(sys.argv[1:], settings.processes))
-    from pri3d import store
-    from pri3d.pretrain import train
+    def run() -> None:
+        from pri3d.pretrain import train as stage
 
-    lead = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    with store.sole_writer(out) if lead else contextlib.nullcontext():
-        train.run(
+        stage.run(
             pairs, clouds, chunks, out, mode, settings, engine, held_out, scene, variant or None
         )
-    if lead:
-        print((out / "metrics.jsonl").read_text().splitlines()[-1])
+
+    train(out, settings.processes, run)
 
 
 def _mode_and_settings(
