@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ from pri3d.cli.options import (
     setting,
 )
 from pri3d.errors import Pri3DError
+
+if TYPE_CHECKING:
+    from pri3d.artefacts import Clouds
 
 sens = typer.Typer(
     help="Look into a .sens file.",
@@ -233,7 +236,7 @@ def correspondences(
         np.savez(file, a=a, b=b, distance=distance)
 
 
-def _row(scan: Any, frame: int) -> int:
+def _row(scan: "Clouds", frame: int) -> int:
     rows = (scan.index == frame).nonzero()[0]
     if not len(rows):
         reason = dict(scan.dropped).get(frame, "not one of the frames that `every` selects")

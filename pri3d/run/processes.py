@@ -7,13 +7,16 @@ these there is one process, and all sums and gathers return what they are given.
 import logging
 import os
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pri3d.errors import Pri3DError
+
+
+Value = TypeVar("Value")
 
 
 class Processes(NamedTuple):
@@ -92,13 +95,13 @@ def sum_over_processes(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(total.view_as(tensor))
 
 
-def gather(value: Any) -> list[Any]:
+def gather(value: Value) -> list[Value]:
     """The values of all processes, in the order of their ranks; the same in every process."""
     if not several():
         return [value]
-    values: list[Any] = [None] * dist.get_world_size()
+    values: list[Value | None] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
-    return values
+    return cast("list[Value]", values)
 
 
 def move(value: Any, device: torch.device) -> Any:
