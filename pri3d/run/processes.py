@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pri3d.errors import Pri3DError
 
-
 Value = TypeVar("Value")
 
 
