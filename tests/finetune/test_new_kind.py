@@ -13,15 +13,15 @@ from make_labels import write_frames25k
 PACKAGE = Path(__file__).parents[2] / "pri3d"
 
 ROWS = """
-KINDS["brightness"] = Kind(
+KINDS["brightness"] = TaskKind(
     "the mean brightness of an image",
     network="network2d",
     unit="images",
     submission=False,
     pictures=False,
 )
-TASKS["brightness_scannet"] = Task("brightness", "scannet")
-TASKS["semseg_again"] = Task("semseg", "scannet")
+TASKS["brightness_scannet"] = TaskRecord("brightness", "scannet")
+TASKS["semseg_again"] = TaskRecord("semseg", "scannet")
 """
 
 SETTINGS = '''
