@@ -524,7 +524,7 @@ def test_missing_imagenet_weights_are_never_ignored_silently(room, tmp_path, mon
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     with pytest.raises(
-        Pri3DError, match=r"pretrain\.initial_weights_2d: .* resnet18 cannot be fetched"
+        Pri3DError, match=r"pretrain\.initial_weights_2d: .* resnet18 cannot be downloaded"
     ):
         run_training(room, tmp_path / "strict", steps=1, initial_weights_2d="imagenet")
     run_training(room, tmp_path / "tried", steps=1, initial_weights_2d="try_imagenet")
