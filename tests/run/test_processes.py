@@ -117,6 +117,7 @@ def one_of_two(rank, port, x, weights, out):
     processes.stop()
 
 
+@pytest.mark.slow
 def test_in_float64_synchronized_batch_norm_is_exact(tmp_path):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(5, 3, 9, 9, generator=generator, dtype=torch.float64)
@@ -164,6 +165,7 @@ def test_an_error_of_processes_that_were_started_is_one_sentence(room, tmp_path)
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_signal_to_what_started_them_reaches_all_processes(room, tmp_path):
     settings = {"micro_batch": 2, "steps": 500, "processes": 2}
     (process,) = start(room, tmp_path / "run", "view", 1, **settings)
@@ -180,6 +182,7 @@ def test_a_signal_to_what_started_them_reaches_all_processes(room, tmp_path):
     assert list((tmp_path / "run/checkpoints").glob("step_*.pt"))
 
 
+@pytest.mark.slow
 def test_samples_that_one_process_cannot_use_do_not_hold_up_the_others(tmp_path):
     """With batch norm over all processes each must call it equally often."""
 

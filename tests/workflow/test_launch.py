@@ -385,7 +385,7 @@ def test_every_rule_has_the_same_keys_in_the_same_order(name, body):
     keys = re.findall(r"^    (\w+):", body, re.MULTILINE)
     from_nothing = name in ("demo", "dataset_rendered")
     assert keys == [key for key in KEYS if key != "input" or not from_nothing]
-    assert re.search(r"code_(digest|of_mode)\(", body)
+    assert re.search(r"code_(digest|of_mode|of_task)\(", body)
 
 
 def test_all_stages_have_a_rule():

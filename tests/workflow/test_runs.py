@@ -131,6 +131,7 @@ def test_a_real_file_with_a_new_date_reruns_nothing(reference):
         os.utime(path, (before.st_atime, before.st_mtime))
 
 
+@pytest.mark.slow
 def test_one_core_gives_the_same(reference, tmp_path):
     finish(tmp_path / "run", 1, "results/pairs.h5", "chunks", "finetune_semseg_scannet")
     others = ("insseg", "ppkt")
@@ -212,6 +213,7 @@ def test_one_ordinary_command_ends_what_was_killed(reference, tmp_path, kills, l
     assert litter(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_what_is_killed_alone_does_not_hinder_the_next_run(reference, tmp_path):
     """Only Snakemake is killed; its jobs still run beside those of the next run."""
     first = start(tmp_path / "run", 2, "all", log=subprocess.DEVNULL)
