@@ -272,9 +272,10 @@ def summary(found: Runs) -> dict[str, dict[str, Any]]:
         if weights != "scratch" and both:
             gains = [runs[subset]["miou"] - scratch[subset]["miou"] for subset in both]
             gain = mean_and_error(gains)
-            if gain["standard_error"]:
-                gain["standard_errors"] = round(gain["mean"] / gain["standard_error"], 1)
-            entry["gain"] = gain
+            error = gain["standard_error"]
+            entry["gain"] = gain | {
+                "standard_errors": round(gain["mean"] / error, 1) if error else None
+            }
         table[f"{percent} %, {weights}"] = entry
     return table
 

@@ -9,7 +9,7 @@ import numpy as np
 from small_scenes import ROOM, look, make_clouds
 
 from pri3d import config, report, store
-from pri3d.run.folder import RANDOM, Provenance, write_run
+from pri3d.run.folder import RANDOM, Provenance, write_provenance, write_settings
 from pri3d.stages import chunks, overlap
 
 SHAPE = (48, 64)
@@ -63,6 +63,12 @@ def metrics_line(step, terms):
         "elapsed_s": 0.4 * step,
         "left_s": 1.0,
     }
+
+
+def write_run(folder, kind, name, settings, provenance, variant=None):
+    """Both records of a finished run."""
+    write_settings(folder, kind, name, settings, variant)
+    write_provenance(folder, provenance)
 
 
 def make_run(folder, pairs_digest, steps=30, mode="joint", variant=None, recall=0.0, **given):

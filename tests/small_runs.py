@@ -36,9 +36,15 @@ def settings(**changed: Any) -> Pretrain:
     return Pretrain(**TINY | changed)
 
 
-def run_training(room: dict[str, Path], out: Path, mode: str = "view", **changed: Any) -> None:
+def run_training(
+    room: dict[str, Path],
+    out: Path,
+    mode: str = "view",
+    variant: str | None = None,
+    **changed: Any,
+) -> None:
     """Run a tiny pretraining on a room made by `make_artefacts`."""
-    train.run(**room, out=out, mode=mode, settings=settings(**changed))
+    train.run(**room, out=out, mode=mode, settings=settings(**changed), variant=variant)
 
 
 def invoke_finetune(task: str, data: Path, out: Path, **given: Any) -> Result:

@@ -29,8 +29,8 @@ HELPERS = {"commands.py", "machine.py", "forecast.py"}
 def missing(committed, quick, where: str) -> list[str]:
     """Keys of the committed results that the quick ones lack.
 
-    Tables, whose keys are names of runs or sizes, are compared by one entry: one that both have, or
-    the first.
+    Tables, whose keys are names of runs or sizes, are compared by the entries that both have, or by
+    their first.
     """
     if isinstance(committed, list) and isinstance(quick, list):
         return missing(committed[0], quick[0], f"{where}[0]") if committed and quick else []
@@ -41,9 +41,9 @@ def missing(committed, quick, where: str) -> list[str]:
         for values in (committed, quick)
     ]
     if all(tables) and committed.keys() != quick.keys():
-        same = committed.keys() & quick.keys()
-        first, other = next(iter(same), next(iter(committed))), next(iter(same), next(iter(quick)))
-        return missing(committed[first], quick[other], f"{where}.*")
+        same = [(key, key) for key in committed if key in quick]
+        pairs = same or [(next(iter(committed)), next(iter(quick)))]
+        return [key for a, b in pairs for key in missing(committed[a], quick[b], f"{where}.{a}")]
     lacking = [f"{where}.{key}" for key in committed if key not in quick]
     for key in committed.keys() & quick.keys():
         if key != "settings":  # named as in the version that measured

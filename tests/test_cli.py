@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from small_results import write_run
 
 from pri3d import __version__, cli, config
 from pri3d.artefacts import Clouds
 from pri3d.matching.correspondences import nearest
-from pri3d.run.folder import Provenance, write_run
+from pri3d.run.folder import Provenance
 from pri3d.weights import convert
 
 SCAN = __file__  # a file that exists

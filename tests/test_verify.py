@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from small_results import write_run
 from small_scenes import make_clouds, poses
 
 from pri3d import config, store
 from pri3d.errors import Pri3DError
-from pri3d.run.folder import RANDOM, InitialWeights, Provenance, write_run
+from pri3d.run.folder import RANDOM, InitialWeights, Provenance
 from pri3d.stages import chunks, overlap, pairs
 from pri3d.verify import verify
 

@@ -12,7 +12,7 @@ from pri3d.models.minkunet import MinkUNet, minkunet
 from pri3d.models.resunet import ENCODERS, encode, resnet_encoder
 from pri3d.run.folder import WEIGHTS, Run
 from pri3d.sparse.coordinates import SparseTensor, collate
-from pri3d.transforms.color import IMAGENET_MEAN, IMAGENET_STD
+from pri3d.transforms.color import normalize
 from pri3d.weights.formats import BACKBONE3D, ENCODER, load
 from pri3d.weights.networks import encoder_name, minkunet_settings, under
 
@@ -30,16 +30,11 @@ class Encoder(nn.Module):
         [(60, 80), (30, 40), (15, 20), (8, 10)]
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
         self.channels = ENCODERS[name].channels
         self.resnet = resnet_encoder(name)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Feature maps at strides 4, 8, 16 and 32.
@@ -50,7 +45,7 @@ class Encoder(nn.Module):
         Returns:
             Four maps [B, C, H / stride, W / stride].
         """
-        return encode(self.resnet, (image_B3HW - self.mean) / self.std)
+        return encode(self.resnet, normalize(image_B3HW))
 
 
 def load_encoder(run: str | Path | Run) -> Encoder:

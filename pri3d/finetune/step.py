@@ -47,14 +47,15 @@ def step(
     def counts(batch: Batch) -> dict[str, float]:
         return {"labels": module.weight(batch, settings)}
 
-    def share(position: int, batch: Batch, totals: Mapping[str, float]) -> Share:
+    def share(
+        position: int, batch: Batch, own: Mapping[str, float], totals: Mapping[str, float]
+    ) -> Share:
         micro_batch = here.rank + position * here.size
         torch.manual_seed(seed_of(settings.seed, number, micro_batch))
-        weight = module.weight(batch, settings)
-        losses = module.losses(nets, batch, settings) if weight else {}
+        losses = module.losses(nets, batch, settings) if own["labels"] else {}
         if not losses:
             return Share(None, {f"{SKIPPED}batch without labels": 1})
-        part = weight / totals["labels"]
+        part = own["labels"] / totals["labels"]
         figures = {f"{name}_loss": part * value.item() for name, value in losses.items()}
         return Share(part * torch.stack(list(losses.values())).sum(), figures)
 

@@ -19,7 +19,7 @@ from pri3d.finetune.step import step
 from pri3d.finetune.tasks import Batch, Data, TrainingModule, module_of
 from pri3d.run import checkpoint, loop, processes
 from pri3d.run.batches import micro_batch_of
-from pri3d.run.folder import CHECKPOINTS, write_settings
+from pri3d.run.folder import CHECKPOINTS, network_of_task, write_settings
 from pri3d.run.identity import Identity, is_finished, load_matching_checkpoint
 from pri3d.run.networks import check_same_weights, compile_2d, on_device, recorded_weights
 from pri3d.run.processes import Processes
@@ -106,14 +106,9 @@ def run_identity(task: str, data_dir: Path, labels: Labels, settings: Task, rank
         name=task,
         settings=settings.model_copy(update={"micro_batch": micro_batch}),
         inputs={"dataset": {TASKS[task].dataset: dataset}},
-        weights={} if file is None else {_network_of(task): store.file_digest(file)},
+        weights={} if file is None else {network_of_task(task): store.file_digest(file)},
         code=code_of_task(TASKS[task].kind),
     )
-
-
-def _network_of(task: str) -> str:
-    """The network whose initial weights a task loads."""
-    return "backbone" if kind_of(task).network == "network2d" else "backbone3d"
 
 
 def _digest(labels: Labels) -> str:
@@ -156,7 +151,7 @@ def _train(
         loaded = module.load_initial_weights(nets, settings)
         if weights_name and loaded.file is not None:
             loaded = loaded._replace(name=weights_name)
-        initial_weights = {_network_of(task): loaded}
+        initial_weights = {network_of_task(task): loaded}
     else:
         initial_weights = recorded_weights(state)
     check_same_weights(initial_weights, identity.section)

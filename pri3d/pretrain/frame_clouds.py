@@ -21,13 +21,12 @@ from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
 from pri3d.matching.voxels import shift_to_origin, unique_voxels
 from pri3d.pretrain.batches import VoxelBatch, collate_voxels, unusable
-from pri3d.pretrain.geometric import crop_intrinsics
 from pri3d.pretrain.matches import VoxelMatches
 from pri3d.pretrain.order import order_of_epoch
 from pri3d.pretrain.scan_cache import ScanCache, named_errors, stored_image
 from pri3d.transforms.cloud import augment_colors, augment_points
 from pri3d.transforms.color import augment, normalize
-from pri3d.transforms.crop import Crop, crop_image, random_crop
+from pri3d.transforms.crop import Crop, crop_image, crop_intrinsics, random_crop
 
 # From the camera's axes (x right, y down, z forward) to upright ones: x right, y forward, z up.
 UPRIGHT = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])

@@ -1,28 +1,12 @@
-"""Geometric augmentation: cropped or mirrored images and rotated chunks.
+"""Geometric augmentation of chunks: rotation. Crops of images are in `pri3d.transforms.crop`.
 
-A crop or a mirror image is the same scene seen by another color camera. Matches and depth are
-computed with that camera's intrinsics, and need no correction of their own.
-
-Shapes: H x W pixels, N matches, V voxels.
+Shapes: N matches, V voxels.
 """
 
 import numpy as np
 
-from pri3d import geometry
 from pri3d.matching.voxels import unique_voxels
 from pri3d.pretrain.matches import VoxelMatches
-from pri3d.transforms.crop import Crop
-
-
-def crop_intrinsics(color_K: np.ndarray, crop: Crop, shape: tuple[int, int]) -> np.ndarray:
-    """Intrinsics [3, 3] of the network's input of (height, width); mirrored: fx is negative."""
-    K = np.array(color_K, np.float64)
-    K[0, 2] -= crop.left
-    K[1, 2] -= crop.top
-    K = geometry.scale_intrinsics(K, (crop.height, crop.width), shape)
-    if crop.mirrored:
-        K[0, 0], K[0, 2] = -K[0, 0], shape[1] - 1 - K[0, 2]
-    return K
 
 
 def rotate_chunk(chunk: VoxelMatches, angle: float) -> VoxelMatches:

@@ -19,7 +19,7 @@ from pri3d.config import Pretrain
 from pri3d.geometry import View
 from pri3d.pretrain import official_matches
 from pri3d.pretrain.batches import Matches, VoxelBatch, collate_matches, collate_voxels, unusable
-from pri3d.pretrain.geometric import crop_intrinsics, rotate_chunk
+from pri3d.pretrain.geometric import rotate_chunk
 from pri3d.pretrain.input_depth import input_view
 from pri3d.pretrain.matches import (
     CELL,
@@ -33,7 +33,7 @@ from pri3d.pretrain.matches import (
 from pri3d.pretrain.pair_order import PairOrder, TrainingPair
 from pri3d.pretrain.scan_cache import Scan, ScanCache, named_errors, row_of, stored_image
 from pri3d.transforms.color import augment, normalize
-from pri3d.transforms.crop import Crop, crop_image, random_crop
+from pri3d.transforms.crop import Crop, crop_image, crop_intrinsics, random_crop
 
 
 class ImagePair(NamedTuple):

@@ -36,8 +36,10 @@ def step(
     def counts(batch: Any) -> dict[str, int]:
         return module.samples_per_term(batch, settings)
 
-    def share(position: int, batch: Any, totals: Mapping[str, float]) -> Share:
-        terms = module.loss(nets, batch, settings) if any(counts(batch).values()) else {}
+    def share(
+        position: int, batch: Any, own: Mapping[str, float], totals: Mapping[str, float]
+    ) -> Share:
+        terms = module.loss(nets, batch, settings) if any(own.values()) else {}
         figures = Sums()
         for name, term in terms.items():
             figures.add(sums(name, term))

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from pri3d import config, store
-from pri3d.config import MODES, TASKS, Pretrain, Settings, Task, kind_of
+from pri3d.config import MODES, TASKS, Pretrain, Task, kind_of
+from pri3d.config.settings import section_class
 from pri3d.errors import Pri3DError, first_line
 
 WEIGHTS = "model.safetensors"
@@ -172,19 +173,6 @@ def write_provenance(folder: Path, provenance: Provenance) -> None:
     write_json(folder / PROVENANCE, content)
 
 
-def write_run(
-    folder: Path,
-    kind: RunKind,
-    name: str,
-    settings: Pretrain | Task,
-    provenance: Provenance,
-    variant: str | None = None,
-) -> None:
-    """Write both files of a finished run; arguments are those of the two functions above."""
-    write_settings(folder, kind, name, settings, variant)
-    write_provenance(folder, provenance)
-
-
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run that has written its settings."""
     return (folder / SETTINGS).is_file()
@@ -269,8 +257,14 @@ def settings_class(kind: RunKind, name: str) -> type[Pretrain] | type[Task]:
     if kind == "pretrain":
         MODES[name]
         return Pretrain
-    section: Task = getattr(Settings(), TASKS[name].kind)
-    return type(section)
+    section = section_class(TASKS[name].kind)
+    assert issubclass(section, Task)
+    return section
+
+
+def network_of_task(task: str) -> str:
+    """The network whose initial weights a task loads, as `Provenance` names it."""
+    return "backbone" if kind_of(task).network == "network2d" else "backbone3d"
 
 
 def _read_provenance(folder: Path, kind: RunKind) -> Provenance | None:
@@ -301,8 +295,7 @@ def _old_provenance(record: dict[str, Any], kind: RunKind) -> Provenance:
         if first.kind == "file":
             given = Path(before["settings"]["init"])  # a run's folder, or a file
             first = first._replace(kind="file" if given.suffix else "run", name=given.stem)
-        network = "backbone" if kind_of(before["task"]).network == "network2d" else "backbone3d"
-        weights = {network: first}
+        weights = {network_of_task(before["task"]): first}
         labels = {"digest": before["frames"], "inputs": {}}
         inputs: dict[str, Any] = {"dataset": {TASKS[before["task"]].dataset: labels}}
         code = before["code"]

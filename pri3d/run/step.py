@@ -55,7 +55,7 @@ def step(
     batches: Sequence[Any],
     *,
     counts: Callable[[Any], Mapping[str, float]],
-    share: Callable[[int, Any, Mapping[str, float]], Share],
+    share: Callable[[int, Any, Mapping[str, float], Mapping[str, float]], Share],
     clip_norm: float | None,
     is_complete: Callable[[Any], bool] | None,
     stopping: Callable[[], bool],
@@ -68,7 +68,8 @@ def step(
         batches: micro-batches with `names`, on the device.
         counts: term of the loss -> number of things in a micro-batch that its mean is over. The
             terms are the same for all micro-batches and processes.
-        share: (position in `batches`, micro-batch, counts of the whole batch) -> its share.
+        share: (position in `batches`, micro-batch, its counts, those of the whole batch) -> its
+            share.
         clip_norm: maximum norm of the gradient; None: no limit.
         is_complete: whether every network has something to compute in a micro-batch; given with
             `sync_bn`, where batch norm waits for all processes. A micro-batch that one process
@@ -80,21 +81,22 @@ def step(
     sums = Sums()
     if is_complete is not None:
         batches = _complete_everywhere(batches, is_complete, sums)
-    totals = _total_counts(batches, counts, device)
+    own_counts = [counts(batch) for batch in batches]
+    totals = _total_counts(own_counts, device)
     before = _running_statistics(nets)
     after = [torch.zeros_like(value) for value in before]
     loss = torch.zeros((), dtype=torch.float64, device=device)
     not_finite: list[str] = []
     given_up, shares = False, 0
     optimizer.zero_grad(set_to_none=True)
-    for position, batch in enumerate(batches):
+    for position, (batch, own) in enumerate(zip(batches, own_counts)):
         # Batch norm over all processes waits for each of them: they stop together or not at all.
         requested = stopping() if is_complete is None else any(gather(stopping()))
         if position and requested:
             given_up = True
             break
         _set_running_statistics(nets, before)
-        part, figures = share(position, batch, totals)
+        part, figures = share(position, batch, own, totals)
         if part is not None:
             if not math.isfinite(part.item()):
                 not_finite += batch.names
@@ -120,8 +122,8 @@ def step(
     if all_shares:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not_finite_in or not math.isfinite(norm.item()):
-        own = not_finite if not_finite_in else [name for batch in batches for name in batch.names]
-        not_finite = [name for names in gather(own) for name in names]
+        names = not_finite if not_finite_in else [n for batch in batches for n in batch.names]
+        not_finite = [name for of_process in gather(names) for name in of_process]
     result = Step(
         loss=loss.item() if all_shares else None,
         grad_norm=norm.item(),
@@ -177,12 +179,12 @@ def _complete_everywhere(
 
 
 def _total_counts(
-    batches: Sequence[Any], counts: Callable[[Any], Mapping[str, float]], device: torch.device
+    own_counts: Sequence[Mapping[str, float]], device: torch.device
 ) -> dict[str, float]:
     """The counts of the whole batch, over all processes."""
     number = Sums()
-    for batch in batches:
-        number.add(counts(batch))
+    for own in own_counts:
+        number.add(own)
     names = sorted(number)
     values = torch.tensor([number[name] for name in names], dtype=torch.float64, device=device)
     sum_over_processes([values])

@@ -60,7 +60,10 @@ def augment(image_CHW: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def normalize(image_CHW: Tensor) -> Tensor:
-    """Normalize colors in 0..1 by the mean and the standard deviation of ImageNet."""
+    """Normalize the colors of an image, or of a batch, by ImageNet's mean and standard deviation.
+
+    Colors are in 0..1.
+    """
     mean_C11 = image_CHW.new_tensor(IMAGENET_MEAN)[:, None, None]
     std_C11 = image_CHW.new_tensor(IMAGENET_STD)[:, None, None]
     return (image_CHW - mean_C11) / std_C11

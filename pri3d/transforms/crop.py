@@ -1,5 +1,8 @@
 """Random crops and mirror images, resized to the network's input by area averaging.
 
+A crop or a mirror image is the same scene seen by another color camera. Matches and depth are
+computed with that camera's intrinsics, and need no correction of their own.
+
 Shapes: C = 3 channels, H x W pixels.
 """
 
@@ -7,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+
+from pri3d import geometry
 
 
 class Crop(NamedTuple):
@@ -43,6 +48,17 @@ def random_crop(
         width=width,
         mirrored=bool(flip and side < 0.5),
     )
+
+
+def crop_intrinsics(color_K: np.ndarray, crop: Crop, shape: tuple[int, int]) -> np.ndarray:
+    """Intrinsics [3, 3] of the network's input of (height, width); mirrored: fx is negative."""
+    K = np.array(color_K, np.float64)
+    K[0, 2] -= crop.left
+    K[1, 2] -= crop.top
+    K = geometry.scale_intrinsics(K, (crop.height, crop.width), shape)
+    if crop.mirrored:
+        K[0, 0], K[0, 2] = -K[0, 0], shape[1] - 1 - K[0, 2]
+    return K
 
 
 def crop_image(

@@ -10,6 +10,7 @@ import torch
 from make_labels import COLOR_SHAPE, write_frames25k
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from small_results import write_run
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from typer.testing import CliRunner
@@ -24,7 +25,7 @@ from pri3d.finetune.evaluate import Options
 from pri3d.finetune.tasks import insseg, semseg
 from pri3d.models.resunet import encode, resnet_encoder, resunet
 from pri3d.run import checkpoint
-from pri3d.run.folder import RANDOM, Provenance, read_run, write_run
+from pri3d.run.folder import RANDOM, Provenance, read_run
 
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("finetune")

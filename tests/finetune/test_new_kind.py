@@ -1,16 +1,10 @@
 """A new kind of task is one file, its settings and one row; a new task of a kind is one row."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from changed_package import command, copy_package, insert
 from make_labels import write_frames25k
-
-PACKAGE = Path(__file__).parents[2] / "pri3d"
 
 ROWS = """
 KINDS["brightness"] = TaskKind(
@@ -159,7 +153,7 @@ def summary(result):
 def package(tmp_path_factory):
     """A copy of the package with a kind of task and two tasks more."""
     root = tmp_path_factory.mktemp("package")
-    shutil.copytree(PACKAGE, root / "pri3d")  # with numba's compiled functions
+    copy_package(root)
     (root / "pri3d/finetune/tasks/brightness.py").write_text(FILE)
     insert(root / "pri3d/config/tasks.py", "\n\ndef kind_of", ROWS)
     insert(root / "pri3d/config/finetune.py", "\n\nclass Insseg(", SETTINGS)
@@ -167,24 +161,6 @@ def package(tmp_path_factory):
     insert(settings, "    semseg: Semseg = ", "    brightness: Brightness = Brightness()\n")
     insert(settings, "    Semseg,\n", "    Brightness,\n")
     return root
-
-
-def insert(file, before, text):
-    start, mark, end = file.read_text().partition(before)
-    assert mark, before
-    file.write_text(start + text + mark + end)
-
-
-def command(package, *words) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pri3d", *map(str, words)],
-        env=os.environ | {"PYTHONPATH": str(package)},
-        cwd=package,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_kind_of_task_is_one_file_its_settings_and_one_row(package, tmp_path):

@@ -1,17 +1,11 @@
 """A new mode is one file and one row: it is trained, evaluated and verified like the others."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from changed_package import command, copy_package, insert
 from make_artefacts import make_artefacts, read_metrics
 from safetensors.torch import load_file
-
-PACKAGE = Path(__file__).parents[2] / "pri3d"
 
 ROW = """
 MODES["toy"] = Mode(
@@ -68,24 +62,10 @@ def after_step(nets, settings):
 def package(tmp_path_factory):
     """A copy of the package with one file and one row more."""
     root = tmp_path_factory.mktemp("package")
-    shutil.copytree(PACKAGE, root / "pri3d")  # with numba's compiled functions
+    copy_package(root)
     (root / "pri3d/pretrain/modes/toy.py").write_text(FILE)
-    records = root / "pri3d/config/modes.py"
-    before, end, after = records.read_text().partition("\n\ndef used_settings")
-    records.write_text(before + ROW + end + after)
+    insert(root / "pri3d/config/modes.py", "\n\ndef used_settings", ROW)
     return root
-
-
-def command(package, *words) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pri3d", *map(str, words)],
-        env=os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
-        cwd=package,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_new_mode_is_one_file_and_one_row(package, tmp_path):

@@ -20,11 +20,12 @@ import torchvision
 import yaml
 from make_artefacts import make_artefacts, read_metrics
 from safetensors.torch import load_file
+from small_runs import TINY, run_training
 
 from pri3d.artefacts import Pairs
 from pri3d.config import Pretrain
 from pri3d.errors import Pri3DError
-from pri3d.pretrain import provenance, train
+from pri3d.pretrain import provenance
 from pri3d.pretrain.modes import module_of
 from pri3d.run import checkpoint
 from pri3d.run.folder import RANDOM, read_run
@@ -32,17 +33,6 @@ from pri3d.run.folder import RANDOM, read_run
 # Its fixtures are whole runs: one process makes them.
 pytestmark = pytest.mark.xdist_group("training")
 
-TINY = {
-    "height": 64,
-    "width": 64,
-    "batch": 1,
-    "matches": 64,
-    "radius_m": 0.04,
-    "network3d": {"widths": [8] * 8, "blocks": [1] * 8},
-    "workers": 0,
-    "threads": 1,
-    "device": "cpu",
-}
 TIMES = ("pairs_per_s", "data_wait_share", "memory_mb", "elapsed_s", "left_s")
 DONE = ("model.safetensors", "settings.json", "provenance.json", "metrics.jsonl")
 
@@ -50,10 +40,6 @@ DONE = ("model.safetensors", "settings.json", "provenance.json", "metrics.jsonl"
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     return make_artefacts(tmp_path_factory.mktemp("room"))
-
-
-def run_training(room, out: Path, mode="view", variant=None, **settings) -> None:
-    train.run(**room, out=out, mode=mode, settings=Pretrain(**TINY | settings), variant=variant)
 
 
 def without_times(lines: list[dict]) -> list[dict]:

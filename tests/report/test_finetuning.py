@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from small_results import write_run
 
 from pri3d import config, store
 from pri3d.classes import SCANNET18, SCANNET20
@@ -16,7 +17,7 @@ from pri3d.report import evaluations, finetuning
 from pri3d.report.gather import gather
 from pri3d.report.means import mean_over_pretrainings
 from pri3d.report.paper import PROTOCOLS
-from pri3d.run.folder import RANDOM, InitialWeights, Provenance, write_run
+from pri3d.run.folder import RANDOM, InitialWeights, Provenance
 
 IMAGENET = InitialWeights("imagenet", "imagenet", "ImageNet (torchvision IMAGENET1K_V1)")
 

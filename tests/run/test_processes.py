@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_runs
 import torch
 import yaml
 from make_artefacts import make_artefacts, read_metrics
@@ -20,21 +21,7 @@ from pri3d.run import processes
 from pri3d.run.folder import read_run
 from pri3d.run.processes import sum_over_processes
 
-TINY = {
-    "height": 64,
-    "width": 64,
-    "batch": 4,
-    "matches": 64,
-    "radius_m": 0.04,
-    "network3d": {"widths": [8] * 8, "blocks": [1] * 8},
-    "workers": 0,
-    "threads": 1,
-    "device": "cpu",
-    "steps": 2,
-    "log_every": 1,
-    "lr": 0.02,
-    "moco_queue": 16,
-}
+TINY = small_runs.TINY | {"batch": 4, "steps": 2, "log_every": 1, "lr": 0.02, "moco_queue": 16}
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from pri3d.config import (
     read_yaml,
     unused_settings,
     used_settings,
+    variant_names,
     with_preset,
 )
 from pri3d.config import parse as parse_settings
@@ -78,10 +79,7 @@ if UNKNOWN:
 
 # Runs by name: one per seed of each mode and variant.
 PRETRAINED = pretrain_runs(settings)
-RUNS_OF = {
-    variant: [run.name for run in PRETRAINED.values() if run.variant == variant]
-    for variant in dict.fromkeys(run.variant for run in PRETRAINED.values())
-}
+RUNS_OF = {variant: settings.seeds_of(variant) for variant in variant_names(settings)}
 FILES = settings.finetune.weight_files
 REPORTED = [run for variant in settings.report.runs for run in RUNS_OF[variant]]
 
