@@ -143,9 +143,6 @@ def test_one_core_gives_the_same(reference, tmp_path):
     assert digests(tmp_path / "run") == expected
 
 
-LR = {"plain": 0.1, "deep": 0.05}
-
-
 def test_variants_and_seeds_end_in_the_report(reference, tmp_path):
     """Two variants of one mode with two seeds each: pretrained, finetuned from and compared."""
     folder = tmp_path / "run"
